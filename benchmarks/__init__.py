@@ -1,0 +1,1 @@
+"""The command line, the demo, and what measures the methods."""

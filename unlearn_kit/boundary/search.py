@@ -1,0 +1,218 @@
+"""The inner problem: near each forget sample, a point where the original model changes its mind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import check_choice, check_count, check_number
+from ..modules import evaluating
+from ..outputs import label_loss, per_sample, predicted_labels
+from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, is_schedule, value_at
+from .noise import DISTRIBUTIONS, draw
+
+
+@dataclass(frozen=True)
+class BoundaryPoints:
+    """What a search found.
+
+    Attributes:
+        inputs: the points, of the shape of x.
+        labels: the model's labels there, ``(B,)`` or ``(B, H, W)``, int64.
+        logits: the model's logits there, ``(B, C, ...)``.
+        flipped: bool, of the shape of ``labels``: whether the label differs from the model's own label at x.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    logits: Tensor
+    flipped: Tensor
+
+
+@dataclass(frozen=True)
+class PerturbedSign:
+    """Perturbed sign-gradient ascent on each sample's own loss, inside a box around it.
+
+    Step t moves along ``sign(g - closeness (x' - x) + noise z)``, where g is the gradient of that sample's
+    cross-entropy with respect to the input and z a fresh perturbation. ``update="projected"`` adds ``step_size``
+    times the sign and projects onto ``[x - radius, x + radius]`` and ``bounds``;
+    ``update="frank-wolfe"`` moves a share of
+    the way to the vertex of that box the sign picks.
+
+    Differences from the code released with the paper, on purpose: the proximal term pulls back toward x (there it
+    pushes away); gradients are each sample's own, so noise and closeness do not depend on the batch size; the
+    loss is written so that its gradient keeps its direction on samples the model is certain of (there
+    ``p_y - 1`` rounds to zero in single precision, and the sign is that of a different function).
+
+    Args:
+        radius: half width of the box, in pixel units.
+        steps: number K of steps. With one step closeness is inert: x' - x is still zero.
+        step_size: pixel units for "projected" (default: the radius for one step, else 2.5 radius / K); a share in
+            (0, 1] for "frank-wolfe" (default 2 / (t + 1), t = 1, 2, ...).
+        closeness: weight of the pull toward x, at least 0.
+        noise: scale of z, at least 0; in gradient units, or in units of each sample's own gradient RMS.
+        noise_distribution: "normal", "uniform" (-1, 1), "laplace" or "cauchy".
+        noise_scale: "absolute" or "relative".
+        update: "projected" or "frank-wolfe".
+        bounds: range of valid pixels, or None.
+        seed: of the perturbations, when ``search`` is given no generator.
+        stop_when_flipped: leave a sample alone once its label differs from the one at x (dense outputs: once all do).
+
+    Step size, closeness and noise may be schedules over the K steps. Raises: ValueError, TypeError naming it.
+
+    Source: arXiv 2505.21872, algorithm 1.
+    """
+
+    radius: float
+    steps: int = 1
+    step_size: ScalarOrSchedule | None = None
+    closeness: ScalarOrSchedule = 0.0
+    noise: ScalarOrSchedule = 0.0
+    noise_distribution: str = "normal"
+    noise_scale: str = "absolute"
+    update: str = "projected"
+    bounds: tuple[float, float] | None = (0.0, 1.0)
+    seed: int | None = None
+    stop_when_flipped: bool = False
+
+    def __post_init__(self) -> None:
+        check_number("radius", self.radius, low=0)
+        check_count("steps", self.steps)
+        check_scalar_or_schedule("closeness", self.closeness, low=0)
+        check_scalar_or_schedule("noise", self.noise, low=0)
+        check_choice("noise_distribution", self.noise_distribution, DISTRIBUTIONS)
+        check_choice("noise_scale", self.noise_scale, ("absolute", "relative"))
+        check_choice("update", self.update, ("projected", "frank-wolfe"))
+        if self.step_size is not None:
+            check_scalar_or_schedule("step_size", self.step_size, low=0)
+            if self.update == "frank-wolfe" and not is_schedule(self.step_size):
+                check_number("step_size of a frank-wolfe update", self.step_size, low=0, high=1, open_low=True)
+        if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
+            raise ValueError(f"expected bounds to be (low, high) with low < high, but got {self.bounds}")
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether there is no noise: the points then depend on the model and the sample alone."""
+        return not is_schedule(self.noise) and self.noise == 0
+
+    def search(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        perturbations: Tensor | None = None,
+    ) -> BoundaryPoints:
+        """Search near every sample of a batch. The model is evaluated in eval mode and stays as it was.
+
+        Args:
+            model: the original model, logits ``(B, C, ...)``.
+            x: inputs ``(B, ...)`` within ``bounds``.
+            y: labels ``(B,)``, or masks ``(B, H, W)``; the ascended loss is the cross-entropy toward them.
+            generator: source of the perturbations.
+            perturbations: z itself, ``(steps, *x.shape)``, of scale 1, in place of drawing it.
+
+        Raises: ValueError on pixels outside ``bounds``, on labels the model has no output for, on non-finite logits.
+        """
+        self._check(x, perturbations)
+        low, high = x - self.radius, x + self.radius
+        if self.bounds is not None:
+            low, high = low.clamp(min=self.bounds[0]), high.clamp(max=self.bounds[1])
+        z = perturbations
+        if z is None and not self.deterministic:
+            source = generator or torch.Generator().manual_seed(self.seed or 0)
+            z = draw(self.noise_distribution, self.steps, tuple(x.shape), source).to(x)
+        points = x.clone()
+        own = torch.empty(0)
+        active = torch.arange(len(x), device=x.device)
+        with evaluating(model):
+            for step in range(self.steps):
+                here, logits = self._gradient(model, points[active], y[active])
+                if step == 0:
+                    own = predicted_labels(logits)
+                elif self.stop_when_flipped:
+                    moving = (predicted_labels(logits) == own[active]).flatten(1 if own.dim() > 1 else 0)
+                    moving = moving.any(dim=1) if moving.dim() > 1 else moving
+                    active, here = active[moving], here[moving]
+                    if len(active) == 0:
+                        break
+                everything = len(active) == len(x)
+                at = slice(None) if everything else active
+                direction = self._direction(here, points[at] - x[at], None if z is None else z[step][at], step)
+                points[at] = self._move(points[at], direction, low[at], high[at], step)
+            with torch.no_grad():
+                logits = model(points)
+        labels = predicted_labels(logits)
+        return BoundaryPoints(points, labels, logits, torch.ne(labels, own))
+
+    def _check(self, x: Tensor, perturbations: Tensor | None) -> None:
+        if not x.is_floating_point():
+            raise TypeError(f"expected x to be floating point, but got {x.dtype}")
+        if len(x) == 0:
+            raise ValueError("expected x to hold at least one sample, but got an empty batch")
+        if self.bounds is not None:
+            least, most = (float(v) for v in x.detach().aminmax())
+            # Float32 rounding of a clamp or a resize may leave the range by an ulp or two.
+            if not (self.bounds[0] - 1e-6 <= least and most <= self.bounds[1] + 1e-6):
+                raise ValueError(
+                    f"expected pixels of x in bounds {self.bounds}, but got values from {least:g} to {most:g}; "
+                    "normalisation belongs into the model (models.with_normalization)"
+                )
+        if perturbations is not None and perturbations.shape != (self.steps, *x.shape):
+            raise ValueError(
+                f"expected perturbations of shape {(self.steps, *x.shape)}, but got {tuple(perturbations.shape)}"
+            )
+
+    @staticmethod
+    def _gradient(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Each sample's own gradient (the batch is summed, never averaged) and the logits; no parameter gets one."""
+        x = x.detach().requires_grad_(True)
+        with torch.enable_grad():
+            logits = model(x)
+            check_labels("y", y, logits)
+            (gradient,) = torch.autograd.grad(per_sample(label_loss(logits, y)).sum(), x)
+        return gradient, logits.detach()
+
+    def _direction(self, gradient: Tensor, offset: Tensor, z: Tensor | None, step: int) -> Tensor:
+        direction = gradient - value_at(self.closeness, step, self.steps) * offset
+        if z is not None:
+            scale: float | Tensor = value_at(self.noise, step, self.steps)
+            if self.noise_scale == "relative":
+                rms = gradient.flatten(1).square().mean(dim=1).sqrt()
+                scale = scale * rms.reshape(-1, *[1] * (gradient.dim() - 1))
+            direction = direction + scale * z
+        return direction.sign()
+
+    def _move(self, points: Tensor, sign: Tensor, low: Tensor, high: Tensor, step: int) -> Tensor:
+        if self.update == "frank-wolfe":
+            share = 2 / (step + 2) if self.step_size is None else value_at(self.step_size, step, self.steps)
+            vertex = torch.where(sign > 0, high, torch.where(sign < 0, low, points))
+            return points + share * (vertex - points)
+        default = self.radius if self.steps == 1 else 2.5 * self.radius / self.steps
+        size = default if self.step_size is None else value_at(self.step_size, step, self.steps)
+        return torch.minimum(torch.maximum(points + size * sign, low), high)
+
+
+def check_labels(name: str, labels: Tensor, logits: Tensor) -> None:
+    """Refuse labels that the logits ``(B, C, ...)`` have no output for.
+
+    Raises: ValueError naming the argument, TypeError on float class labels.
+    """
+    classes = max(logits.shape[1], 2)
+    if labels.is_floating_point() and logits.shape[1] > 1:
+        raise TypeError(f"expected {name} to be integer class labels, but got {labels.dtype}")
+    least, most = (float(v) for v in labels.aminmax())
+    if least < 0 or most > classes - 1:
+        raise ValueError(
+            f"expected {name} in [0, {classes - 1}] for a model with {logits.shape[1]} outputs, "
+            f"but got labels from {least:g} to {most:g}"
+        )
+    decisions = logits[:, 0].numel()
+    if labels.numel() != decisions:
+        raise ValueError(
+            f"expected {name} to hold one label a decision of logits {tuple(logits.shape)}, "
+            f"but got shape {tuple(labels.shape)}"
+        )

@@ -1,0 +1,18 @@
+"""Data sets: loaders by name, and the one way samples are read."""
+
+from .bundle import DataBundle
+from .registry import LOADERS, load
+from .tensors import TensorImages, in_order, iterate, labels_of, load_tensors, resolve, subset
+
+__all__ = [
+    "LOADERS",
+    "DataBundle",
+    "TensorImages",
+    "in_order",
+    "iterate",
+    "labels_of",
+    "load",
+    "load_tensors",
+    "resolve",
+    "subset",
+]

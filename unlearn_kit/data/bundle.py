@@ -1,0 +1,33 @@
+"""What every loader returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class DataBundle:
+    """A data set ready for a task.
+
+    Attributes:
+        name: the name it was loaded by.
+        train, test: map-style data sets of ``(input, target)``; inputs are raw pixels ``(C, H, W)`` in [0, 1].
+        num_classes: number of classes; for segmentation including the background (2 for a binary mask).
+        task: "classification" (targets are class indices) or "segmentation" (targets are masks: float ``(1, H, W)`` in
+            {0, 1} when binary, int64 ``(H, W)`` otherwise).
+        class_names: a name for each class.
+        train_metadata, test_metadata: one row a sample, in the order of the data set; None where there is none.
+    """
+
+    name: str
+    train: Any
+    test: Any
+    num_classes: int
+    task: Literal["classification", "segmentation"]
+    class_names: tuple[str, ...]
+    train_metadata: pd.DataFrame | None = None
+    test_metadata: pd.DataFrame | None = None

@@ -1,0 +1,123 @@
+"""Image and mask files that are decoded when asked for, and the checks their loaders share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from ..errors import DataNotFoundError, check_count, check_number
+from ..seeding import derive
+from .files import check_root
+from .pictures import read_picture
+
+NAMED = 10  # names of missing files that an error lists before it counts the rest
+
+
+class MaskPairs(Dataset[tuple[Tensor, Tensor]]):
+    """RGB images with binary masks, decoded one at a time.
+
+    Yields ``(3, H, W)`` float32 in [0, 1] and ``(1, H, W)`` float32 in {0, 1}. A mask pixel is foreground
+    when it is brighter than half of the mask's brightest: masks written as 0/255 and as 0/1 both read right.
+
+    Args:
+        images, masks: files, one mask an image, in the same order.
+        size: (H, W) to resize to (images bilinear with antialiasing, masks nearest); None keeps the sizes.
+
+    Raises: ValueError when there are not as many masks as images, or, on reading, when an image and its mask
+        differ in size or one of them is damaged.
+    """
+
+    def __init__(self, images: Sequence[Path], masks: Sequence[Path], *, size: Sequence[int] | None = None) -> None:
+        if len(images) != len(masks):
+            raise ValueError(f"expected one mask an image, but got {len(images)} images and {len(masks)} masks")
+        self.images, self.masks, self.size = tuple(images), tuple(masks), check_size(size)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image_file, mask_file = self.images[index], self.masks[index]
+        image, levels = read_picture(image_file, self.size), read_picture(mask_file, channels=1)
+        with Image.open(image_file) as header:
+            height_width = header.size[::-1]
+        if height_width != levels.shape[1:]:
+            raise ValueError(
+                f"expected the mask {mask_file.name} to have the size of its image {image_file.name}, "
+                f"(H, W) = {height_width}, but got {tuple(levels.shape[1:])}"
+            )
+        foreground = (levels > levels.max() / 2).float()
+        if self.size is not None:
+            foreground = F.interpolate(foreground[None], size=self.size, mode="nearest-exact")[0]
+        return image, foreground
+
+
+def check_size(size: object) -> tuple[int, int] | None:
+    """Return ``size`` as a tuple (H, W), or None.
+
+    Raises: TypeError, ValueError when it is not two positive ints.
+    """
+    if size is None:
+        return None
+    if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
+        raise TypeError(f"expected size to be (H, W) or None, but got {size!r}")
+    return check_count("size[0]", size[0]), check_count("size[1]", size[1])
+
+
+def check_no_root(name: str, root: str | Path | None, source: str) -> None:
+    """Refuse a ``root`` where nothing would be read from it.
+
+    Raises: ValueError.
+    """
+    if root is not None:
+        raise ValueError(f"expected root to be None, since {name} {source}, but got {str(root)!r}")
+
+
+def find_root(name: str, root: str | Path | None, needed: Iterable[str], layout: str) -> Path:
+    """The folder of the data set ``name``, when everything ``needed`` (relative names) is in it.
+
+    Raises: DataNotFoundError that shows what is missing and the expected ``layout``.
+    """
+    folder = check_root(root)
+    if folder is None:
+        raise DataNotFoundError(f"expected root to be the folder of {name}, but got None; its layout is:\n{layout}")
+    missing = [part for part in needed if not (folder / part).exists()] if folder.is_dir() else [str(folder)]
+    if missing:
+        raise DataNotFoundError(f"{name} was not found in {folder}: {list_names(missing)} missing; expected:\n{layout}")
+    return folder
+
+
+def require_files(what: str, files: Sequence[Path]) -> list[Path]:
+    """Return ``files`` when every one exists.
+
+    Raises: DataNotFoundError that names the missing files.
+    """
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise DataNotFoundError(
+            f"expected {len(files)} {what} in {files[0].parent}, but {len(missing)} are missing: {list_names(missing)}"
+        )
+    return list(files)
+
+
+def list_names(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def hold_out(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Split ``range(count)`` at random into a rest and a held-out ``share``, both sorted and non-empty.
+
+    Raises: ValueError on a share outside (0, 1), or fewer than two samples.
+    """
+    check_number("share", share, low=0, high=1, open_low=True, open_high=True)
+    check_count("the number of images to hold a share out of", count, low=2)
+    held = min(max(round(share * count), 1), count - 1)
+    order = np.random.default_rng(derive(seed, "hold out")).permutation(count).tolist()
+    return sorted(order[held:]), sorted(order[:held])

@@ -1,0 +1,145 @@
+"""Data sets and the one way they are read: whole batches by index.
+
+A data set is anything map-style that yields ``(input, target)``. Data held in tensors are indexed a batch at a time;
+everything else goes through a ``DataLoader``, with workers where asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
+
+from ..errors import check_count
+
+Pairs = Dataset[tuple[Tensor, Tensor]]
+
+
+class TensorImages(Dataset[tuple[Tensor, Tensor]]):
+    """Images and targets held in memory, read a batch at a time.
+
+    Args:
+        inputs: ``(N, C, H, W)`` uint8 in 0..255, or float in [0, 1]; ``(N, ...)`` float of any shape also works. uint8
+            is kept as it is (a quarter of the memory) and becomes float32 in [0, 1] when read.
+        targets: ``(N,)`` class indices, or masks ``(N, H, W)`` / ``(N, 1, H, W)``.
+
+    Raises: TypeError, ValueError on tensors that do not fit together.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        for name, tensor in (("inputs", inputs), ("targets", targets)):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"expected {name} to be a Tensor, but got {type(tensor).__name__}")
+        if len(inputs) != len(targets):
+            raise ValueError(f"expected one target an input, but got {len(inputs)} inputs and {len(targets)} targets")
+        if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
+            raise TypeError(f"expected inputs to be uint8 or floating point, but got {inputs.dtype}")
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (floating point, in [0, 1]) and targets at ``indices`` (int64, ``(B,)``)."""
+        x = self.inputs[indices]
+        return (x.float().div_(255) if x.dtype == torch.uint8 else x), self.targets[indices]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        x, y = self.batch(torch.tensor([range(len(self))[index]]))
+        return x[0], y[0]
+
+
+def resolve(dataset: Any) -> tuple[Any, Tensor | None]:
+    """The data set under any chain of ``Subset``, and the indices into it (None for all)."""
+    indices: Tensor | None = None
+    while isinstance(dataset, Subset):
+        own = torch.as_tensor(dataset.indices, dtype=torch.int64)
+        indices = own if indices is None else own[indices]
+        dataset = dataset.dataset
+    return dataset, indices
+
+
+def subset(dataset: Any, indices: Sequence[int] | np.ndarray | Tensor) -> Subset[tuple[Tensor, Tensor]]:
+    """The samples of ``dataset`` at ``indices``; a subset of a subset points at the data below both."""
+    base, outer = resolve(dataset)
+    chosen = torch.as_tensor(indices, dtype=torch.int64)
+    return Subset(base, (chosen if outer is None else outer[chosen]).tolist())
+
+
+def labels_of(dataset: Any) -> Tensor | None:
+    """All targets of ``dataset`` as a tensor, without decoding one input; None when it does not expose them.
+
+    Looked for: ``.targets``, ``.labels``, the last tensor of a ``TensorDataset``; through subsets and concatenations.
+    """
+    base, indices = resolve(dataset)
+    found: Tensor | None = None
+    if isinstance(base, ConcatDataset):
+        parts = [labels_of(part) for part in base.datasets]
+        found = None if any(part is None for part in parts) else torch.cat([p for p in parts if p is not None])
+    elif isinstance(base, TensorDataset):
+        found = base.tensors[-1]
+    else:
+        held = next((h for h in (getattr(base, name, None) for name in ("targets", "labels")) if h is not None), None)
+        if held is not None:
+            # Class labels held as a list of ints are common (torchvision); anything else cannot be read in one go.
+            try:
+                found = held if isinstance(held, Tensor) else torch.as_tensor(np.asarray(held))
+            except (TypeError, ValueError):
+                found = None
+    if found is None or indices is None:
+        return found
+    return found[indices]
+
+
+def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield ``(inputs, targets)`` for each tensor of indices, in order.
+
+    Args:
+        dataset: map-style, yielding ``(input, target)``.
+        index_batches: int64 tensors ``(B,)`` of positions in ``dataset``.
+        workers: processes that decode; ignored for data held in tensors.
+    """
+    check_count("workers", workers, low=0)
+    base, outer = resolve(dataset)
+    chosen_batches = (batch if outer is None else outer[batch] for batch in index_batches)
+    if isinstance(base, (TensorImages, TensorDataset)):
+        for chosen in chosen_batches:
+            if isinstance(base, TensorImages):
+                yield base.batch(chosen)
+            else:
+                x, y = (tensor[chosen] for tensor in base.tensors)
+                yield x, y
+        return
+    # The loader's own generator keeps it from drawing its worker seed out of the caller's random state.
+    loader = DataLoader(
+        base,
+        batch_sampler=[chosen.tolist() for chosen in chosen_batches],
+        num_workers=workers,
+        generator=torch.Generator().manual_seed(0),
+    )
+    for x, y in loader:
+        yield x, torch.as_tensor(y)
+
+
+def in_order(
+    dataset: Any, batch_size: int = 512, *, workers: int = 0, device: torch.device | str | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every sample once, in order, the last batch included: how data are read for evaluation."""
+    check_count("batch_size", batch_size)
+    for x, y in iterate(dataset, torch.arange(len(dataset)).split(batch_size) if len(dataset) else (), workers=workers):
+        yield (x, y) if device is None else (x.to(device), y.to(device))
+
+
+def load_tensors(dataset: Any, *, workers: int = 0) -> tuple[Tensor, Tensor]:
+    """All inputs ``(N, ...)`` and targets ``(N, ...)`` of a data set that fits in memory.
+
+    Raises: ValueError when it is empty.
+    """
+    if len(dataset) == 0:
+        raise ValueError("expected a data set with at least one sample, but got an empty one")
+    parts = list(in_order(dataset, workers=workers))
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])

@@ -1,0 +1,26 @@
+"""The engine: phases, one training loop, callbacks, resume."""
+
+from .callbacks import BestSoFar, Callback, Log, ProgressBar, Run, StopWhen
+from .fit import FitResult, fit
+from .phases import Alternate, Phase, streams_for
+from .revision import revision
+from .streams import Stream
+from .supervised import supervised_phase, train
+
+__all__ = [
+    "Alternate",
+    "BestSoFar",
+    "Callback",
+    "FitResult",
+    "Log",
+    "Phase",
+    "ProgressBar",
+    "Run",
+    "StopWhen",
+    "Stream",
+    "fit",
+    "revision",
+    "streams_for",
+    "supervised_phase",
+    "train",
+]

@@ -1,0 +1,184 @@
+"""Callbacks: look at a run, log it, stop it. A callback never changes the model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import check_count
+from ..modules import cpu_state
+from ..seeding import derive, isolated
+
+logger = logging.getLogger("unlearn_kit")
+
+
+@dataclass
+class Run:
+    """A run as its callbacks see it.
+
+    Attributes:
+        model: the model in training.
+        phase: name of the current phase.
+        step, total: steps done in this phase, and its number of steps.
+        done, planned: steps done in the whole run, and how many it has.
+        epoch: passes over the lead stream completed in this phase.
+        history: the records logged so far.
+        stopping: why the run is about to end; None while it goes on.
+        chosen: a ``state_dict`` that replaces the final weights; None for the last ones.
+    """
+
+    model: nn.Module
+    phase: str = ""
+    step: int = 0
+    total: int = 0
+    done: int = 0
+    planned: int = 0
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    stopping: str | None = None
+    chosen: dict[str, Tensor] | None = None
+
+    def stop(self, reason: str) -> None:
+        """End the whole run after this step."""
+        self.stopping = reason
+
+
+class Callback:
+    """What happens at the joints of a run; override what is needed.
+
+    Evaluate only in ``on_epoch`` or sparsely in ``on_step``: both run inside the timed revision.
+    """
+
+    def on_start(self, run: Run) -> None:
+        """Before the first step."""
+
+    def on_step(self, run: Run) -> None:
+        """After each step."""
+
+    def on_epoch(self, run: Run) -> None:
+        """After each pass over the lead stream, and at the end of each phase's turn."""
+
+    def on_end(self, run: Run) -> None:
+        """After the last step, also when the run stopped early."""
+
+    def state(self) -> dict[str, Any]:
+        """What must be saved to resume: values that JSON holds, and tensors under the key "tensors"."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what ``state`` returned."""
+
+
+class Log(Callback):
+    """Write each ``every``-th record to the logger ``unlearn_kit`` at level INFO."""
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = check_count("every", every)
+        self._seen = 0
+
+    def on_start(self, run: Run) -> None:
+        self._seen = len(run.history)
+
+    def on_step(self, run: Run) -> None:
+        new, self._seen = run.history[self._seen :], len(run.history)
+        for record in new:
+            if record["step"] % self.every == 0:
+                logger.info(
+                    "%s",
+                    ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in record.items()),
+                )
+
+
+class ProgressBar(Callback):
+    """A rich progress bar over the whole run, on standard error."""
+
+    def __init__(self, description: str = "") -> None:
+        self.description = description
+        self._progress: Any = None
+        self._task: Any = None
+
+    def on_start(self, run: Run) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._progress = Progress(console=Console(stderr=True), transient=True)
+        self._progress.start()
+        self._task = self._progress.add_task(self.description or run.phase, total=run.planned, completed=run.done)
+
+    def on_step(self, run: Run) -> None:
+        label = self.description or run.phase
+        self._progress.update(self._task, completed=run.done, description=label)
+
+    def on_end(self, run: Run) -> None:  # noqa: ARG002
+        self._progress.stop()
+
+
+class StopWhen(Callback):
+    """End the run as soon as ``metric(model)`` satisfies ``reached``, looking every epoch or every ``every`` steps.
+
+    Args:
+        metric: a function of the model, such as ``lambda m: accuracy(m, task.forget)``; None ("n/a") is never reached.
+        reached: ``lambda value: value <= 0.05``.
+        every: steps between looks; None for once an epoch.
+        name: of the metric, in the reason and the history.
+    """
+
+    def __init__(
+        self,
+        metric: Callable[[nn.Module], float | None],
+        reached: Callable[[float], bool],
+        *,
+        every: int | None = None,
+        name: str = "metric",
+    ) -> None:
+        self.metric, self.reached, self.name = metric, reached, name
+        self.every = None if every is None else check_count("every", every)
+
+    def on_step(self, run: Run) -> None:
+        if self.every is not None and run.done % self.every == 0:
+            self._look(run)
+
+    def on_epoch(self, run: Run) -> None:
+        if self.every is None:
+            self._look(run)
+
+    def _look(self, run: Run) -> None:
+        value = _measure(self.metric, run)
+        run.history.append({"phase": run.phase, "step": run.step, "epoch": run.epoch, self.name: value})
+        if value is not None and self.reached(value):
+            run.stop(f"{self.name} = {value:.4g}")
+
+
+class BestSoFar(Callback):
+    """Keep the weights with the largest ``score(model)``, looked at every epoch, as the run's result."""
+
+    def __init__(self, score: Callable[[nn.Module], float | None], *, name: str = "score") -> None:
+        self.score, self.name = score, name
+        self.best: float | None = None
+        self._weights: dict[str, Tensor] | None = None
+
+    def on_start(self, run: Run) -> None:
+        run.chosen = self._weights
+
+    def on_epoch(self, run: Run) -> None:
+        value = _measure(self.score, run)
+        run.history.append({"phase": run.phase, "step": run.step, "epoch": run.epoch, self.name: value})
+        if value is not None and (self.best is None or value > self.best):
+            self.best, self._weights = value, cpu_state(run.model)
+        run.chosen = self._weights
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best, "tensors": self._weights or {}}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.best, self._weights = state["best"], state["tensors"] or None
+
+
+def _measure(metric: Callable[[nn.Module], float | None], run: Run) -> float | None:
+    """Metrics may draw random numbers; the run's own must not notice."""
+    with isolated(derive(0, "metric", run.done)):
+        return metric(run.model)

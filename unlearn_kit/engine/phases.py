@@ -1,0 +1,233 @@
+"""Phases: what is trained toward which objective, on which data, for how long."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import check_choice, check_count, check_number
+from ..losses import Objective, Term
+from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, value_at
+from ..tasks import UnlearnTask
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Trainable = Sequence[str] | Callable[[str, nn.Parameter], bool]
+BatchNorm = Literal["frozen", "update"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training.
+
+    Args:
+        objective: what is minimised.
+        streams: a data set for each stream the objective reads (others are refused: they would be read for nothing).
+        epochs, steps: how long; exactly one. An epoch is one pass over the stream ``lead``; the others are cycled.
+        batch_size: samples of each stream a step, or one number a stream.
+        optimizer: "sgd", "adam", "adamw", or a function of the parameters that returns a torch optimiser.
+        lr: learning rate, a float or a schedule over the phase. For a function of the parameters: None.
+        momentum: of "sgd".
+        weight_decay: of the named optimisers.
+        trainable: names of parameters, or a function ``(name, parameter) -> bool``; None for every parameter that
+            requires a gradient. All others do not move, by weight decay or momentum either.
+        masks: for some parameters, a bool tensor of their shape; entries that are False do not move at all.
+        batch_norm: "frozen" keeps running statistics and eval mode, "update" trains them.
+        clip: largest gradient norm, or None.
+        lead: the stream whose length is an epoch (default: "forget" where it is read, else the first).
+        workers: processes that decode, for data not held in tensors.
+        name: in logs and errors.
+
+    Raises: ValueError, TypeError naming the argument.
+    """
+
+    objective: Objective | Term
+    streams: Mapping[str, Any]
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int | Mapping[str, int] = 256
+    optimizer: str | OptimizerFactory = "sgd"
+    lr: ScalarOrSchedule | None = 1e-2
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    trainable: Trainable | None = None
+    masks: Mapping[str, Tensor] | None = None
+    batch_norm: BatchNorm = "frozen"
+    clip: float | None = None
+    lead: str | None = None
+    workers: int = 0
+    name: str = "train"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.objective, (Objective, Term)):
+            raise TypeError(f"expected objective to be an Objective, but got {type(self.objective).__name__}")
+        object.__setattr__(self, "objective", Objective(self.objective._terms))
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"expected one of epochs and steps, but got epochs={self.epochs}, steps={self.steps}")
+        check_count("epochs" if self.steps is None else "steps", self.length, low=0)
+        check_choice("batch_norm", self.batch_norm, ("frozen", "update"))
+        check_number("momentum", self.momentum, low=0, high=1, open_high=True)
+        check_number("weight_decay", self.weight_decay, low=0)
+        check_count("workers", self.workers, low=0)
+        if self.clip is not None:
+            check_number("clip", self.clip, low=0, open_low=True)
+        if isinstance(self.optimizer, str):
+            check_choice("optimizer", self.optimizer, OPTIMIZERS)
+            if self.lr is None:
+                raise ValueError(f"expected lr with optimizer={self.optimizer!r}, but got None")
+        elif not callable(self.optimizer):
+            raise TypeError(
+                f"expected optimizer to be one of {list(OPTIMIZERS)} or a function, but got {self.optimizer!r}"
+            )
+        if self.lr is not None:
+            check_scalar_or_schedule("lr", self.lr, low=0)
+        needed = self.terms.streams
+        self.terms.check(self.streams)
+        idle = sorted(set(self.streams) - set(needed))
+        if idle:
+            raise ValueError(f"expected streams that the objective reads, {list(needed)}, but got {idle} as well")
+        if self.lead is not None:
+            check_choice("lead", self.lead, needed)
+        for stream in needed:
+            check_count(f"batch_size of {stream!r}", self.batch_of(stream))
+        if not needed and self.steps is None:
+            raise ValueError("expected steps for an objective without streams, but got epochs")
+
+    @property
+    def terms(self) -> Objective:
+        """The objective, as such even when one term was given."""
+        return Objective(self.objective._terms)
+
+    @property
+    def length(self) -> int:
+        """The number of epochs, or of steps."""
+        return self.steps if self.steps is not None else self.epochs  # type: ignore[return-value]
+
+    def batch_of(self, stream: str) -> int:
+        """Samples of ``stream`` a step."""
+        if isinstance(self.batch_size, int):
+            return self.batch_size
+        if stream not in self.batch_size:
+            raise ValueError(f"expected batch_size to name stream {stream!r}, but got {dict(self.batch_size)}")
+        return self.batch_size[stream]
+
+    @property
+    def lead_stream(self) -> str | None:
+        """The stream whose pass is an epoch."""
+        if self.lead is not None:
+            return self.lead
+        needed = self.terms.streams
+        return "forget" if "forget" in needed else (needed[0] if needed else None)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in one pass over the lead stream (1 without streams)."""
+        lead = self.lead_stream
+        return math.ceil(len(self.streams[lead]) / self.batch_of(lead)) if lead is not None else 1
+
+    @property
+    def total_steps(self) -> int:
+        """Steps in the phase."""
+        return self.steps if self.steps is not None else self.length * self.steps_per_epoch
+
+    def trains(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The parameters of ``model`` that this phase trains.
+
+        Raises: ValueError when there are none, or a name is unknown.
+        """
+        everything = dict(model.named_parameters())
+        if self.trainable is None:
+            chosen = {name: p for name, p in everything.items() if p.requires_grad}
+        elif callable(self.trainable):
+            chosen = {name: p for name, p in everything.items() if self.trainable(name, p)}
+        else:
+            unknown = sorted(set(self.trainable) - set(everything))
+            if unknown:
+                raise ValueError(f"expected trainable to name parameters of the model, but got {unknown}")
+            chosen = {name: everything[name] for name in self.trainable}
+        if not chosen:
+            raise ValueError(f"expected phase {self.name!r} to train at least one parameter, but it trains none")
+        return chosen
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """A new optimiser over ``parameters``."""
+        if callable(self.optimizer):
+            return self.optimizer(parameters)
+        lr = value_at(self.lr if self.lr is not None else 0.0, 0, self.total_steps)
+        options: dict[str, Any] = {"lr": lr, "weight_decay": self.weight_decay}
+        if self.optimizer == "sgd":
+            options["momentum"] = self.momentum
+        return OPTIMIZERS[self.optimizer](parameters, **options)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+
+@dataclass(frozen=True)
+class Alternate:
+    """Phases that take turns: each runs its length, in order, ``rounds`` times over.
+
+    Every phase keeps its optimiser and its place in its streams and schedules from round to round. With
+    ``shared_optimizer`` all of them step one optimiser, made by the first; they must then train the same parameters.
+
+    Raises: ValueError on no phases, or on phases of one name.
+    """
+
+    phases: Sequence[Phase]
+    rounds: int
+    shared_optimizer: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("rounds", self.rounds, low=0)
+        if not self.phases:
+            raise ValueError("expected phases to hold at least one phase, but got none")
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected phases of distinct names, but got {names}")
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One uninterrupted run of steps of one phase: steps ``start`` to ``stop - 1`` of ``total``."""
+
+    phase: Phase
+    key: str
+    optimizer_key: str
+    start: int
+    stop: int
+    total: int
+
+
+def plan(program: Phase | Alternate | Sequence[Phase | Alternate]) -> list[Leg]:
+    """The legs of a program, in the order they run."""
+    parts = [program] if isinstance(program, (Phase, Alternate)) else list(program)
+    legs = []
+    for place, part in enumerate(parts):
+        if isinstance(part, Phase):
+            key = f"{place}.{part.name}"
+            legs.append(Leg(part, key, key, 0, part.total_steps, part.total_steps))
+            continue
+        for turn in range(part.rounds):
+            for phase in part.phases:
+                key, count = f"{place}.{phase.name}", phase.total_steps
+                own = f"{place}.shared" if part.shared_optimizer else key
+                legs.append(Leg(phase, key, own, turn * count, (turn + 1) * count, part.rounds * count))
+    return legs
+
+
+def streams_for(task: UnlearnTask, objective: Objective | Term, **others: Any) -> dict[str, Any]:
+    """The data sets the objective reads: ``forget`` and ``retain`` of the task, and ``others`` by name.
+
+    A stream that is not read is not brought along.
+    """
+    known = {"forget": task.forget, "retain": task.retain, **others}
+    needed = Objective(objective._terms).streams
+    return {name: known[name] for name in needed if name in known}

@@ -1,0 +1,100 @@
+"""Errors of the toolkit, and the checks that raise them.
+
+A user's mistake is a ``ValueError`` or ``TypeError`` whose text names the argument, what was expected and what
+came. The checks here give those texts one form.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+class CheckpointError(ValueError):
+    """A model or run file that cannot be read: not safetensors, cut short, or of another network."""
+
+
+class DataNotFoundError(FileNotFoundError):
+    """A data set that is not on this machine; the text says where it was looked for and how to get it."""
+
+
+class DivergenceError(RuntimeError):
+    """Training produced a non-finite number.
+
+    Attributes: ``phase`` (its name), ``step`` (0-based, within the phase), ``part`` (the term, or "parameters"),
+    ``state`` (the last ``state_dict`` at which everything was finite, on the CPU).
+    """
+
+    def __init__(self, phase: str, step: int, part: str, state: dict[str, torch.Tensor]) -> None:
+        super().__init__(
+            f"phase {phase!r} diverged at step {step}: {part!r} is not finite; the last finite weights are in "
+            "the error's .state. A smaller lr, clip= or a smaller weight usually helps"
+        )
+        self.phase, self.step, self.part, self.state = phase, step, part, state
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """Return ``value`` as a float when it is a finite number in the interval.
+
+    Raises: TypeError when it is no number; ValueError when it is not finite or outside.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"expected {name} to be a number, but got {type(value).__name__}: {value!r}")
+    outside = value < low or value > high or (open_low and value == low) or (open_high and value == high)
+    if not math.isfinite(value) or outside:
+        left, right = (
+            "(" if open_low or low == -math.inf else "[",
+            ")" if open_high or high == math.inf else "]",
+        )
+        raise ValueError(f"expected {name} in {left}{low:g}, {high:g}{right}, but got {value!r}")
+    return float(value)
+
+
+def check_count(name: str, value: Any, *, low: int = 1) -> int:
+    """Return ``value`` when it is an int of at least ``low``.
+
+    Raises: TypeError when it is no int; ValueError when it is too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"expected {name} to be an int, but got {type(value).__name__}: {value!r}")
+    if value < low:
+        raise ValueError(f"expected {name} to be at least {low}, but got {value}")
+    return value
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """Return ``value`` when it is one of ``choices``; the error suggests the nearest.
+
+    Raises: ValueError when it is not.
+    """
+    allowed = list(choices)
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"expected {name} to be one of {allowed}, but got {value!r}{hint}")
+    return str(value)
+
+
+def check_path_exists(name: str, path: str | Path) -> Path:
+    """Return ``path`` as a Path when it exists.
+
+    Raises: FileNotFoundError naming the argument when it does not.
+    """
+    found = Path(path)
+    if not found.exists():
+        raise FileNotFoundError(f"expected {name} to be an existing path, but got {str(path)!r}")
+    return found

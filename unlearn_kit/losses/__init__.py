@@ -1,0 +1,54 @@
+"""The loss-design API: terms, targets and schedules, added and scaled into objectives.
+
+>>> from unlearn_kit import losses as L
+>>> print(L.linear(3.0, 1.0) * L.bce(on="forget", to=L.Background()) + 0.5 * L.cross_entropy(on="retain"))
+linear(3, 1) * bce(forget -> Background(index=0)) + 0.5 * cross_entropy(retain -> Labels)
+"""
+
+from ..schedules import Schedule, cosine, every, exponential, inverse, inverse_sqrt, linear
+from .batch import IGNORE, Batch, Goal
+from .objective import Evaluation, Objective, Term
+from .targets import (
+    Background,
+    Boundary,
+    Cached,
+    Contradiction,
+    Labels,
+    RandomLabels,
+    Target,
+    Teacher,
+    Uniform,
+)
+from .terms import bce, cross_entropy, kl, mse, parameter_norm, term, weight_distance
+
+__all__ = [
+    "IGNORE",
+    "Background",
+    "Batch",
+    "Boundary",
+    "Cached",
+    "Contradiction",
+    "Evaluation",
+    "Goal",
+    "Labels",
+    "Objective",
+    "RandomLabels",
+    "Schedule",
+    "Target",
+    "Teacher",
+    "Term",
+    "Uniform",
+    "bce",
+    "cosine",
+    "cross_entropy",
+    "every",
+    "exponential",
+    "inverse",
+    "inverse_sqrt",
+    "kl",
+    "linear",
+    "mse",
+    "parameter_norm",
+    "term",
+    "weight_distance",
+]

@@ -1,0 +1,247 @@
+"""Terms and objectives: the algebra in which every method's loss is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import check_choice
+from ..outputs import check_finite
+from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, formula, is_schedule, value_at
+from .batch import Batch, Goal, GoalKind
+from .distances import check_goal
+from .targets import Cached, Target
+
+Reduction = Literal["sample", "batch", "parameters"]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A float times any number of schedules."""
+
+    factor: float = 1.0
+    schedules: tuple[ScalarOrSchedule, ...] = ()
+
+    def times(self, other: ScalarOrSchedule) -> Weight:
+        """This weight, scaled by a number, a schedule, or a function of progress."""
+        if is_schedule(other):
+            return replace(self, schedules=(*self.schedules, other))
+        return replace(self, factor=self.factor * cast(float, other))
+
+    def at(self, step: int, total: int) -> float:
+        """Its value at ``step`` of ``total``."""
+        value = self.factor
+        for schedule in self.schedules:
+            value *= value_at(schedule, step, total)
+        return value
+
+    def __str__(self) -> str:
+        parts = [formula(schedule) for schedule in self.schedules]
+        sign, size = ("-" if self.factor < 0 else ""), abs(self.factor)
+        if size != 1:
+            parts.insert(0, f"{size:g}")
+        return sign + "".join(f"{part} * " for part in parts)
+
+
+class Algebra:
+    """``+`` adds, ``*`` scales by a float or a schedule, ``-`` negates."""
+
+    @property
+    def _terms(self) -> tuple[Term, ...]:
+        raise TypeError(f"{type(self).__name__} has no terms")
+
+    def __add__(self, other: Algebra | int) -> Objective:
+        # sum() starts from 0.
+        if isinstance(other, int) and other == 0:
+            return Objective(self._terms)
+        return Objective(self._terms + other._terms) if isinstance(other, Algebra) else NotImplemented
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Algebra) -> Objective:
+        return self + -1.0 * Objective(other._terms) if isinstance(other, Algebra) else NotImplemented
+
+
+@dataclass(frozen=True)
+class Term(Algebra):
+    """On which stream, toward which target, by which distance; build one with the factories of ``losses``.
+
+    Attributes:
+        name: key of its value in the log.
+        function: the distance; what it is called with depends on ``reduction``.
+        on: the stream; None for a term of the parameters alone.
+        to: the target; None for a term that has none.
+        takes: kinds of goal the distance understands.
+        reduction: "sample" (one value a sample), "batch" (a scalar of the whole batch), "parameters" (a scalar of
+            the named trainable parameters).
+        weight: its factor.
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    on: str | None
+    to: Target | None
+    takes: tuple[GoalKind, ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+    reduction: Reduction = "sample"
+    weight: Weight = field(default_factory=Weight)
+
+    def __post_init__(self) -> None:
+        check_choice("reduction", self.reduction, ("sample", "batch", "parameters"))
+        if self.to is not None and not isinstance(self.to, Target):
+            raise TypeError(
+                f"expected to= of {self.name} to be a target (an object with .gives and __call__(batch)), "
+                f"but got {type(self.to).__name__}"
+            )
+        if self.to is not None and not set(self.to.gives) & set(self.takes):
+            raise ValueError(
+                f"expected the target of {self.name} to give {' or '.join(self.takes)}, "
+                f"but got {self.to}, which gives {' or '.join(self.to.gives)}"
+            )
+
+    @property
+    def _terms(self) -> tuple[Term, ...]:
+        return (self,)
+
+    def __mul__(self, weight: ScalarOrSchedule) -> Term:
+        if isinstance(weight, (Algebra, Tensor)):
+            return NotImplemented
+        return replace(self, weight=self.weight.times(check_scalar_or_schedule("weight", weight)))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Term:
+        return -1.0 * self
+
+    def value(self, outputs: Tensor | None, goal: Goal | None, model: nn.Module) -> Tensor:
+        """The scalar of this term, without its weight."""
+        options = dict(self.options)
+        if self.reduction == "parameters":
+            trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+            return self.function(trainable, **options)
+        if outputs is None:
+            raise ValueError(f"expected outputs of stream {self.on!r} for {self.name}, but got none")
+        if goal is not None:
+            check_goal(self.name, self.takes, goal, outputs, self.to)
+        values = self.function(outputs, **options) if goal is None else self.function(outputs, goal, **options)
+        wanted = (len(outputs),) if self.reduction == "sample" else ()
+        if values.shape != wanted:
+            raise ValueError(f"expected {self.name} to return shape {wanted}, but got {tuple(values.shape)}")
+        return values.mean()
+
+    def __str__(self) -> str:
+        return f"{self.weight}{self.name}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An objective's value: the weighted total, and each evaluated part without its weight."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Objective(Algebra):
+    """A weighted sum of terms. Prints as its formula.
+
+    Raises: ValueError when two terms bear one name.
+    """
+
+    terms: tuple[Term, ...]
+
+    def __post_init__(self) -> None:
+        names = [term.name for term in self.terms]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"expected terms with distinct names, but got {twice} twice; give one a name=")
+
+    @property
+    def _terms(self) -> tuple[Term, ...]:
+        return self.terms
+
+    def __mul__(self, weight: ScalarOrSchedule) -> Objective:
+        if isinstance(weight, (Algebra, Tensor)):
+            return NotImplemented
+        return Objective(tuple(weight * term for term in self.terms))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Objective:
+        return -1.0 * self
+
+    def __str__(self) -> str:
+        text = " + ".join(str(term) for term in self.terms)
+        return text.replace("+ -", "- ")
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the streams it reads, in order of appearance."""
+        return tuple(dict.fromkeys(term.on for term in self.terms if term.on is not None))
+
+    def targets(self, stream: str | None = None) -> tuple[Target, ...]:
+        """Its distinct targets, of one stream or of all."""
+        chosen = (t.to for t in self.terms if t.to is not None and stream in (None, t.on))
+        return tuple(dict.fromkeys(chosen))
+
+    def cached_targets(self, stream: str) -> tuple[Cached, ...]:
+        """Its targets on ``stream`` that are computed beforehand."""
+        return tuple(target for target in self.targets(stream) if isinstance(target, Cached))
+
+    def check(self, streams: Iterable[str]) -> None:
+        """Refuse an objective that reads a stream which is not brought along.
+
+        Raises: ValueError.
+        """
+        given = list(streams)
+        for term in self.terms:
+            if term.on is not None and term.on not in given:
+                raise ValueError(f"expected the stream of {term.name} to be one of {given}, but got {term.on!r}")
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        batches: Mapping[str, Batch],
+        *,
+        step: int = 0,
+        total: int = 1,
+        forward: Callable[[Tensor], Tensor] | None = None,
+    ) -> Evaluation:
+        """Evaluate every term whose weight is not zero now; each stream and each target is computed once.
+
+        Args:
+            model: the model in training; its trainable parameters are what parameter terms see.
+            batches: one batch a stream.
+            step, total: where in the run, for schedules.
+            forward: how outputs are computed (default: ``model`` itself).
+
+        Raises: ValueError on non-finite targets, and where a target does not fit the outputs.
+        """
+        run = forward or model
+        outputs: dict[str, Tensor] = {}
+        goals: dict[tuple[str, Target], Goal] = {}
+        parts: dict[str, Tensor] = {}
+        sums: list[Tensor] = []
+        for term in self.terms:
+            weight = term.weight.at(step, total)
+            if weight == 0:
+                continue
+            goal = None
+            if term.on is not None:
+                batch = batches[term.on]
+                if term.on not in outputs:
+                    outputs[term.on] = run(batch.inputs)
+                if term.to is not None:
+                    key = (term.on, term.to)
+                    if key not in goals:
+                        goals[key] = term.to(batch)
+                        check_finite(f"what {term.to} gives on stream {term.on!r}", goals[key].values)
+                    goal = goals[key]
+            value = term.value(outputs.get(term.on or ""), goal, model)
+            parts[term.name] = value
+            sums.append(weight * value)
+        return Evaluation(torch.stack(sums).sum() if sums else torch.zeros(()), parts)

@@ -1,0 +1,247 @@
+"""Targets: what outputs are led toward. A target is a small frozen value, called with a batch.
+
+A user's own target is a class with ``gives`` and ``__call__(batch) -> Goal``; equal targets are computed once a step,
+so make it a frozen dataclass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..boundary import PerturbedSign
+from ..errors import check_choice, check_count, check_number
+from ..modules import evaluating
+from ..outputs import is_binary, predicted_labels, probabilities
+from .batch import IGNORE, Batch, Goal, GoalKind
+
+
+@runtime_checkable
+class Target(Hashable, Protocol):
+    """Anything that turns a batch into a :class:`Goal` of one of the kinds in ``gives``."""
+
+    @property
+    def gives(self) -> tuple[GoalKind, ...]:
+        """The kinds of goal it can return."""
+        ...
+
+    def __call__(self, batch: Batch) -> Goal:
+        """The goal of every sample of ``batch``; no gradient flows through it."""
+        ...
+
+
+def outputs_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Logits of a frozen model in eval mode, without gradients."""
+    with torch.no_grad(), evaluating(model):
+        logits: Tensor = model(inputs)
+    return logits
+
+
+def _name(model: nn.Module) -> str:
+    return type(model).__name__
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The data's own targets."""
+
+    gives: ClassVar[tuple[GoalKind, ...]] = ("labels",)
+
+    def __call__(self, batch: Batch) -> Goal:
+        return Goal("labels", batch.targets)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The logits of another model at the same inputs. It never moves: the engine trains a copy of what it is given."""
+
+    model: nn.Module
+    gives: ClassVar[tuple[GoalKind, ...]] = ("logits",)
+
+    def __call__(self, batch: Batch) -> Goal:
+        return Goal("logits", outputs_of(self.model, batch.inputs))
+
+    def __repr__(self) -> str:
+        return f"Teacher({_name(self.model)})"
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """What the original model says at the nearest point where it changes its mind (arXiv 2505.21872).
+
+    Args:
+        model: the original model; it does not change.
+        search: the inner problem.
+        soft: the model's probabilities at that point, rather than its label.
+        top_k: of the soft prediction, keep the k largest probabilities and normalise them again.
+        mix: share in [0, 1] of the boundary's prediction; the rest is the model's own prediction at the sample.
+            1 forgets classes; single samples need less, since labels far across the boundary are wrong for them.
+
+    Raises: ValueError, TypeError naming the argument.
+    """
+
+    model: nn.Module
+    search: PerturbedSign
+    soft: bool = False
+    top_k: int | None = None
+    mix: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.search, PerturbedSign):
+            raise TypeError(f"expected search to be a PerturbedSign, but got {type(self.search).__name__}")
+        check_number("mix", self.mix, low=0, high=1)
+        if self.top_k is not None:
+            check_count("top_k", self.top_k)
+            if not self.soft:
+                raise ValueError("expected soft=True with top_k, but got soft=False: a hard label has no top k")
+
+    @property
+    def gives(self) -> tuple[GoalKind, ...]:
+        """Labels when hard and unmixed, else probabilities."""
+        return ("probabilities",) if self.soft or self.mix < 1 else ("labels",)
+
+    def __call__(self, batch: Batch) -> Goal:
+        found = self.search.search(self.model, batch.inputs, batch.targets, generator=batch.generator)
+        if not self.soft and self.mix == 1:
+            return Goal("labels", found.labels)
+        there = self._soft(found.logits) if self.soft else _onehot(found.labels, found.logits)
+        if self.mix == 1:
+            return Goal("probabilities", there)
+        here = probabilities(outputs_of(self.model, batch.inputs))
+        return Goal("probabilities", self.mix * there + (1 - self.mix) * here)
+
+    def _soft(self, logits: Tensor) -> Tensor:
+        p = probabilities(logits)
+        if self.top_k is None or is_binary(logits) or self.top_k >= p.shape[1]:
+            return p
+        least = p.topk(self.top_k, dim=1).values[:, -1:]
+        kept = torch.where(p >= least, p, 0.0)
+        return kept / kept.sum(1, keepdim=True)
+
+    def __repr__(self) -> str:
+        search = self.search
+        parts = [f"radius={search.radius:g}", f"steps={search.steps}"]
+        parts += [f"soft, top {self.top_k}" if self.top_k else "soft"] if self.soft else []
+        parts += [f"mix={self.mix:g}"] if self.mix < 1 else []
+        return f"Boundary({', '.join(parts)})"
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Equal probability for every class (one half for a single logit)."""
+
+    num_classes: int
+    gives: ClassVar[tuple[GoalKind, ...]] = ("probabilities",)
+
+    def __call__(self, batch: Batch) -> Goal:
+        if self.num_classes == 2 and batch.targets.is_floating_point():
+            shape = (len(batch.targets), 1, *_decisions(batch.targets)[1:])
+            return Goal("probabilities", torch.full(shape, 0.5, device=batch.inputs.device))
+        shape = (len(batch.targets), self.num_classes, *batch.targets.shape[1:])
+        return Goal("probabilities", torch.full(shape, 1 / self.num_classes, device=batch.inputs.device))
+
+
+@dataclass(frozen=True)
+class RandomLabels:
+    """Labels drawn uniformly, anew in each batch (inside ``Cached``: fixed); ``wrong_only`` never draws the true one."""
+
+    num_classes: int
+    wrong_only: bool = False
+    gives: ClassVar[tuple[GoalKind, ...]] = ("labels",)
+
+    def __call__(self, batch: Batch) -> Goal:
+        y = batch.targets
+        source = batch.generator
+        high = self.num_classes - 1 if self.wrong_only else self.num_classes
+        drawn = torch.randint(high, y.shape, generator=source, device=source.device).to(y.device)
+        if self.wrong_only:
+            drawn = (y.long() + 1 + drawn) % self.num_classes
+        return Goal("labels", drawn.to(y.dtype) if y.is_floating_point() else drawn)
+
+
+@dataclass(frozen=True)
+class Background:
+    """Class ``index`` (the background) at every pixel."""
+
+    index: int = 0
+    gives: ClassVar[tuple[GoalKind, ...]] = ("labels",)
+
+    def __call__(self, batch: Batch) -> Goal:
+        return Goal("labels", torch.full_like(batch.targets, self.index))
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """The opposite of what a teacher is confident of (arXiv 2511.16574, the strong unlearning phase).
+
+    Decisions (pixels or samples) where the teacher's largest probability is at least ``confidence`` are led away from
+    its label: to the other label of a binary output, to equal probability of all other classes else. All other
+    decisions are left out.
+    """
+
+    model: nn.Module
+    confidence: float = 0.9
+    gives: ClassVar[tuple[GoalKind, ...]] = ("labels", "probabilities")
+
+    def __post_init__(self) -> None:
+        check_number("confidence", self.confidence, low=0, high=1)
+
+    def __call__(self, batch: Batch) -> Goal:
+        logits = outputs_of(self.model, batch.inputs)
+        labels, p = predicted_labels(logits), probabilities(logits)
+        if is_binary(logits):
+            sure = torch.maximum(p, 1 - p)[:, 0] >= self.confidence
+            return Goal("labels", torch.where(sure, 1 - labels, IGNORE))
+        sure = p.amax(1, keepdim=True) >= self.confidence
+        others = (1 - _onehot(labels, logits)) / (logits.shape[1] - 1)
+        return Goal("probabilities", torch.where(sure, others, 0.0))
+
+    def __repr__(self) -> str:
+        return f"Contradiction({_name(self.model)}, confidence={self.confidence:g})"
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Another target, computed for the whole stream once a run or once an epoch rather than in every step.
+
+    Exact where the target depends on the sample alone: a frozen model, no noise, no augmentation.
+    """
+
+    target: Target
+    refresh: Literal["once", "epoch"] = "once"
+
+    def __post_init__(self) -> None:
+        check_choice("refresh", self.refresh, ("once", "epoch"))
+
+    @property
+    def gives(self) -> tuple[GoalKind, ...]:
+        """What the target inside gives."""
+        return self.target.gives
+
+    def __call__(self, batch: Batch) -> Goal:
+        table = batch.tables.get(self)
+        if table is None or batch.indices is None:
+            return self.target(batch)
+        rows = table.values[batch.indices.to(table.values.device)]
+        return Goal(table.kind, rows.to(batch.inputs.device))
+
+    def __repr__(self) -> str:
+        return repr(self.target)
+
+
+def _decisions(mask: Tensor) -> tuple[int, ...]:
+    """Shape of the decisions of a binary target ``(B, ...)`` or ``(B, 1, ...)``."""
+    shape = tuple(mask.shape)
+    return (shape[0], *shape[2:]) if len(shape) > 2 and shape[1] == 1 else shape
+
+
+def _onehot(labels: Tensor, logits: Tensor) -> Tensor:
+    """Labels as probabilities of the shape of ``logits``."""
+    if is_binary(logits):
+        return labels.reshape(logits.shape).to(logits)
+    return F.one_hot(labels, logits.shape[1]).movedim(-1, 1).to(logits)

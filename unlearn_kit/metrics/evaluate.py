@@ -1,0 +1,194 @@
+"""The figures every comparison starts from, in one pass over each split of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from .membership import class_matched, loss, probability_smaller
+from .predict import Reading, class_labels, map_batches
+from .utility import average_gap, class_means, correct, iou_scores, tug_of_war, tug_of_war_mia
+
+if TYPE_CHECKING:
+    from ..tasks import UnlearnTask
+
+SPLITS = ("forget", "retain", "forget_test", "retain_test")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model does on the four splits of a task, and how far that is from the reference. None is "n/a".
+
+    The score of a split is accuracy for classification; for segmentation it is the IoU of the foreground, per
+    image, then the mean. In [0, 1].
+
+    Attributes:
+        kind: "classification" or "segmentation".
+        sizes: number of samples in each split.
+        forget, retain: scores on training data.
+        forget_test, retain_test: scores on held-out data, split by the same rule.
+        test: the score on all held-out data, ``forget_test`` and ``retain_test`` together.
+        membership: probability that a forget sample has a smaller loss than a held-out one (ties half): of
+            ``forget_test``, or where that is empty of a class-matched part of ``retain_test``.
+        per_class: the score of each class on all held-out data; for segmentation class 0 is the background.
+        dice: Dice of each split and of ``test``; segmentation only.
+        reference: the reference's evaluation.
+        average_gap: mean absolute difference to the reference of ``forget``, ``retain``, ``retain_test`` and
+            ``membership``. The "test" here and in the next two is ``retain_test``, so that forgetting a class
+            counts once, in ``forget``.
+        tug_of_war, tug_of_war_mia: 1 is the reference; the second has ``membership`` in place of ``forget``.
+    """
+
+    kind: str
+    sizes: dict[str, int]
+    forget: float | None
+    retain: float | None
+    forget_test: float | None
+    retain_test: float | None
+    test: float | None
+    membership: float | None
+    per_class: dict[int, float | None] | None
+    dice: dict[str, float | None] | None = None
+    reference: Evaluation | None = None
+    average_gap: float | None = None
+    tug_of_war: float | None = None
+    tug_of_war_mia: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain values that JSON can hold: None for n/a, class indices as text."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["sizes"] = dict(self.sizes)
+        values["dice"] = None if self.dice is None else dict(self.dice)
+        if self.per_class is not None:
+            values["per_class"] = {str(label): score for label, score in self.per_class.items()}
+        values["reference"] = None if self.reference is None else self.reference.as_dict()
+        return values
+
+
+class _Samples(NamedTuple):
+    """Per-sample figures of one split: scores ``(N,)``, for masks ``(N, C)``; losses and labels ``(N,)``."""
+
+    scores: Tensor
+    losses: Tensor
+    labels: Tensor
+
+
+def evaluate(
+    model: nn.Module,
+    task: UnlearnTask,
+    reference: nn.Module | Evaluation | None = None,
+    *,
+    seed: int = 0,
+    **reading: Unpack[Reading],
+) -> Evaluation:
+    """Score ``model`` on the four splits of ``task``, each sample read once.
+
+    Args:
+        model: the model to judge; its weights, buffers and modes and the caller's random state are untouched.
+        task: the splits.
+        reference: the retrained model, or its own :class:`Evaluation`, so that it need not run again.
+        seed: of the class-matched sample behind ``membership``.
+        **reading: see :class:`.predict.Reading`.
+
+    Raises: ValueError on non-finite logits, targets that do not fit them, or an evaluation of other data.
+    """
+    if isinstance(reference, nn.Module):
+        reference = evaluate(reference, task, seed=seed, **reading)
+    sizes = {name: len(getattr(task, name)) for name in SPLITS}
+    if reference is not None:
+        _check_same_data(reference, task.kind, sizes)
+    splits = {name: _read(model, getattr(task, name), task.kind, reading) for name in SPLITS}
+    held_out = [part for name in ("forget_test", "retain_test") if (part := splits[name]) is not None]
+    test = _Samples(*(torch.cat(column) for column in zip(*held_out, strict=True))) if held_out else None
+    scores = {name: _mean(part) for name, part in splits.items()}
+    membership = _membership(splits, seed)
+
+    average = war = war_mia = None
+    if reference is not None:
+        mine = _compared(scores["forget"], scores["retain"], scores["retain_test"], membership)
+        theirs = _compared(reference.forget, reference.retain, reference.retain_test, reference.membership)
+        average, war, war_mia = (score(mine, theirs) for score in (average_gap, tug_of_war, tug_of_war_mia))
+    dice = None
+    if task.kind == "segmentation":
+        dice = {name: _mean(part, _dice_of_iou) for name, part in {**splits, "test": test}.items()}
+    return Evaluation(
+        kind=task.kind,
+        sizes=sizes,
+        **scores,
+        test=_mean(test),
+        membership=membership,
+        per_class=_per_class(test, task.num_classes),
+        dice=dice,
+        reference=reference,
+        average_gap=average,
+        tug_of_war=war,
+        tug_of_war_mia=war_mia,
+    )
+
+
+def _check_same_data(reference: Evaluation, kind: str, sizes: dict[str, int]) -> None:
+    if not isinstance(reference, Evaluation):
+        raise TypeError(f"expected reference to be a Module or an Evaluation, but got {type(reference).__name__}")
+    if (reference.kind, reference.sizes) != (kind, sizes):
+        raise ValueError(
+            f"expected reference to be an evaluation of the same task, {kind} of {sizes}, "
+            f"but got {reference.kind} of {reference.sizes}"
+        )
+
+
+def _read(model: nn.Module, dataset: Any, kind: str, reading: Reading) -> _Samples | None:
+    found = map_batches([model], dataset, _image_scores if kind == "segmentation" else _label_scores, **reading)
+    return None if found is None else _Samples(*found)
+
+
+def _label_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+    return correct(logits, targets), loss(logits, targets), class_labels(logits, targets)
+
+
+def _image_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+    # Masks are of no one class: a label of 0 for all makes "class-matched" mean "all of them".
+    labels = torch.zeros(len(logits), dtype=torch.int64)
+    return iou_scores(logits, targets), loss(logits, targets), labels
+
+
+def _mean(part: _Samples | None, change: Callable[[Tensor], Tensor] = lambda scores: scores) -> float | None:
+    """Mean over samples of the changed scores, and over the foreground classes where they are per class."""
+    if part is None:
+        return None
+    scores = change(part.scores)
+    return float((scores if scores.dim() == 1 else scores[:, 1:]).mean())
+
+
+def _dice_of_iou(scores: Tensor) -> Tensor:
+    # An identity for every single image and class, though not for means over them.
+    return 2 * scores / (1 + scores)
+
+
+def _per_class(test: _Samples | None, num_classes: int) -> dict[int, float | None] | None:
+    if test is None:
+        return None
+    if test.scores.dim() == 1:
+        return class_means(test.scores, test.labels, num_classes)
+    return dict(enumerate(test.scores.mean(dim=0).tolist()))
+
+
+def _membership(splits: dict[str, _Samples | None], seed: int) -> float | None:
+    forget, forget_test, retain_test = (splits[name] for name in ("forget", "forget_test", "retain_test"))
+    if forget is None:
+        return None
+    if forget_test is not None:
+        return probability_smaller(forget.losses, forget_test.losses)
+    if retain_test is None:
+        return None
+    matched = class_matched(forget.labels, retain_test.labels, seed)
+    return probability_smaller(forget.losses, retain_test.losses[matched])
+
+
+def _compared(
+    forget: float | None, retain: float | None, test: float | None, membership: float | None
+) -> dict[str, float | None]:
+    return {"forget": forget, "retain": retain, "test": test, "membership": membership}

@@ -1,0 +1,125 @@
+"""Run models over a data set, in order, and leave no trace in them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from ..data.tensors import in_order
+from ..modules import device_of, evaluating
+from ..outputs import check_finite, is_binary
+from ..seeding import isolated
+
+
+class Reading(TypedDict, total=False):
+    """How data are read: options that every metric over a data set shares.
+
+    ``batch_size`` (512), ``device`` (None: where each model is; otherwise a copy of the model moves there)
+    and ``workers`` (0: processes that decode; ignored for data held in tensors). None of them changes a
+    result.
+    """
+
+    batch_size: int
+    device: torch.device | str | None
+    workers: int
+
+
+def map_batches(
+    models: Sequence[nn.Module],
+    dataset: Any,
+    function: Callable[..., tuple[Tensor, ...]],
+    *,
+    batch_size: int = 512,
+    device: torch.device | str | None = None,
+    workers: int = 0,
+) -> tuple[Tensor, ...] | None:
+    """``function(*logits, targets)`` of every batch, concatenated; None when the data set is empty.
+
+    Every model sees every sample once, in order, in eval mode and without gradients; modes and the caller's
+    random state are as before afterwards. Only what ``function`` returns is kept, so large masks need not be.
+
+    Raises: TypeError when a model is no module or returns no tensor; ValueError on non-finite or misshapen
+    logits.
+    """
+    for model in models:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"expected model to be a torch.nn.Module, but got {type(model).__name__}")
+    placed = [_placed(model, device) for model in models]
+    rows = []
+    # Isolated: a data set's random transform or a layer that always drops out would draw from the caller.
+    with ExitStack() as stack:
+        stack.enter_context(isolated(0))
+        stack.enter_context(torch.no_grad())
+        for model in placed:
+            stack.enter_context(evaluating(model))
+        for x, y in in_order(dataset, batch_size, workers=workers):
+            rows.append(function(*(_logits(model, x) for model in placed), y.cpu()))
+    return tuple(torch.cat(column) for column in zip(*rows, strict=True)) if rows else None
+
+
+def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
+    if device is None or torch.device(device) == device_of(model):
+        return model
+    return copy.deepcopy(model).to(device)
+
+
+def _logits(model: nn.Module, x: Tensor) -> Tensor:
+    logits = model(x.to(device_of(model)))
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"expected the model to return a Tensor of logits, but got {type(logits).__name__}")
+    if logits.dim() < 2 or len(logits) != len(x):
+        raise ValueError(f"expected logits (B, C, ...) with B = {len(x)}, but got shape {tuple(logits.shape)}")
+    check_finite("logits", logits)
+    return logits.cpu()
+
+
+def predict(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> tuple[Tensor, Tensor]:
+    """Logits ``(N, C, ...)`` and targets ``(N, ...)`` of a whole data set, in its order, on the CPU.
+
+    The model is run in eval mode without gradients; its modes, its buffers and the caller's random state are
+    untouched. An empty data set gives two tensors of shape ``(0,)``.
+
+    Raises: TypeError, ValueError as :func:`map_batches`.
+    """
+    found = map_batches([model], dataset, lambda logits, targets: (logits, targets), **reading)
+    return (found[0], found[1]) if found else (torch.empty(0), torch.empty(0, dtype=torch.int64))
+
+
+def mean_score(
+    models: Sequence[nn.Module], dataset: Any, score: Callable[..., Tensor], **reading: Unpack[Reading]
+) -> float | None:
+    """The mean over the data set of ``score(*logits, targets) -> (B,)``; None when the data set is empty."""
+    found = map_batches(models, dataset, lambda *outputs: (score(*outputs),), **reading)
+    return float(found[0].mean()) if found else None
+
+
+def class_labels(logits: Tensor, targets: Tensor) -> Tensor:
+    """Targets as int64 class indices of the shape of the decisions: ``(B, ...)`` for logits ``(B, C, ...)``.
+
+    Binary masks may be ``(B, 1, H, W)`` and floating point; above 0.5 is class 1.
+
+    Raises: ValueError when shape or range do not fit the logits.
+    """
+    shape = torch.Size((logits.shape[0], *logits.shape[2:]))
+    if targets.shape not in (shape, (*shape[:1], 1, *shape[1:])):
+        raise ValueError(
+            f"expected targets of shape {tuple(shape)} for logits of shape {tuple(logits.shape)}, "
+            f"but got {tuple(targets.shape)}"
+        )
+    labels, top = targets.reshape(shape), max(logits.shape[1] - 1, 1)
+    if labels.numel():
+        low, high = labels.min().item(), labels.max().item()
+        if not (low >= 0 and high <= top):
+            raise ValueError(f"expected targets to be class indices in 0..{top}, but got {low}..{high}")
+    return (labels > 0.5).long() if is_binary(logits) else labels.long()
+
+
+def class_logits(logits: Tensor) -> Tensor:
+    """Logits in float64 with one channel a class: a single logit z becomes (0, z), of equal probabilities."""
+    z = logits.double()
+    return torch.cat([torch.zeros_like(z), z], dim=1) if is_binary(logits) else z

@@ -1,0 +1,188 @@
+"""How well a model does its job: accuracy, Dice and IoU, and how far that is from the reference.
+
+Functions of logits return one value per sample; functions of a model and a data set return the mean over
+samples (never of batch means) and None, "n/a", where there is no sample. ``**reading`` is
+:class:`.predict.Reading`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Unpack, overload
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import check_number
+from ..outputs import per_sample, predicted_labels
+from .predict import Reading, class_labels, map_batches, mean_score, predict
+
+
+def correct(logits: Tensor, targets: Tensor) -> Tensor:
+    """1 where the predicted class is the target, else 0, ``(B,)`` float64; for masks the share of pixels.
+
+    Raises: ValueError on non-finite logits, or targets that do not fit them.
+    """
+    return per_sample((predicted_labels(logits) == class_labels(logits, targets)).double())
+
+
+def accuracy(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> float | None:
+    """Share of samples (for masks: the mean over images of the share of pixels) predicted right, in [0, 1].
+
+    Ideal: the retrained reference's value on the same data. None on an empty data set.
+    """
+    return mean_score([model], dataset, correct, **reading)
+
+
+def per_class_accuracy(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> dict[int, float | None] | None:
+    """Accuracy in [0, 1] among the samples of each class; None for a class without samples.
+
+    Ideal: the reference's values. None on an empty data set.
+
+    Raises: ValueError on masks (see ``iou(per_class=True)``).
+    """
+    logits, targets = predict(model, dataset, **reading)
+    if len(logits) == 0:
+        return None
+    if logits.dim() > 2:
+        raise ValueError(
+            f"expected one label a sample, but got logits of shape {tuple(logits.shape)}; "
+            "for masks use iou(..., per_class=True)"
+        )
+    return class_means(correct(logits, targets), class_labels(logits, targets), max(logits.shape[1], 2))
+
+
+def class_means(values: Tensor, labels: Tensor, num_classes: int) -> dict[int, float | None]:
+    """Mean of ``values`` ``(N,)`` in each class of ``labels`` ``(N,)``; None for a class without samples."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    sums = torch.bincount(labels, weights=values.double(), minlength=num_classes)
+    pairs = zip(sums.tolist(), counts.tolist(), strict=True)
+    return {label: total / count if count else None for label, (total, count) in enumerate(pairs)}
+
+
+def iou_scores(logits: Tensor, targets: Tensor) -> Tensor:
+    """Intersection over union of each image and class, ``(B, C)`` in [0, 1], float64.
+
+    Column 0 is the background; a single logit counts as two classes. A class that is empty in prediction and
+    target alike scores 1.
+
+    Raises: ValueError on non-finite logits, on anything but masks, on targets that do not fit.
+    """
+    overlap, predicted, true = _areas(logits, targets)
+    return _ratio(overlap, predicted + true - overlap)
+
+
+def dice_scores(logits: Tensor, targets: Tensor) -> Tensor:
+    """Dice coefficient (the F1 of pixels) of each image and class; all else as :func:`iou_scores`."""
+    overlap, predicted, true = _areas(logits, targets)
+    return _ratio(2 * overlap, predicted + true)
+
+
+def _areas(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels of overlap, prediction and target of each image and class: three ``(B, C)``."""
+    if logits.dim() < 3:
+        raise ValueError(f"expected logits of masks, (B, C, H, W), but got shape {tuple(logits.shape)}")
+    found, labels = predicted_labels(logits).flatten(1), class_labels(logits, targets).flatten(1)
+    B, C = len(logits), max(logits.shape[1], 2)
+    cell = (torch.arange(B, device=found.device)[:, None] * C + labels) * C + found
+    confusion = torch.bincount(cell.flatten(), minlength=B * C * C).view(B, C, C).double()
+    return confusion.diagonal(dim1=1, dim2=2), confusion.sum(dim=1), confusion.sum(dim=2)
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    return torch.where(whole > 0, part / whole.clamp(min=1), 1.0)
+
+
+@overload
+def iou(
+    model: nn.Module, dataset: Any, *, per_class: Literal[False] = False, **reading: Unpack[Reading]
+) -> float | None: ...
+@overload
+def iou(
+    model: nn.Module, dataset: Any, *, per_class: Literal[True], **reading: Unpack[Reading]
+) -> dict[int, float] | None: ...
+def iou(
+    model: nn.Module, dataset: Any, *, per_class: bool = False, **reading: Unpack[Reading]
+) -> float | dict[int, float] | None:
+    """Intersection over union per image, then the mean over images, in [0, 1].
+
+    Of the foreground; of several foreground classes their mean; ``per_class=True`` gives ``{class: value}``
+    with the background as class 0. Empty on empty is 1. Ideal: the reference's value. None on an empty data
+    set.
+    """
+    return _mask_score(iou_scores, model, dataset, per_class, reading)
+
+
+@overload
+def dice(
+    model: nn.Module, dataset: Any, *, per_class: Literal[False] = False, **reading: Unpack[Reading]
+) -> float | None: ...
+@overload
+def dice(
+    model: nn.Module, dataset: Any, *, per_class: Literal[True], **reading: Unpack[Reading]
+) -> dict[int, float] | None: ...
+def dice(
+    model: nn.Module, dataset: Any, *, per_class: bool = False, **reading: Unpack[Reading]
+) -> float | dict[int, float] | None:
+    """Dice coefficient per image, then the mean over images, in [0, 1]; all else as :func:`iou`."""
+    return _mask_score(dice_scores, model, dataset, per_class, reading)
+
+
+def _mask_score(
+    score: Callable[[Tensor, Tensor], Tensor],
+    model: nn.Module,
+    dataset: Any,
+    per_class: bool,
+    reading: Reading,
+) -> Any:
+    found = map_batches([model], dataset, lambda logits, targets: (score(logits, targets),), **reading)
+    if found is None:
+        return None
+    return dict(enumerate(found[0].mean(dim=0).tolist())) if per_class else float(found[0][:, 1:].mean())
+
+
+def average_gap(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:
+    """Mean absolute difference to the reference over ``forget``, ``retain``, ``test`` and ``membership``.
+
+    Both mappings hold those four scores in [0, 1]; others are ignored. In [0, 1], ideal 0. None when a score
+    is n/a.
+
+    Raises: ValueError when one of the four is missing or outside [0, 1].
+    """
+    gaps = _gaps(values, reference, ("forget", "retain", "test", "membership"))
+    return None if gaps is None else sum(gaps) / len(gaps)
+
+
+def tug_of_war(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:
+    """Product over ``forget``, ``retain`` and ``test`` of (1 - |difference to the reference|).
+
+    Mappings, n/a and errors as :func:`average_gap`. In [0, 1], ideal 1. Source: arXiv 2406.01257.
+    """
+    return _product(_gaps(values, reference, ("forget", "retain", "test")))
+
+
+def tug_of_war_mia(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:
+    """:func:`tug_of_war` with ``membership`` in the place of ``forget``."""
+    return _product(_gaps(values, reference, ("membership", "retain", "test")))
+
+
+def _gaps(
+    values: Mapping[str, float | None], reference: Mapping[str, float | None], names: tuple[str, ...]
+) -> list[float] | None:
+    mine, theirs = _scores("values", values, names), _scores("reference", reference, names)
+    gaps = [abs(a - b) for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None]
+    return gaps if len(gaps) == len(names) else None
+
+
+def _scores(kind: str, scores: Mapping[str, float | None], names: tuple[str, ...]) -> list[float | None]:
+    for name in names:
+        if name not in scores:
+            raise ValueError(f"expected {kind} to hold {list(names)}, but got {list(scores)}")
+        if scores[name] is not None:
+            check_number(f"{kind}[{name!r}]", scores[name], low=0, high=1)
+    return [scores[name] for name in names]
+
+
+def _product(gaps: list[float] | None) -> float | None:
+    return None if gaps is None else math.prod(1 - gap for gap in gaps)

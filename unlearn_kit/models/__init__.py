@@ -1,0 +1,29 @@
+"""Reference networks, on raw pixels in [0, 1] and with a declared head; normalisation; fresh weights."""
+
+from ..modules import declare_head, head_name, head_parameters
+from .all_cnn import all_cnn
+from .mlp import mlp
+from .normalization import Normalize, with_normalization
+from .registry import MODELS, ModelEntry, build
+from .reset import fresh_copy, reinitialize_
+from .resnet import resnet
+from .small_cnn import small_cnn
+from .unet import unet
+
+__all__ = [
+    "MODELS",
+    "ModelEntry",
+    "Normalize",
+    "all_cnn",
+    "build",
+    "declare_head",
+    "fresh_copy",
+    "head_name",
+    "head_parameters",
+    "mlp",
+    "reinitialize_",
+    "resnet",
+    "small_cnn",
+    "unet",
+    "with_normalization",
+]

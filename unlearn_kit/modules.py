@@ -1,0 +1,96 @@
+"""Small questions about a ``torch.nn.Module``: copies, modes, batch norm, bodies and heads."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from .outputs import check_finite
+
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of the model's first parameter or buffer (the CPU when it has none)."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """A deep copy in eval mode whose parameters take no gradient: a teacher that cannot move."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put ``model`` in eval mode, and every module back into its own mode on leaving."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module in training:
+            module.training = True
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """All batch-norm layers of ``model``."""
+    return [module for module in model.modules() if isinstance(module, BATCH_NORM)]
+
+
+def cpu_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A detached copy of the model's ``state_dict`` on the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+def check_model(model: object, name: str = "model") -> nn.Module:
+    """Return ``model`` when it is a module whose parameters and buffers are finite.
+
+    Raises: TypeError when it is no ``nn.Module``; ValueError naming the tensor that is not finite.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected {name} to be a torch.nn.Module, but got {type(model).__name__}")
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            check_finite(f"{name}'s {key!r}", tensor)
+    return model
+
+
+def declare_head(model: nn.Module, head: str) -> nn.Module:
+    """Declare the submodule ``head`` (a dotted name) as the model's head; everything else is its body.
+
+    Composition, layer-freezing and restoration need to know which is which. Returns ``model``.
+
+    Raises: ValueError when ``model`` has no such submodule.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    if head not in names:
+        raise ValueError(f"expected head to be a submodule of {type(model).__name__}, one of {names}, but got {head!r}")
+    model.unlearn_kit_head = head  # type: ignore[assignment]
+    return model
+
+
+def head_name(model: nn.Module) -> str:
+    """The dotted name of the declared head, looked up through wrappers.
+
+    Raises: ValueError when none is declared, saying how to.
+    """
+    for prefix, module in model.named_modules():
+        head = getattr(module, "unlearn_kit_head", None)
+        if head is not None:
+            return f"{prefix}.{head}" if prefix else str(head)
+    raise ValueError(
+        f"{type(model).__name__} does not declare which submodule is its head; "
+        "call unlearn_kit.models.declare_head(model, 'name') once"
+    )
+
+
+def head_parameters(model: nn.Module) -> list[str]:
+    """Names of the parameters of the declared head."""
+    head = head_name(model)
+    return [name for name, _ in model.named_parameters() if name.startswith(head + ".")]

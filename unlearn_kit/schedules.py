@@ -1,0 +1,120 @@
+"""Numbers that change during a run: loss weights, step sizes, closeness, noise.
+
+A schedule is evaluated at ``(step, total)`` with ``step`` counted from 0. Shapes defined over a whole run (linear,
+cosine) depend on ``progress = step / (total - 1)`` in [0, 1]; decays of the literature (1/t, 1/sqrt t, exponential)
+depend on ``t = step + 1`` alone. Wherever a schedule is accepted, a plain float or any function of progress is too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from .errors import check_count, check_number
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A number as a function of ``(step, total)``; two schedules are equal when their formulas are."""
+
+    formula: str
+    function: Callable[[int, int], float] = field(compare=False, repr=False)
+
+    def at(self, step: int, total: int) -> float:
+        """The value at ``step`` (0-based) of ``total`` steps."""
+        return self.function(step, total)
+
+    def __repr__(self) -> str:
+        return self.formula
+
+
+ScalarOrSchedule = float | Schedule | Callable[[float], float]
+
+
+def progress(step: int, total: int) -> float:
+    """Progress in [0, 1]: 0 at the first step, 1 at the last (0 when there is only one)."""
+    return step / (total - 1) if total > 1 else 0.0
+
+
+def value_at(value: ScalarOrSchedule, step: int, total: int) -> float:
+    """Evaluate a float, a :class:`Schedule` or a function of progress at ``step`` (0-based) of ``total``."""
+    if isinstance(value, Schedule):
+        return value.at(step, total)
+    return float(value(progress(step, total))) if callable(value) else float(value)
+
+
+def is_schedule(value: ScalarOrSchedule) -> bool:
+    """Whether ``value`` may change during a run."""
+    return isinstance(value, Schedule) or callable(value)
+
+
+def check_scalar_or_schedule(name: str, value: ScalarOrSchedule, *, low: float = -math.inf) -> ScalarOrSchedule:
+    """Return ``value`` when it is a finite number of at least ``low``, a schedule, or a function.
+
+    Raises: TypeError, ValueError, naming the argument.
+    """
+    return value if is_schedule(value) else check_number(name, value, low=low)
+
+
+def formula(value: ScalarOrSchedule) -> str:
+    """How a weight prints inside a formula."""
+    if isinstance(value, Schedule):
+        return value.formula
+    return getattr(value, "__name__", repr(value)) if callable(value) else f"{value:g}"
+
+
+def _linear(start: float, end: float, step: int, total: int) -> float:
+    return start + (end - start) * progress(step, total)
+
+
+def _cosine(start: float, end: float, step: int, total: int) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress(step, total))) / 2
+
+
+def _inverse(start: float, step: int, _total: int) -> float:
+    return start / (step + 1)
+
+
+def _inverse_sqrt(start: float, step: int, _total: int) -> float:
+    return start / math.sqrt(step + 1)
+
+
+def _exponential(start: float, rate: float, step: int, _total: int) -> float:
+    return start * math.exp(-rate * (step + 1))
+
+
+def _every(period: int, step: int, _total: int) -> float:
+    return 1.0 if step % period == period - 1 else 0.0
+
+
+def linear(start: float, end: float) -> Schedule:
+    """From ``start`` at the first step to ``end`` at the last, on a straight line."""
+    return Schedule(f"linear({start:g}, {end:g})", partial(_linear, start, end))
+
+
+def cosine(start: float, end: float) -> Schedule:
+    """From ``start`` to ``end`` along half a cosine (flat at both ends)."""
+    return Schedule(f"cosine({start:g}, {end:g})", partial(_cosine, start, end))
+
+
+def inverse(start: float) -> Schedule:
+    """``start / t`` at step t = 1, 2, ..."""
+    return Schedule(f"inverse({start:g})", partial(_inverse, start))
+
+
+def inverse_sqrt(start: float) -> Schedule:
+    """``start / sqrt(t)`` at step t = 1, 2, ...: the step size of sign descent without a known horizon."""
+    return Schedule(f"inverse_sqrt({start:g})", partial(_inverse_sqrt, start))
+
+
+def exponential(start: float, rate: float = 0.01) -> Schedule:
+    """``start * exp(-rate t)`` at step t = 1, 2, ... (``rate`` .01 in the code released with arXiv 2505.21872)."""
+    check_number("rate", rate, low=0)
+    return Schedule(f"exponential({start:g}, {rate:g})", partial(_exponential, start, rate))
+
+
+def every(period: int) -> Schedule:
+    """1 on every ``period``-th step and 0 between: a term with weight 0 is not evaluated at all."""
+    return Schedule(f"every({check_count('period', period)})", partial(_every, period))
