@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,10 @@ class DivergenceError(RuntimeError):
         )
         self.phase, self.step, self.part, self.state = phase, step, part, state
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process hands its error over pickled; by default that would keep the message alone.
+        return type(self), (self.phase, self.step, self.part, self.state)
+
 
 def check_number(
     name: str,
@@ -48,11 +53,11 @@ def check_number(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """Return ``value`` as a float when it is a finite number in the interval.
+    """Return ``value`` as a float when it is a finite number (Python's or NumPy's) in the interval.
 
     Raises: TypeError when it is no number; ValueError when it is not finite or outside.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"expected {name} to be a number, but got {type(value).__name__}: {value!r}")
     outside = value < low or value > high or (open_low and value == low) or (open_high and value == high)
     if not math.isfinite(value) or outside:
@@ -65,15 +70,15 @@ def check_number(
 
 
 def check_count(name: str, value: Any, *, low: int = 1) -> int:
-    """Return ``value`` when it is an int of at least ``low``.
+    """Return ``value`` as an int when it is one (Python's or NumPy's) of at least ``low``.
 
     Raises: TypeError when it is no int; ValueError when it is too small.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"expected {name} to be an int, but got {type(value).__name__}: {value!r}")
     if value < low:
         raise ValueError(f"expected {name} to be at least {low}, but got {value}")
-    return value
+    return int(value)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:

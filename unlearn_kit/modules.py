@@ -81,7 +81,8 @@ def head_name(model: nn.Module) -> str:
     Raises: ValueError when none is declared, saying how to.
     """
     for prefix, module in model.named_modules():
-        head = getattr(module, "unlearn_kit_head", None)
+        # Not getattr: a wrapper that forwards attributes would claim the head of the model inside.
+        head = vars(module).get("unlearn_kit_head")
         if head is not None:
             return f"{prefix}.{head}" if prefix else str(head)
     raise ValueError(

@@ -12,7 +12,12 @@ from torch.nn import functional as F
 
 
 def is_binary(logits: Tensor) -> bool:
-    """Whether a single logit decides between two classes."""
+    """Whether a single logit decides between two classes.
+
+    Raises: ValueError when the logits have no dimension of classes.
+    """
+    if logits.dim() < 2:
+        raise ValueError(f"expected logits of shape (B, C, ...), but got {tuple(logits.shape)}")
     return logits.shape[1] == 1
 
 
@@ -45,7 +50,7 @@ def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
     if is_binary(logits):
         z = logits[:, 0]
         return torch.where(labels.reshape(z.shape) > 0.5, z, -z)
-    index = labels.long().unsqueeze(1)
+    index = labels.long().reshape(logits[:, 0].shape).unsqueeze(1)
     chosen = logits.gather(1, index).squeeze(1)
     others = logits.scatter(1, index, -torch.inf)
     return chosen - others.logsumexp(dim=1)

@@ -62,7 +62,11 @@ def formula(value: ScalarOrSchedule) -> str:
     """How a weight prints inside a formula."""
     if isinstance(value, Schedule):
         return value.formula
-    return getattr(value, "__name__", repr(value)) if callable(value) else f"{value:g}"
+    if not callable(value):
+        return f"{value:g}"
+    # The function inside a partial; never an address, since formulas tell runs apart that are resumed elsewhere.
+    name = getattr(getattr(value, "func", value), "__name__", type(value).__name__)
+    return "f(progress)" if name == "<lambda>" else str(name)
 
 
 def _linear(start: float, end: float, step: int, total: int) -> float:
@@ -89,29 +93,34 @@ def _every(period: int, step: int, _total: int) -> float:
     return 1.0 if step % period == period - 1 else 0.0
 
 
+# Each of these raises TypeError or ValueError, naming the argument, on what is not a finite number.
 def linear(start: float, end: float) -> Schedule:
     """From ``start`` at the first step to ``end`` at the last, on a straight line."""
+    start, end = check_number("start", start), check_number("end", end)
     return Schedule(f"linear({start:g}, {end:g})", partial(_linear, start, end))
 
 
 def cosine(start: float, end: float) -> Schedule:
     """From ``start`` to ``end`` along half a cosine (flat at both ends)."""
+    start, end = check_number("start", start), check_number("end", end)
     return Schedule(f"cosine({start:g}, {end:g})", partial(_cosine, start, end))
 
 
 def inverse(start: float) -> Schedule:
     """``start / t`` at step t = 1, 2, ..."""
+    start = check_number("start", start)
     return Schedule(f"inverse({start:g})", partial(_inverse, start))
 
 
 def inverse_sqrt(start: float) -> Schedule:
     """``start / sqrt(t)`` at step t = 1, 2, ...: the step size of sign descent without a known horizon."""
+    start = check_number("start", start)
     return Schedule(f"inverse_sqrt({start:g})", partial(_inverse_sqrt, start))
 
 
 def exponential(start: float, rate: float = 0.01) -> Schedule:
     """``start * exp(-rate t)`` at step t = 1, 2, ... (``rate`` .01 in the code released with arXiv 2505.21872)."""
-    check_number("rate", rate, low=0)
+    start, rate = check_number("start", start), check_number("rate", rate, low=0)
     return Schedule(f"exponential({start:g}, {rate:g})", partial(_exponential, start, rate))
 
 

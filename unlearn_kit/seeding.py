@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,10 @@ def derive(seed: int, *keys: object) -> int:
 
     Every random number of a run comes from a seed derived for its phase, stream, epoch or step, so nothing about
     random state has to be saved to resume a run with the same bits.
+
+    Raises: TypeError when ``seed`` is no integer.
     """
-    digest = hashlib.blake2b(repr((seed, *keys)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(repr((operator.index(seed), *keys)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 

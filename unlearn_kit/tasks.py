@@ -64,13 +64,14 @@ class UnlearnTask:
         The whole class: its held-out samples are ``forget_test``. A fraction: a model trained without it still knows
         the class, so held-out data hold nothing to forget and ``forget_test`` is empty.
 
-        Raises: ValueError on an unknown class or fraction; TypeError on labels that are not integers.
+        Raises: ValueError on an unknown class or fraction; TypeError on a label, or labels, that are not integers.
         """
         check_number("fraction", fraction, low=0, high=1, open_low=True)
         labels, test_labels = _class_labels("train", train), _class_labels("test", test)
         classes = _count_classes(num_classes, labels, test_labels)
-        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < classes:
-            raise ValueError(f"expected label to be a class in [0, {classes - 1}], but got {label!r}")
+        label = check_count("label", label, low=0)
+        if label >= classes:
+            raise ValueError(f"expected label to be a class in [0, {classes - 1}], but got {label}")
         members = (labels == label).nonzero().flatten()
         if fraction < 1:
             members = _draw(members, max(1, round(fraction * len(members))), seed)
@@ -98,8 +99,8 @@ class UnlearnTask:
 
         Raises: ValueError on an empty, repeated or out-of-range index; TypeError when one is not an integer.
         """
-        chosen = torch.as_tensor(indices)
-        if chosen.numel() and (chosen.is_floating_point() or chosen.dtype == torch.bool):
+        chosen = indices if isinstance(indices, Tensor) else torch.as_tensor(np.asarray(indices))
+        if chosen.numel() and (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool):
             raise TypeError(f"expected indices to be integers, but got {chosen.dtype}")
         chosen = chosen.to(torch.int64).flatten()
         outside = chosen[(chosen < 0) | (chosen >= len(train))]
@@ -142,10 +143,13 @@ class UnlearnTask:
             predicate: called once with each table; returns one bool a row: ``lambda t: t["device"] == "B"``.
             num_classes: number of classes, where the labels do not tell.
 
-        Raises: ValueError when the predicate does not return one bool a sample, or selects nothing.
+        Raises: ValueError when the predicate does not return one bool a sample, or selects nothing; TypeError when there
+            is no table.
         """
         masks = []
         for name, data, table in (("train", train, train_metadata), ("test", test, test_metadata)):
+            if table is None:
+                raise TypeError(f"expected {name}_metadata to be a table with one row a sample, but got None")
             mask = np.asarray(predicate(table))
             if mask.dtype != bool or mask.shape != (len(data),):
                 raise ValueError(
@@ -235,7 +239,9 @@ def _kind_and_classes(train: Any, test: Any, num_classes: int | None) -> tuple[K
         raise ValueError("expected train to hold at least one sample, but got an empty data set")
     labels = labels_of(train)
     first = labels[0] if labels is not None else torch.as_tensor(train[0][1])
-    if first.dim() == 0:
+    if (
+        first.dim() < 2
+    ):  # A mask has two dimensions at least; a row of numbers is a mistake, which the labels' check names.
         return "classification", _count_classes(num_classes, _class_labels("train", train), _class_labels("test", test))
     if first.is_floating_point():
         return "segmentation", num_classes or 2

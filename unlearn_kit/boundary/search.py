@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,9 +38,8 @@ class PerturbedSign:
 
     Step t moves along ``sign(g - closeness (x' - x) + noise z)``, where g is the gradient of that sample's
     cross-entropy with respect to the input and z a fresh perturbation. ``update="projected"`` adds ``step_size``
-    times the sign and projects onto ``[x - radius, x + radius]`` and ``bounds``;
-    ``update="frank-wolfe"`` moves a share of
-    the way to the vertex of that box the sign picks.
+    times the sign and projects onto ``[x - radius, x + radius]`` and ``bounds``; ``update="frank-wolfe"`` moves a
+    share of the way to the vertex of that box the sign picks.
 
     Differences from the code released with the paper, on purpose: the proximal term pulls back toward x (there it
     pushes away); gradients are each sample's own, so noise and closeness do not depend on the batch size; the
@@ -57,7 +57,7 @@ class PerturbedSign:
         noise_scale: "absolute" or "relative".
         update: "projected" or "frank-wolfe".
         bounds: range of valid pixels, or None.
-        seed: of the perturbations, when ``search`` is given no generator.
+        seed: of the perturbations, when ``search`` is given no generator (None: 0).
         stop_when_flipped: leave a sample alone once its label differs from the one at x (dense outputs: once all do).
 
     Step size, closeness and noise may be schedules over the K steps. Raises: ValueError, TypeError naming it.
@@ -89,8 +89,15 @@ class PerturbedSign:
             check_scalar_or_schedule("step_size", self.step_size, low=0)
             if self.update == "frank-wolfe" and not is_schedule(self.step_size):
                 check_number("step_size of a frank-wolfe update", self.step_size, low=0, high=1, open_low=True)
-        if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
-            raise ValueError(f"expected bounds to be (low, high) with low < high, but got {self.bounds}")
+        if self.seed is not None:
+            check_count("seed", self.seed, low=0)
+        if self.bounds is not None:
+            if not isinstance(self.bounds, Sequence) or len(self.bounds) != 2:
+                raise TypeError(f"expected bounds to be (low, high) or None, but got {self.bounds!r}")
+            low, high = (check_number("bounds", bound) for bound in self.bounds)
+            if not low < high:
+                raise ValueError(f"expected bounds to be (low, high) with low < high, but got {self.bounds}")
+            object.__setattr__(self, "bounds", (low, high))
 
     @property
     def deterministic(self) -> bool:
@@ -118,6 +125,7 @@ class PerturbedSign:
         Raises: ValueError on pixels outside ``bounds``, on labels the model has no output for, on non-finite logits.
         """
         self._check(x, perturbations)
+        x = x.detach()
         low, high = x - self.radius, x + self.radius
         if self.bounds is not None:
             low, high = low.clamp(min=self.bounds[0]), high.clamp(max=self.bounds[1])
@@ -181,19 +189,29 @@ class PerturbedSign:
         if z is not None:
             scale: float | Tensor = value_at(self.noise, step, self.steps)
             if self.noise_scale == "relative":
-                rms = gradient.flatten(1).square().mean(dim=1).sqrt()
-                scale = scale * rms.reshape(-1, *[1] * (gradient.dim() - 1))
+                scale = scale * _rms(gradient).reshape(-1, *[1] * (gradient.dim() - 1))
             direction = direction + scale * z
         return direction.sign()
 
     def _move(self, points: Tensor, sign: Tensor, low: Tensor, high: Tensor, step: int) -> Tensor:
         if self.update == "frank-wolfe":
             share = 2 / (step + 2) if self.step_size is None else value_at(self.step_size, step, self.steps)
+            check_number("step_size of a frank-wolfe update", share, low=0, high=1)
             vertex = torch.where(sign > 0, high, torch.where(sign < 0, low, points))
-            return points + share * (vertex - points)
-        default = self.radius if self.steps == 1 else 2.5 * self.radius / self.steps
-        size = default if self.step_size is None else value_at(self.step_size, step, self.steps)
-        return torch.minimum(torch.maximum(points + size * sign, low), high)
+            moved = points + share * (vertex - points)
+        else:
+            default = self.radius if self.steps == 1 else 2.5 * self.radius / self.steps
+            size = default if self.step_size is None else value_at(self.step_size, step, self.steps)
+            moved = points + size * sign
+        # A share of the way, too, may round to an ulp outside.
+        return torch.minimum(torch.maximum(moved, low), high)
+
+
+def _rms(gradient: Tensor) -> Tensor:
+    """Root mean square of each sample's gradient, ``(B,)``; the squares of small gradients would round to zero."""
+    flat = gradient.flatten(1)
+    peak = flat.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+    return (flat / peak).square().mean(dim=1).sqrt() * peak[:, 0]
 
 
 def check_labels(name: str, labels: Tensor, logits: Tensor) -> None:

@@ -64,9 +64,21 @@ def resolve(dataset: Any) -> tuple[Any, Tensor | None]:
 
 
 def subset(dataset: Any, indices: Sequence[int] | np.ndarray | Tensor) -> Subset[tuple[Tensor, Tensor]]:
-    """The samples of ``dataset`` at ``indices``; a subset of a subset points at the data below both."""
+    """The samples of ``dataset`` at ``indices``, or where a bool mask ``(N,)`` is True.
+
+    A subset of a subset points at the data below both.
+
+    Raises: TypeError when the indices are no integers; ValueError on a mask of another length.
+    """
     base, outer = resolve(dataset)
-    chosen = torch.as_tensor(indices, dtype=torch.int64)
+    chosen = indices if isinstance(indices, Tensor) else torch.as_tensor(np.asarray(indices))
+    if chosen.dtype == torch.bool:
+        if chosen.shape != (len(dataset),):
+            raise ValueError(f"expected a mask of shape ({len(dataset)},), but got {tuple(chosen.shape)}")
+        chosen = chosen.nonzero().flatten()
+    elif chosen.numel() and (chosen.is_floating_point() or chosen.is_complex()):
+        raise TypeError(f"expected indices to be integers or a bool mask, but got {chosen.dtype}")
+    chosen = chosen.to("cpu", torch.int64)
     return Subset(base, (chosen if outer is None else outer[chosen]).tolist())
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..data.tensors import in_order
+from ..data.tensors import iterate
 from ..errors import DivergenceError, check_count
 from ..losses import Batch, Goal, Target
 from ..modules import batch_norms, check_model, cpu_state, device_of
@@ -275,11 +275,22 @@ class _Trainer:
             if target not in tables or due:
                 epoch = step // stream.batches_per_epoch if target.refresh == "epoch" else 0
                 source = generator(self.seed, leg.key, name, "table", epoch)
-                parts = []
-                for x, y in in_order(stream.dataset, workers=stream.workers, device=self.device):
-                    parts.append(target.target(Batch(x, y, None, name, source)))
-                tables[target] = Goal(parts[0].kind, torch.cat([part.values for part in parts]))
+                tables[target] = self._table(stream, target.target, source, epoch, leg.total)
         return tables
+
+
+    def _table(self, stream: Stream, target: Target, source: torch.Generator, epoch: int, total: int) -> Goal:
+        """The target's goals for the samples that the stream yields in one of its passes (others stay zero)."""
+        first = epoch * stream.batches_per_epoch
+        passed = [stream.indices(n) for n in range(first, min(first + stream.batches_per_epoch, total))]
+        rows = torch.cat(passed).sort().values
+        parts = []
+        for x, y in iterate(stream.dataset, rows.split(512), workers=stream.workers):
+            parts.append(target(Batch(x.to(self.device), y.to(self.device), None, stream.name, source)))
+        values = torch.cat([part.values for part in parts])
+        table = values.new_zeros(len(stream.dataset), *values.shape[1:])
+        table[rows.to(table.device)] = values
+        return Goal(parts[0].kind, table)
 
 
 class _Guard:

@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 GoalKind = Literal["labels", "probabilities", "logits"]
 
-# A label that asks for nothing: distances leave such decisions out.
+# A label, or a probability of every class, that asks for nothing: distances leave such decisions out.
 IGNORE = -1
 
 
 class Goal(NamedTuple):
     """What outputs are led toward.
 
-    ``kind`` is "labels" (int64 ``(B, ...)``, or the float mask of a single-logit output; ``IGNORE`` leaves a decision
-    out), "probabilities" (``(B, C, ...)``) or "logits" (``(B, C, ...)``).
+    ``kind`` is "labels" (int64 ``(B, ...)``, or the float mask of a single-logit output), "probabilities" in [0, 1]
+    (``(B, C, ...)``; of both outcomes or of class 1 for a single logit) or "logits" (``(B, C, ...)``). Labels and
+    probabilities that are ``IGNORE`` leave a decision out.
     """
 
     kind: GoalKind

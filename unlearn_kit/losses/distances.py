@@ -40,12 +40,17 @@ def _tempered(goal: Goal, temperature: float) -> Tensor:
     """The goal's probabilities at ``temperature``, both outcomes of a single logit included."""
     if goal.kind == "logits":
         return _log_probabilities(goal.values, temperature).exp()
-    p = goal.values
+    p = goal.values.clamp(min=0)  # IGNORE is negative: its decisions are left out of the mean.
     both = torch.cat([1 - p, p], dim=1) if is_binary(p) else p
     if temperature == 1:
         return both
     powered = both.pow(1 / temperature)
-    return powered / powered.sum(1, keepdim=True)
+    return powered / powered.sum(1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)
+
+
+def _mean_over_asked(values: Tensor, goal: Goal) -> Tensor:
+    """Per-sample mean of ``values (B, ...)`` over the decisions that a goal of probabilities or logits asks for."""
+    return _mean_over_kept(values, goal.values[:, 0]) if goal.kind == "probabilities" else per_sample(values)
 
 
 def cross_entropy(logits: Tensor, goal: Goal) -> Tensor:
@@ -55,7 +60,7 @@ def cross_entropy(logits: Tensor, goal: Goal) -> Tensor:
             return _mean_over_kept(_binary_cross_entropy(logits, goal), goal.values)
         labels = goal.values.reshape(logits[:, 0].shape).long()
         return _mean_over_kept(F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none"), labels)
-    return per_sample(-(_tempered(goal, 1.0) * _log_probabilities(logits)).sum(1))
+    return _mean_over_asked(-(_tempered(goal, 1.0) * _log_probabilities(logits)).sum(1), goal)
 
 
 def kl(logits: Tensor, goal: Goal, *, temperature: float = 1.0) -> Tensor:
@@ -64,7 +69,7 @@ def kl(logits: Tensor, goal: Goal, *, temperature: float = 1.0) -> Tensor:
     log_q = _log_probabilities(goal.values, temperature) if goal.kind == "logits" else q.clamp(min=1e-38).log()
     # 0 log 0 = 0: outcomes without mass contribute nothing, also when the log overflows.
     terms = torch.where(q > 0, q * (log_q - _log_probabilities(logits, temperature)), 0.0)
-    return temperature**2 * per_sample(terms.sum(1))
+    return temperature**2 * _mean_over_asked(terms.sum(1), goal)
 
 
 def mse(logits: Tensor, goal: Goal) -> Tensor:
@@ -75,13 +80,21 @@ def mse(logits: Tensor, goal: Goal) -> Tensor:
 def bce(logits: Tensor, goal: Goal) -> Tensor:
     """Binary cross-entropy of every output by itself; labels of several classes are taken one against the rest."""
     if goal.kind == "probabilities":
-        return per_sample(_binary_cross_entropy(logits, goal))
+        return _mean_over_asked(_binary_cross_entropy(logits, goal).mean(1), goal)
     if is_binary(logits):
         return _mean_over_kept(_binary_cross_entropy(logits, goal), goal.values)
     labels = goal.values.reshape(logits[:, 0].shape).long()
     onehot = F.one_hot(labels.clamp(min=0), logits.shape[1]).movedim(-1, 1).to(logits)
     values = F.binary_cross_entropy_with_logits(logits, onehot, reduction="none").mean(1)
     return _mean_over_kept(values, labels)
+
+
+def fit_goal(goal: Goal, logits: Tensor) -> Goal:
+    """The goal in the form of the outputs: of two outcomes' probabilities, a single logit is led toward the second's."""
+    values = goal.values
+    if goal.kind == "probabilities" and is_binary(logits) and values.dim() == logits.dim() and values.shape[1] == 2:
+        return Goal("probabilities", values[:, 1:])
+    return goal
 
 
 def check_goal(distance: str, takes: Sequence[GoalKind], goal: Goal, logits: Tensor, target: object) -> None:
@@ -114,3 +127,7 @@ def check_goal(distance: str, takes: Sequence[GoalKind], goal: Goal, logits: Ten
             f"expected {target} to give {kind} of the outputs' shape {tuple(logits.shape)}, "
             f"but got {tuple(values.shape)}"
         )
+    elif kind == "probabilities":
+        least, most = (float(v) for v in values.aminmax())
+        if most > 1 + 1e-5 or (least < -1e-5 and bool(((values < -1e-5) & (values != IGNORE)).any())):
+            raise ValueError(f"expected probabilities from {target} in [0, 1], but got {least:g} to {most:g}")

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_choice
+from ..modules import device_of
 from ..outputs import check_finite
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, formula, is_schedule, value_at
 from .batch import Batch, Goal, GoalKind
-from .distances import check_goal
+from .distances import check_goal, fit_goal
 from .targets import Cached, Target
 
 Reduction = Literal["sample", "batch", "parameters"]
@@ -92,10 +93,11 @@ class Term(Algebra):
 
     def __post_init__(self) -> None:
         check_choice("reduction", self.reduction, ("sample", "batch", "parameters"))
-        if self.to is not None and not isinstance(self.to, Target):
+        if self.to is not None and (isinstance(self.to, type) or not isinstance(self.to, Target)):
+            came = f"the class {self.to.__name__}" if isinstance(self.to, type) else type(self.to).__name__
             raise TypeError(
-                f"expected to= of {self.name} to be a target (an object with .gives and __call__(batch)), "
-                f"but got {type(self.to).__name__}"
+                f"expected to= of {self.name} to be a target (a hashable object with .gives and __call__(batch)), "
+                f"but got {came}"
             )
         if self.to is not None and not set(self.to.gives) & set(self.takes):
             raise ValueError(
@@ -122,13 +124,20 @@ class Term(Algebra):
         options = dict(self.options)
         if self.reduction == "parameters":
             trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-            return self.function(trainable, **options)
-        if outputs is None:
+            if not trainable:
+                raise ValueError(f"expected the model to have trainable parameters for {self.name}, but got none")
+            values = self.function(trainable, **options)
+        elif outputs is None:
             raise ValueError(f"expected outputs of stream {self.on!r} for {self.name}, but got none")
-        if goal is not None:
+        elif goal is None:
+            values = self.function(outputs, **options)
+        else:
+            goal = fit_goal(goal, outputs)
             check_goal(self.name, self.takes, goal, outputs, self.to)
-        values = self.function(outputs, **options) if goal is None else self.function(outputs, goal, **options)
-        wanted = (len(outputs),) if self.reduction == "sample" else ()
+            values = self.function(outputs, goal, **options)
+        if not isinstance(values, Tensor):
+            raise TypeError(f"expected {self.name} to return a Tensor, but got {type(values).__name__}")
+        wanted = (len(outputs),) if self.reduction == "sample" and outputs is not None else ()
         if values.shape != wanted:
             raise ValueError(f"expected {self.name} to return shape {wanted}, but got {tuple(values.shape)}")
         return values.mean()
@@ -155,6 +164,10 @@ class Objective(Algebra):
     terms: tuple[Term, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", tuple(self.terms))
+        for term in self.terms:
+            if not isinstance(term, Term):
+                raise TypeError(f"expected terms to hold Term values, but got {type(term).__name__}")
         names = [term.name for term in self.terms]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -219,7 +232,7 @@ class Objective(Algebra):
             step, total: where in the run, for schedules.
             forward: how outputs are computed (default: ``model`` itself).
 
-        Raises: ValueError on non-finite targets, and where a target does not fit the outputs.
+        Raises: ValueError on a missing batch, on non-finite targets, and where a target does not fit the outputs.
         """
         run = forward or model
         outputs: dict[str, Tensor] = {}
@@ -232,16 +245,26 @@ class Objective(Algebra):
                 continue
             goal = None
             if term.on is not None:
+                if term.on not in batches:
+                    self.check(batches)
                 batch = batches[term.on]
                 if term.on not in outputs:
                     outputs[term.on] = run(batch.inputs)
                 if term.to is not None:
                     key = (term.on, term.to)
                     if key not in goals:
-                        goals[key] = term.to(batch)
-                        check_finite(f"what {term.to} gives on stream {term.on!r}", goals[key].values)
+                        goals[key] = _goal_of(term.to, batch)
                     goal = goals[key]
-            value = term.value(outputs.get(term.on or ""), goal, model)
+            value = term.value(outputs.get(term.on) if term.on is not None else None, goal, model)
             parts[term.name] = value
             sums.append(weight * value)
-        return Evaluation(torch.stack(sums).sum() if sums else torch.zeros(()), parts)
+        total_loss = torch.stack(sums).sum() if sums else torch.zeros((), device=device_of(model))
+        return Evaluation(total_loss, parts)
+
+
+def _goal_of(target: Target, batch: Batch) -> Goal:
+    goal = target(batch)
+    if not isinstance(goal, Goal):
+        raise TypeError(f"expected {target} to return a Goal, but got {type(goal).__name__}")
+    check_finite(f"what {target} gives on stream {batch.stream!r}", goal.values)
+    return goal._replace(values=goal.values.detach())

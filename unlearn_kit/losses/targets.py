@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..boundary import PerturbedSign
 from ..errors import check_choice, check_count, check_number
-from ..modules import evaluating
+from ..modules import check_model, evaluating
 from ..outputs import is_binary, predicted_labels, probabilities
 from .batch import IGNORE, Batch, Goal, GoalKind
 
@@ -63,6 +63,9 @@ class Teacher:
     model: nn.Module
     gives: ClassVar[tuple[GoalKind, ...]] = ("logits",)
 
+    def __post_init__(self) -> None:
+        check_model(self.model, "model of Teacher")
+
     def __call__(self, batch: Batch) -> Goal:
         return Goal("logits", outputs_of(self.model, batch.inputs))
 
@@ -81,6 +84,9 @@ class Boundary:
         top_k: of the soft prediction, keep the k largest probabilities and normalise them again.
         mix: share in [0, 1] of the boundary's prediction; the rest is the model's own prediction at the sample.
             1 forgets classes; single samples need less, since labels far across the boundary are wrong for them.
+        uncrossed: what a decision gets that still has its own label y at that point: "keep" that label (as published), or
+            the "runner-up", the class behind the boundary the search was climbing toward. With "keep", samples the
+            model is certain of are never forgotten.
 
     Raises: ValueError, TypeError naming the argument.
     """
@@ -90,11 +96,14 @@ class Boundary:
     soft: bool = False
     top_k: int | None = None
     mix: float = 1.0
+    uncrossed: Literal["keep", "runner-up"] = "keep"
 
     def __post_init__(self) -> None:
+        check_model(self.model, "model of Boundary")
         if not isinstance(self.search, PerturbedSign):
             raise TypeError(f"expected search to be a PerturbedSign, but got {type(self.search).__name__}")
         check_number("mix", self.mix, low=0, high=1)
+        check_choice("uncrossed", self.uncrossed, ("keep", "runner-up"))
         if self.top_k is not None:
             check_count("top_k", self.top_k)
             if not self.soft:
@@ -107,9 +116,12 @@ class Boundary:
 
     def __call__(self, batch: Batch) -> Goal:
         found = self.search.search(self.model, batch.inputs, batch.targets, generator=batch.generator)
+        labels, logits = found.labels, found.logits
+        if self.uncrossed == "runner-up":
+            labels, logits = _across(labels, logits, batch.targets)
         if not self.soft and self.mix == 1:
-            return Goal("labels", found.labels)
-        there = self._soft(found.logits) if self.soft else _onehot(found.labels, found.logits)
+            return Goal("labels", labels)
+        there = self._soft(logits) if self.soft else _onehot(labels, logits)
         if self.mix == 1:
             return Goal("probabilities", there)
         here = probabilities(outputs_of(self.model, batch.inputs))
@@ -119,8 +131,8 @@ class Boundary:
         p = probabilities(logits)
         if self.top_k is None or is_binary(logits) or self.top_k >= p.shape[1]:
             return p
-        least = p.topk(self.top_k, dim=1).values[:, -1:]
-        kept = torch.where(p >= least, p, 0.0)
+        largest = p.topk(self.top_k, dim=1)
+        kept = torch.zeros_like(p).scatter(1, largest.indices, largest.values)
         return kept / kept.sum(1, keepdim=True)
 
     def __repr__(self) -> str:
@@ -128,21 +140,22 @@ class Boundary:
         parts = [f"radius={search.radius:g}", f"steps={search.steps}"]
         parts += [f"soft, top {self.top_k}" if self.top_k else "soft"] if self.soft else []
         parts += [f"mix={self.mix:g}"] if self.mix < 1 else []
+        parts += [self.uncrossed] if self.uncrossed != "keep" else []
         return f"Boundary({', '.join(parts)})"
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Equal probability for every class (one half for a single logit)."""
+    """Equal probability for every class (two classes, so one half, for a single logit)."""
 
     num_classes: int
     gives: ClassVar[tuple[GoalKind, ...]] = ("probabilities",)
 
+    def __post_init__(self) -> None:
+        check_count("num_classes", self.num_classes, low=2)
+
     def __call__(self, batch: Batch) -> Goal:
-        if self.num_classes == 2 and batch.targets.is_floating_point():
-            shape = (len(batch.targets), 1, *_decisions(batch.targets)[1:])
-            return Goal("probabilities", torch.full(shape, 0.5, device=batch.inputs.device))
-        shape = (len(batch.targets), self.num_classes, *batch.targets.shape[1:])
+        shape = (len(batch.targets), self.num_classes, *_decisions(batch)[1:])
         return Goal("probabilities", torch.full(shape, 1 / self.num_classes, device=batch.inputs.device))
 
 
@@ -153,6 +166,9 @@ class RandomLabels:
     num_classes: int
     wrong_only: bool = False
     gives: ClassVar[tuple[GoalKind, ...]] = ("labels",)
+
+    def __post_init__(self) -> None:
+        check_count("num_classes", self.num_classes, low=2)
 
     def __call__(self, batch: Batch) -> Goal:
         y = batch.targets
@@ -170,6 +186,9 @@ class Background:
 
     index: int = 0
     gives: ClassVar[tuple[GoalKind, ...]] = ("labels",)
+
+    def __post_init__(self) -> None:
+        check_count("index", self.index, low=0)
 
     def __call__(self, batch: Batch) -> Goal:
         return Goal("labels", torch.full_like(batch.targets, self.index))
@@ -189,6 +208,7 @@ class Contradiction:
     gives: ClassVar[tuple[GoalKind, ...]] = ("labels", "probabilities")
 
     def __post_init__(self) -> None:
+        check_model(self.model, "model of Contradiction")
         check_number("confidence", self.confidence, low=0, high=1)
 
     def __call__(self, batch: Batch) -> Goal:
@@ -199,7 +219,7 @@ class Contradiction:
             return Goal("labels", torch.where(sure, 1 - labels, IGNORE))
         sure = p.amax(1, keepdim=True) >= self.confidence
         others = (1 - _onehot(labels, logits)) / (logits.shape[1] - 1)
-        return Goal("probabilities", torch.where(sure, others, 0.0))
+        return Goal("probabilities", torch.where(sure, others, float(IGNORE)))
 
     def __repr__(self) -> str:
         return f"Contradiction({_name(self.model)}, confidence={self.confidence:g})"
@@ -216,6 +236,8 @@ class Cached:
     refresh: Literal["once", "epoch"] = "once"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.target, Target):
+            raise TypeError(f"expected target to be a target, but got {type(self.target).__name__}")
         check_choice("refresh", self.refresh, ("once", "epoch"))
 
     @property
@@ -234,10 +256,25 @@ class Cached:
         return repr(self.target)
 
 
-def _decisions(mask: Tensor) -> tuple[int, ...]:
-    """Shape of the decisions of a binary target ``(B, ...)`` or ``(B, 1, ...)``."""
-    shape = tuple(mask.shape)
-    return (shape[0], *shape[2:]) if len(shape) > 2 and shape[1] == 1 else shape
+def _across(labels: Tensor, logits: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels and logits with every decision that still equals ``own`` moved to the runner-up.
+
+    Its own class is taken out of the logits (the single logit of a binary output changes sign).
+    """
+    kept = labels == own.reshape(labels.shape).long()
+    if is_binary(logits):
+        return torch.where(kept, 1 - labels, labels), torch.where(kept.unsqueeze(1), -logits, logits)
+    least = torch.finfo(logits.dtype).min
+    others = logits.scatter(1, labels.unsqueeze(1), least)
+    moved = torch.where(kept.unsqueeze(1), others, logits)
+    return moved.argmax(1), moved
+
+
+def _decisions(batch: Batch) -> tuple[int, ...]:
+    """Shape of the decisions of targets ``(B, ...)``, or ``(B, 1, ...)`` with a channel as the inputs have."""
+    shape = tuple(batch.targets.shape)
+    channel = len(shape) > 1 and shape[1] == 1 and len(shape) in (2, batch.inputs.dim())
+    return (shape[0], *shape[2:]) if channel else shape
 
 
 def _onehot(labels: Tensor, logits: Tensor) -> Tensor:

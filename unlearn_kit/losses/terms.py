@@ -42,15 +42,19 @@ def term(
     """Make a distance usable in objectives.
 
     The function is called as ``function(outputs, goal, **options)`` and returns one value a sample ``(B,)``
-    (``reduction="batch"``: a scalar). A function without a second positional parameter has no target.
+    (``reduction="batch"``: a scalar). Its parameters after the first two, and its keyword-only ones, are options of the
+    factory. A function without a second positional parameter has no target.
 
     Example:
-        >>> @term
+        >>> from unlearn_kit import losses as L
+        >>> @L.term(takes=("probabilities",))
         ... def brier(logits, goal):
         ...     return (logits.softmax(1) - goal.values).square().sum(1)
-        >>> objective = 0.5 * brier(on="forget", to=Uniform(10))  # doctest: +SKIP
+        >>> print(0.5 * brier(on="forget", to=L.Uniform(10)))
+        0.5 * brier(forget -> Uniform(num_classes=10))
 
-    Raises (the factory): TypeError on an option the function does not have.
+    Raises (the factory): ValueError on an option the function does not have; TypeError on one that it needs and does
+        not get, and on a target it has no use for.
     """
     if function is None:
         return lambda decorated: _factory(decorated, takes, reduction)
@@ -58,20 +62,25 @@ def term(
 
 
 def _factory(function: Callable[..., Tensor], takes: tuple[GoalKind, ...], reduction: Reduction) -> TermFactory:
-    signature = inspect.signature(function)
-    kinds = [parameter.kind for parameter in signature.parameters.values()]
-    known = [n for n, p in signature.parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    needs_target = sum(kind is not inspect.Parameter.KEYWORD_ONLY for kind in kinds) > 1
+    parameters = inspect.signature(function).parameters.values()
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    choices = [*places[2:], *(p for p in parameters if p.kind is p.KEYWORD_ONLY)]
+    known = [p.name for p in choices]
+    needed = [p.name for p in choices if p.default is p.empty]
+    needs_target = len(places) > 1
     title = function.__name__
 
     def make(*, on: str, to: Target | None = None, name: str | None = None, **options: Any) -> Term:
         for option in options:
             check_choice(f"option of {title}", option, known)
-        target: Target | None = (to or Labels()) if needs_target else None
+        missing = [option for option in needed if option not in options]
+        if missing:
+            raise TypeError(f"expected {title} to be given its options {needed}, but got no {missing}")
+        target: Target | None = (Labels() if to is None else to) if needs_target else None
         if to is not None and not needs_target:
             raise TypeError(f"expected no to=: {title} has no target, but got {to}")
-        shown = "".join(f", {key}={value:g}" for key, value in options.items())
-        led = "" if target is None else f" -> {str(target).removesuffix('()')}"
+        shown = "".join(f", {key}={_shown(value)}" for key, value in options.items())
+        led = "" if target is None else f" -> {_shown(target).removesuffix('()')}"
         return Term(
             name or f"{title}({on}{led}{shown})",
             function,
@@ -85,6 +94,13 @@ def _factory(function: Callable[..., Tensor], takes: tuple[GoalKind, ...], reduc
     make.__name__ = make.__qualname__ = title
     make.__doc__ = function.__doc__
     return make
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    # A name tells terms and runs apart: an address would be another in every process.
+    return type(value).__name__ if type(value).__repr__ is object.__repr__ else str(value)
 
 
 cross_entropy = term(distances.cross_entropy)
@@ -128,6 +144,8 @@ def weight_distance(model: nn.Module, *, name: str | None = None) -> Term:
             raise ValueError(
                 f"expected model of weight_distance to have the trainable parameters, but it lacks {unknown}"
             )
-        return torch.stack([(p - start[key].to(p)).square().sum() for key, p in parameters.items()]).sum()
+        for key, p in parameters.items():
+            start[key] = start[key].to(p.device)  # Once: later this is a look-up.
+        return torch.stack([(p - start[key]).square().sum() for key, p in parameters.items()]).sum()
 
     return Term(name or "weight_distance", distance, None, None, reduction="parameters")

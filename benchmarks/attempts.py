@@ -1,0 +1,90 @@
+"""One method tried on one task: a result, or the reason why there is none."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+import algorithms
+from unlearn_kit import DivergenceError, UnlearnResult, UnlearnTask
+from unlearn_kit.engine import Callback, ProgressBar
+from unlearn_kit.errors import check_choice
+
+Status = Literal["ok", "n/a", "diverged"]
+METHODS = tuple(name for name in algorithms.__all__ if name != "retrain")
+
+
+@dataclass(frozen=True)
+class Method:
+    """An algorithm by name, or ``name:preset``.
+
+    Raises: ValueError on an unknown name, on "retrain" (it is the reference), on a preset the method does not take.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        name, colon, _ = self.text.partition(":")
+        if name == "retrain":
+            raise ValueError("expected methods without 'retrain', which is always shown as the reference")
+        check_choice("every method", name, METHODS)
+        if colon and "preset" not in inspect.signature(getattr(algorithms, name)).parameters:
+            raise ValueError(f"expected {name!r} without a preset, since it has none, but got {self.text!r}")
+
+    @property
+    def name(self) -> str:
+        """The function's name in ``algorithms``."""
+        return self.text.partition(":")[0]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is passed on to it."""
+        preset = self.text.partition(":")[2]
+        return {"preset": preset} if preset else {}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of a method: ``result`` where the status is "ok", else the ``reason``."""
+
+    status: Status
+    result: UnlearnResult | None = None
+    reason: str | None = None
+
+
+def attempt(
+    method: Method,
+    model: nn.Module,
+    task: UnlearnTask,
+    *,
+    seed: int,
+    device: str,
+    show: str | None = None,
+    **options: Any,
+) -> Attempt:
+    """Run ``method``. A refusal (ValueError, TypeError) and a divergence are outcomes; all else is raised.
+
+    Args:
+        method: what is run.
+        model, task, seed, device: passed on.
+        show: the text beside a progress bar; None for no bar.
+        **options: passed on.
+    """
+    function = getattr(algorithms, method.name)
+    watching = watchers(show) if "callbacks" in inspect.signature(function).parameters else []
+    if watching:
+        options["callbacks"] = watching
+    try:
+        return Attempt("ok", function(model, task, seed=seed, device=device, **method.options, **options))
+    except DivergenceError as error:
+        return Attempt("diverged", reason=str(error))
+    except (ValueError, TypeError) as error:
+        return Attempt("n/a", reason=str(error))
+
+
+def watchers(show: str | None) -> list[Callback]:
+    """A progress bar on standard error, described by ``show``; none when that is None."""
+    return [] if show is None else [ProgressBar(show)]

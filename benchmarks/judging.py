@@ -1,0 +1,82 @@
+"""What a table of figures says in words: pure functions, so that the rules can be read and tested."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from unlearn_kit.metrics import Evaluation
+
+MARGIN = 0.02  # differences below two points are never called one
+
+
+def margin(share: float, count: int) -> float:
+    """How far a share of ``count`` samples may be off by chance: two standard errors, and at least two points."""
+    return max(MARGIN, 2 * math.sqrt(share * (1 - share) / count))
+
+
+def nothing_to_forget(original: Evaluation, reference: Evaluation) -> bool:
+    """Whether the original and the retrained reference cannot be told apart on the forget set.
+
+    Both the score there (held-out data where the rule names a class, else training data) and the membership AUC must
+    be within the margin; then ranking methods would rank noise.
+    """
+    mine, theirs, count = forget_score(original), forget_score(reference), forget_count(reference)
+    if mine is None or theirs is None or abs(mine - theirs) >= margin(theirs, count):
+        return False
+    if original.membership is None or reference.membership is None:
+        return True
+    return abs(original.membership - reference.membership) < MARGIN
+
+
+def over_forgets(scores: Evaluation, reference: Evaluation) -> bool:
+    """Whether a model is clearly worse on the forget set than one that never saw it, which marks those samples."""
+    if scores.forget is None or reference.forget is None:
+        return False
+    return scores.forget < reference.forget - margin(reference.forget, reference.sizes["forget"])
+
+
+def forget_score(scores: Evaluation) -> float | None:
+    """The score on held-out forget data where there are any, else on the training data."""
+    return scores.forget_test if scores.sizes["forget_test"] else scores.forget
+
+
+def retain_score(scores: Evaluation) -> float | None:
+    """The score on retained data, held out or trained on as in :func:`forget_score`."""
+    return scores.retain_test if scores.sizes["forget_test"] else scores.retain
+
+
+def forget_count(scores: Evaluation) -> int:
+    """The number of samples behind :func:`forget_score`."""
+    return scores.sizes["forget_test"] or scores.sizes["forget"]
+
+
+class Candidate(Protocol):
+    """A point to choose from: accuracies in [0, 1]; neither says anything about the reference."""
+
+    @property
+    def forget(self) -> float:
+        """On the forget data."""
+        ...
+
+    @property
+    def validation(self) -> float:
+        """On the half of the held-out data that choices are made on."""
+        ...
+
+
+def choose_by_held_out(candidates: Sequence[Candidate], original: float, *, within: float = 0.02) -> int | None:
+    """The place of the candidate whose forget accuracy is nearest to its own accuracy on unseen data.
+
+    A model without those samples would treat them as unseen, so no reference is needed to choose. Only candidates
+    whose validation accuracy is at most ``within`` below the original's are looked at; ties go to the first. None when
+    no candidate is.
+
+    Args:
+        candidates: what to choose from.
+        original: the original model's validation accuracy, in [0, 1].
+        within: the accuracy one may pay.
+    """
+    useful = [place for place, point in enumerate(candidates) if point.validation >= original - within - 1e-12]
+    return min(useful, key=lambda place: abs(candidates[place].forget - candidates[place].validation), default=None)

@@ -1,0 +1,193 @@
+"""Figures. Each function builds its own ``matplotlib`` Figure: no window, no global state, safe on any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Point = tuple[float, float]
+Stop = tuple[float, float, str]
+
+# Okabe and Ito's colours, which stay apart under the common kinds of colour blindness.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F5B3A")
+MARKERS = ("o", "D", "^", "v", "P", "X", "<", ">", "h", "p")
+INK, FAINT, GRID = "#222222", "#8A8A8A", "#E6E6E6"
+
+
+def tradeoff_figure(
+    points: Mapping[str, Point],
+    curves: Mapping[str, Sequence[Stop]],
+    reference: Point | None,
+    original: Point | None,
+    *,
+    xlabel: str = "accuracy on the forget data",
+    ylabel: str = "accuracy on the retain data",
+    title: str = "",
+) -> Figure:
+    """What is forgotten against what is kept: the nearer to the reference (the star), the better.
+
+    Args:
+        points: ``(forget, retain)`` of each method, in [0, 1].
+        curves: ``(forget, retain, label)`` along a knob of a method, in the knob's order; stops that lie too close to
+            a labelled one are drawn without their label.
+        reference: of the retrained model; dashed lines run through it.
+        original: of the model before anything was forgotten.
+        xlabel, ylabel, title: what the axes and the figure show.
+
+    Raises: ValueError when there is nothing to draw, or a coordinate is not finite.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    _check_points(points, curves, reference, original)
+    figure = Figure(figsize=(8.2, 4.8), dpi=150, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    if reference is not None:
+        for line, value in ((axes.axvline, reference[0]), (axes.axhline, reference[1])):
+            line(value, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    for place, (name, stops) in enumerate(curves.items()):
+        color = PALETTE[place % len(PALETTE)]
+        xs, ys = [stop[0] for stop in stops], [stop[1] for stop in stops]
+        axes.plot(xs, ys, color=color, linewidth=2, marker="o", markersize=6, label=name, zorder=3)
+    for place, (name, (x, y)) in enumerate(points.items(), start=len(curves)):
+        axes.scatter(
+            [x],
+            [y],
+            s=75,
+            color=PALETTE[place % len(PALETTE)],
+            marker=MARKERS[(place + place // len(PALETTE)) % len(MARKERS)],
+            edgecolor="white",
+            linewidth=0.8,
+            label=name,
+            zorder=4,
+        )
+    if original is not None:
+        axes.scatter(
+            *original, s=95, color="white", marker="s", edgecolor=INK, linewidth=1.8, label="original", zorder=5
+        )
+    if reference is not None:
+        axes.scatter(
+            *reference, s=260, color=INK, marker="*", edgecolor="white", linewidth=0.8, label="retrained reference",
+            zorder=6,
+        )  # fmt: skip
+    _frame(axes)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    axes.set_xlabel(xlabel, color=INK, fontsize=11, labelpad=8)
+    axes.set_ylabel(ylabel, color=INK, fontsize=11, labelpad=8)
+    axes.set_title(title, color=INK, fontsize=12.5, fontweight="bold", loc="left", pad=12)
+    for place, stops in enumerate(curves.values()):
+        _label_stops(axes, stops, PALETTE[place % len(PALETTE)])
+    count = len(axes.get_legend_handles_labels()[1])
+    figure.legend(
+        loc="outside right upper", ncols=1 + count // 19, frameon=False, fontsize=10, labelcolor=INK, labelspacing=0.7
+    )
+    return figure
+
+
+def picture_strip(rows: Sequence[Sequence[Any]], titles: Sequence[str], *, labels: Sequence[str] = ()) -> Figure:
+    """Pictures side by side: a row a sample, a column a title, such as image, mask, before, after, reference.
+
+    Args:
+        rows: pictures ``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``, tensors or arrays. Floating point is a picture in
+            [0, 1], bool and int64 a map of classes (0 is black); None leaves the place empty.
+        titles: one a column.
+        labels: one a row, or none.
+
+    Raises: ValueError on rows of another length than titles, or on anything that is no picture.
+    """
+    from matplotlib.figure import Figure
+
+    if not rows or not titles:
+        raise ValueError(f"expected at least one row and one title, but got {len(rows)} and {len(titles)}")
+    wrong = [len(row) for row in rows if len(row) != len(titles)]
+    if wrong:
+        raise ValueError(f"expected {len(titles)} pictures a row, one a title, but got {wrong[0]}")
+    if labels and len(labels) != len(rows):
+        raise ValueError(f"expected {len(rows)} labels, one a row, but got {len(labels)}")
+    figure = Figure(
+        figsize=(1.7 * len(titles) + 0.2, 1.7 * len(rows) + 0.35), dpi=150, facecolor="white", layout="constrained"
+    )
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)  # type: ignore[union-attr]
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            axes = grid[i][j]
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            if i == 0:
+                axes.set_title(titles[j], color=INK, fontsize=11, pad=6)
+            if j == 0 and labels:
+                axes.set_ylabel(labels[i], color=INK, fontsize=10)
+            if picture is not None:
+                axes.imshow(_colours(f"rows[{i}][{j}]", picture), interpolation="nearest", aspect="equal")
+    return figure
+
+
+def _check_points(
+    points: Mapping[str, Point],
+    curves: Mapping[str, Sequence[Stop]],
+    reference: Point | None,
+    original: Point | None,
+) -> None:
+    named = [(f"points[{name!r}]", point) for name, point in points.items()]
+    named += [(f"curves[{name!r}]", (x, y)) for name, stops in curves.items() for x, y, _ in stops]
+    named += [(name, p) for name, p in (("reference", reference), ("original", original)) if p is not None]
+    if not named:
+        raise ValueError("expected at least one point, but got none")
+    for name, point in named:
+        if len(point) != 2 or not np.isfinite(np.asarray(point, dtype=float)).all():
+            raise ValueError(f"expected {name} to be two finite numbers, but got {point!r}")
+
+
+def _frame(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=10, length=0, pad=6)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(0.08)
+    for low, high, fix in ((*axes.get_xlim(), axes.set_xlim), (*axes.get_ylim(), axes.set_ylim)):
+        if high - low < 0.06:  # a hair's breadth must not look like a gulf
+            middle = (low + high) / 2
+            fix(middle - 0.03, middle + 0.03)
+
+
+def _label_stops(axes: Axes, stops: Sequence[Stop], color: str) -> None:
+    """Write each stop's label beside it, unless one that is already written is in the way."""
+    written: list[Any] = []
+    # The ends first: they say which way the knob turns.
+    order = sorted(range(len(stops)), key=lambda place: min(place, len(stops) - 1 - place))
+    for place in order:
+        x, y, text = stops[place]
+        spot = axes.transData.transform((x, y))
+        if text and all(abs(spot[0] - u) > 34 or abs(spot[1] - v) > 26 for u, v in written):
+            written.append(spot)
+            axes.annotate(
+                text, (x, y), xytext=(7, -13), textcoords="offset points", color=color, fontsize=9, zorder=7
+            )  # fmt: skip
+
+
+def _colours(name: str, picture: Any) -> np.ndarray:
+    """``(H, W, 3)`` in [0, 1]."""
+    values = np.asarray(picture.detach().cpu() if hasattr(picture, "detach") else picture)
+    if values.ndim == 3 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim == 3 and values.shape[0] == 3 and np.issubdtype(values.dtype, np.floating):
+        return values.transpose(1, 2, 0).clip(0, 1)
+    if values.ndim != 2:
+        raise ValueError(f"expected {name} to be (H, W), (1, H, W) or (3, H, W), but got shape {values.shape}")
+    if np.issubdtype(values.dtype, np.floating):
+        return np.repeat(values.clip(0, 1)[..., None], 3, axis=-1)
+    from matplotlib.colors import to_rgb
+
+    table = np.array([(0, 0, 0), (1, 1, 1), *(to_rgb(color) for color in PALETTE[1:])], dtype=float)
+    labels = values.astype(np.int64)
+    return table[np.where(labels > 0, (labels - 1) % (len(table) - 1) + 1, 0)]
