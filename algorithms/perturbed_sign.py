@@ -91,7 +91,8 @@ def perturbed_sign(
         top_k: of soft labels, how many classes are kept.
         mix: share in [0, 1] of the boundary's prediction, the rest being the model's own at x: the knob that forgetting
             single samples needs, since labels far across the boundary are right for a class and ruinous for them.
-        uncrossed: the label of samples that keep their own at x': "keep" or "runner-up", see ``losses.Boundary``.
+        uncrossed: the label of samples that keep their own at x': "keep" or "runner-up", see ``losses.Boundary``; for
+            masks every preset keeps it, since the runner-up of a binary mask is its negative.
         refresh: whether the boundary is searched anew every step, every epoch, or once. The original is frozen, so
             without noise and augmentation all three are the same, and "once" costs least.
         epochs, steps: passes over the forget data, or steps; exactly one.
@@ -108,8 +109,10 @@ def perturbed_sign(
     chosen = dict(PRESETS[preset])
     if epochs is not None or steps is not None:
         chosen |= {"epochs": epochs, "steps": steps}
-    given = {"search": search, "retain_weight": retain_weight, "batch_size": batch_size, "lr": lr}
+    given: dict[str, Any] = {"search": search, "retain_weight": retain_weight, "batch_size": batch_size, "lr": lr}
     given |= {"clip": clip, "uncrossed": uncrossed}
+    if task.kind == "segmentation":
+        chosen["uncrossed"] = "keep"
     chosen |= {name: value for name, value in given.items() if value is not None}
     check_choice("labels", labels, ("hard", "soft"))
     check_choice("refresh", refresh, ("step", "epoch", "once"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -86,5 +87,11 @@ def attempt(
 
 
 def watchers(show: str | None) -> list[Callback]:
-    """A progress bar on standard error, described by ``show``; none when that is None."""
-    return [] if show is None else [ProgressBar(show)]
+    """What tells on standard error that ``show`` is being trained: a progress bar on a terminal, elsewhere one line."""
+    if show is None:
+        return []
+    if sys.stderr.isatty():
+        return [ProgressBar(show)]
+    sys.stderr.write(f"{show} ...\n")
+    sys.stderr.flush()
+    return []

@@ -89,7 +89,8 @@ def demo(
     with reported(debug):
         import torch
 
-        from .demo import DemoConfig, run_demo
+        from .demo import run_demo
+        from .demo_config import DemoConfig
         from .tables import demo_table, mix_table, wide
 
         torch.set_num_threads(threads)
@@ -116,7 +117,7 @@ def demo(
         console.print(mix_table(report.mix))
     for note in report.notes:
         console.print(Text(note, style="yellow"))
-    console.print(Text(f"{report.seconds:.0f} s in all; written to {report.folder}"), soft_wrap=True)
+    console.print(Text(f"{report.seconds:.0f} s in all; written to {config.folder}"), soft_wrap=True)
     if not report.complete:
         raise typer.Exit(1)
 

@@ -16,6 +16,11 @@ def margin(share: float, count: int) -> float:
     return max(MARGIN, 2 * math.sqrt(share * (1 - share) / count))
 
 
+def auc_margin(members: int, others: int) -> float:
+    """How far an AUC near one half may be off by chance (Mann-Whitney): two standard errors, at least two points."""
+    return max(MARGIN, 2 * math.sqrt((members + others + 1) / (12 * members * others)))
+
+
 def nothing_to_forget(original: Evaluation, reference: Evaluation) -> bool:
     """Whether the original and the retrained reference cannot be told apart on the forget set.
 
@@ -27,7 +32,8 @@ def nothing_to_forget(original: Evaluation, reference: Evaluation) -> bool:
         return False
     if original.membership is None or reference.membership is None:
         return True
-    return abs(original.membership - reference.membership) < MARGIN
+    members, others = reference.sizes["forget"], reference.sizes["forget_test"] or reference.sizes["retain_test"]
+    return abs(original.membership - reference.membership) < auc_margin(members, others)
 
 
 def over_forgets(scores: Evaluation, reference: Evaluation) -> bool:

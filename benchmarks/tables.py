@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from .curves import MixCurve, MixPoint
     from .demo import DemoReport, Row
-    from .mixing import MixCurve, MixPoint
 
 MISSING = "n/a"
 
@@ -74,11 +74,10 @@ def wide(console: Console) -> Console:
 
 def demo_table(report: DemoReport) -> Table:
     """One line a model: original, reference, each method."""
-    kind = report.config.recipe.kind
-    table = _table(f"{report.config.data}: forgetting {report.rule}; seed {report.config.seed}")
-    table.caption = (
-        "mean IoU" if kind == "segmentation" else "accuracy"
-    ) + "; ideal is the reference's value, not zero"
+    kind = report.task.kind
+    table = _table(f"{report.config.data}: forgetting {report.task.rule}")
+    what = "IoU" if kind == "segmentation" else "accuracy"
+    table.caption = f"{what}; ideal is the reference's value, not zero; one run, seed {report.config.seed}"
     table.add_column("")
     for column in COLUMNS[kind]:
         table.add_column(column.title, justify="right")
@@ -96,7 +95,7 @@ def demo_table(report: DemoReport) -> Table:
 def mix_table(mix: MixCurve) -> Table:
     """The curve over ``mix``, with the original and the reference on the same half of the held-out data."""
     table = _table("perturbed_sign over mix")
-    table.caption = "the choice compares forget with validation accuracy; test is the other half of the held-out data"
+    table.caption = "chosen: forget nearest to validation; test is the other half"
     for title in ("", "forget\ntrain", "retain\ntrain", "valid-\nation", "test", "member\nAUC"):
         table.add_column(title, justify="right" if title else "left")
 
@@ -141,8 +140,8 @@ def inventory_tables(found: dict[str, dict[str, str]]) -> list[Table]:
 
 
 def first_line(thing: Any) -> str:
-    """The first line of a docstring, without its full stop."""
-    return (inspect.getdoc(thing) or "").partition("\n")[0].rstrip(".")
+    """The first line of a docstring, without its full stop and its marks of code."""
+    return (inspect.getdoc(thing) or "").partition("\n")[0].rstrip(".").replace("``", "")
 
 
 def _table(title: str) -> Table:

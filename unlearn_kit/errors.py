@@ -59,14 +59,15 @@ def check_number(
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"expected {name} to be a number, but got {type(value).__name__}: {value!r}")
-    outside = value < low or value > high or (open_low and value == low) or (open_high and value == high)
-    if not math.isfinite(value) or outside:
+    number = float(value)
+    outside = number < low or number > high or (open_low and number == low) or (open_high and number == high)
+    if not math.isfinite(number) or outside:
         left, right = (
             "(" if open_low or low == -math.inf else "[",
             ")" if open_high or high == math.inf else "]",
         )
         raise ValueError(f"expected {name} in {left}{low:g}, {high:g}{right}, but got {value!r}")
-    return float(value)
+    return number
 
 
 def check_count(name: str, value: Any, *, low: int = 1) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+from .errors import check_choice, check_count
 from .outputs import check_finite
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -95,3 +96,42 @@ def head_parameters(model: nn.Module) -> list[str]:
     """Names of the parameters of the declared head."""
     head = head_name(model)
     return [name for name, _ in model.named_parameters() if name.startswith(head + ".")]
+
+
+def last_blocks(model: nn.Module, k: int) -> list[str]:
+    """Names of the last ``k`` modules that own parameters, and after them the head's.
+
+    Modules come in the order in which the network registers them, a convolution and its batch norm as two. The head is
+    the declared one, or else the last such module. What the network itself owns belongs to no module.
+
+    Raises: TypeError, ValueError when ``k`` is not in 0 to the number of such modules before the head.
+    """
+    check_count("k", k, low=0)
+    owners = [name for name in dict.fromkeys(key.rpartition(".")[0] for key, _ in model.named_parameters()) if name]
+    if not owners:
+        raise ValueError(f"expected {type(model).__name__} to have modules that own parameters, but got none")
+    try:
+        head = head_name(model)
+    except ValueError:
+        head = owners[-1]
+    body = [name for name in owners if not f"{name}.".startswith(f"{head}.")]
+    if k > len(body):
+        raise ValueError(f"expected k to be at most {len(body)} in {type(model).__name__}, but got {k}")
+    return [*body[len(body) - k :], head]
+
+
+def parameters_under(model: nn.Module, modules: Sequence[str]) -> list[str]:
+    """Names of the parameters of the submodules ``modules`` (dotted names), in the model's order.
+
+    Raises: TypeError on a string in place of names; ValueError on a name the model does not have, and when there is no
+        parameter.
+    """
+    if isinstance(modules, str):
+        raise TypeError(f"expected a sequence of names of submodules, but got the string {modules!r}")
+    known = [name for name, _ in model.named_modules() if name]
+    for name in modules:
+        check_choice(f"submodule of {type(model).__name__}", name, known)
+    found = [name for name, _ in model.named_parameters() if any(name.startswith(f"{module}.") for module in modules)]
+    if not found:
+        raise ValueError(f"expected submodules that own parameters, but got {list(modules)}")
+    return found

@@ -16,7 +16,8 @@ Stop = tuple[float, float, str]
 
 # Okabe and Ito's colours, which stay apart under the common kinds of colour blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F5B3A")
-MARKERS = ("o", "D", "^", "v", "P", "X", "<", ">", "h", "p")
+MARKERS = ("o", "^", "v", "P", "X", "<", ">", "h", "p")  # "D" is for points that lie on a curve
+NARROWEST = 0.06  # an axis shows at least six points: a hair's breadth must not look like a gulf
 INK, FAINT, GRID = "#222222", "#8A8A8A", "#E6E6E6"
 
 
@@ -43,7 +44,6 @@ def tradeoff_figure(
     Raises: ValueError when there is nothing to draw, or a coordinate is not finite.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
 
     _check_points(points, curves, reference, original)
     figure = Figure(figsize=(8.2, 4.8), dpi=150, facecolor="white", layout="constrained")
@@ -51,44 +51,49 @@ def tradeoff_figure(
     if reference is not None:
         for line, value in ((axes.axvline, reference[0]), (axes.axhline, reference[1])):
             line(value, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    for place, (name, stops) in enumerate(curves.items()):
-        color = PALETTE[place % len(PALETTE)]
-        xs, ys = [stop[0] for stop in stops], [stop[1] for stop in stops]
-        axes.plot(xs, ys, color=color, linewidth=2, marker="o", markersize=6, label=name, zorder=3)
-    for place, (name, (x, y)) in enumerate(points.items(), start=len(curves)):
-        axes.scatter(
-            [x],
-            [y],
-            s=75,
-            color=PALETTE[place % len(PALETTE)],
-            marker=MARKERS[(place + place // len(PALETTE)) % len(MARKERS)],
-            edgecolor="white",
-            linewidth=0.8,
-            label=name,
-            zorder=4,
-        )
+        axes.scatter(*reference, s=420, color=INK, marker="*", linewidth=0, label="retrained reference", zorder=2)
     if original is not None:
+        # Hollow and large, since a method that changed nothing lies inside it.
         axes.scatter(
-            *original, s=95, color="white", marker="s", edgecolor=INK, linewidth=1.8, label="original", zorder=5
+            *original, s=210, color="none", marker="s", edgecolor=INK, linewidth=1.8, label="original", zorder=3
         )
-    if reference is not None:
+    for place, (name, stops) in enumerate(curves.items()):
+        xs, ys = [stop[0] for stop in stops], [stop[1] for stop in stops]
+        color = PALETTE[place % len(PALETTE)]
+        axes.plot(xs, ys, color=color, linewidth=2, marker="o", markersize=5.5, label=name, zorder=4)
+    for name, (color, marker) in looks(list(points), list(curves)).items():
         axes.scatter(
-            *reference, s=260, color=INK, marker="*", edgecolor="white", linewidth=0.8, label="retrained reference",
-            zorder=6,
-        )  # fmt: skip
+            *points[name], s=85, color=color, marker=marker, edgecolor="white", linewidth=1, label=name, zorder=5
+        )
     _frame(axes)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.set_xlabel(xlabel, color=INK, fontsize=11, labelpad=8)
     axes.set_ylabel(ylabel, color=INK, fontsize=11, labelpad=8)
     axes.set_title(title, color=INK, fontsize=12.5, fontweight="bold", loc="left", pad=12)
+    count = len(axes.get_legend_handles_labels()[1])
+    legend = figure.legend(
+        loc="outside right upper", ncols=1 + count // 19, frameon=False, fontsize=10, labelcolor=INK, labelspacing=0.8
+    )
+    for handle in legend.legend_handles:
+        if handle is not None and hasattr(handle, "set_sizes"):
+            handle.set_sizes([75])
+    figure.draw_without_rendering()  # where labels collide is known only once the axes have their place
     for place, stops in enumerate(curves.values()):
         _label_stops(axes, stops, PALETTE[place % len(PALETTE)])
-    count = len(axes.get_legend_handles_labels()[1])
-    figure.legend(
-        loc="outside right upper", ncols=1 + count // 19, frameon=False, fontsize=10, labelcolor=INK, labelspacing=0.7
-    )
     return figure
+
+
+def looks(points: Sequence[str], curves: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each point, no two alike; a point has the colour of the curve its name begins."""
+    found: dict[str, tuple[str, str]] = {}
+    place = len(curves)
+    for name in points:
+        owner = next((i for i, curve in enumerate(curves) if curve.startswith(name)), None)
+        if owner is not None:
+            found[name] = (PALETTE[owner % len(PALETTE)], "D")
+            continue
+        found[name] = (PALETTE[place % len(PALETTE)], MARKERS[(place + 2 * (place // len(PALETTE))) % len(MARKERS)])
+        place += 1
+    return found
 
 
 def picture_strip(rows: Sequence[Sequence[Any]], titles: Sequence[str], *, labels: Sequence[str] = ()) -> Figure:
@@ -103,6 +108,7 @@ def picture_strip(rows: Sequence[Sequence[Any]], titles: Sequence[str], *, label
     Raises: ValueError on rows of another length than titles, or on anything that is no picture.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     if not rows or not titles:
         raise ValueError(f"expected at least one row and one title, but got {len(rows)} and {len(titles)}")
@@ -112,10 +118,12 @@ def picture_strip(rows: Sequence[Sequence[Any]], titles: Sequence[str], *, label
     if labels and len(labels) != len(rows):
         raise ValueError(f"expected {len(rows)} labels, one a row, but got {len(labels)}")
     figure = Figure(
-        figsize=(1.7 * len(titles) + 0.2, 1.7 * len(rows) + 0.35), dpi=150, facecolor="white", layout="constrained"
+        figsize=(1.7 * len(titles) + 0.2, 1.7 * len(rows) + 0.35),
+        dpi=150,
+        facecolor="white",
+        layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02),
     )
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)  # type: ignore[union-attr]
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
             axes = grid[i][j]
@@ -148,31 +156,53 @@ def _check_points(
 
 
 def _frame(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=10, length=0, pad=6)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(0.08)
-    for low, high, fix in ((*axes.get_xlim(), axes.set_xlim), (*axes.get_ylim(), axes.set_ylim)):
-        if high - low < 0.06:  # a hair's breadth must not look like a gulf
-            middle = (low + high) / 2
-            fix(middle - 0.03, middle + 0.03)
+    for axis, (low, high), fix in (
+        (axes.xaxis, axes.get_xlim(), axes.set_xlim),
+        (axes.yaxis, axes.get_ylim(), axes.set_ylim),
+    ):
+        spare = max(0.0, NARROWEST - (high - low)) / 2
+        low, high = low - spare, high + spare
+        # No room beyond 0 and 1 but what the markers there need.
+        edge = 0.07 * (high - low)
+        fix(max(low, -edge), min(high, 1 + edge))
+        axis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 2):g}%"))
 
 
 def _label_stops(axes: Axes, stops: Sequence[Stop], color: str) -> None:
     """Write each stop's label beside it, unless one that is already written is in the way."""
+    from matplotlib.patheffects import withStroke
+
+    spots = axes.transData.transform([(x, y) for x, y, _ in stops])
+    wide, high = np.ptp(spots, axis=0)
+    # Beside a steep curve; else below and to the right, where a curve that rises with forgetting less leaves room.
+    offset, along = ((10, 0), "center") if high > wide else ((6, -6), "top")
     written: list[Any] = []
     # The ends first: they say which way the knob turns.
-    order = sorted(range(len(stops)), key=lambda place: min(place, len(stops) - 1 - place))
-    for place in order:
+    for place in sorted(range(len(stops)), key=lambda place: min(place, len(stops) - 1 - place)):
         x, y, text = stops[place]
-        spot = axes.transData.transform((x, y))
-        if text and all(abs(spot[0] - u) > 34 or abs(spot[1] - v) > 26 for u, v in written):
-            written.append(spot)
+        if text and all(abs(spots[place] - spot)[0] > 42 or abs(spots[place] - spot)[1] > 22 for spot in written):
+            written.append(spots[place])
             axes.annotate(
-                text, (x, y), xytext=(7, -13), textcoords="offset points", color=color, fontsize=9, zorder=7
-            )  # fmt: skip
+                text,
+                (x, y),
+                xytext=offset,
+                textcoords="offset points",
+                ha="left",
+                va=along,
+                color=color,
+                fontsize=9,
+                zorder=7,
+                path_effects=[withStroke(linewidth=3, foreground="white")],
+            )
 
 
 def _colours(name: str, picture: Any) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data.tensors import in_order, labels_of, subset
+from .data.relabel import without_class
+from .data.tensors import as_tensor, in_order, labels_of, subset
 from .errors import check_count, check_number
 from .seeding import generator
 
@@ -99,7 +100,7 @@ class UnlearnTask:
 
         Raises: ValueError on an empty, repeated or out-of-range index; TypeError when one is not an integer.
         """
-        chosen = indices if isinstance(indices, Tensor) else torch.as_tensor(np.asarray(indices))
+        chosen = as_tensor(indices)
         if chosen.numel() and (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool):
             raise TypeError(f"expected indices to be integers, but got {chosen.dtype}")
         chosen = chosen.to(torch.int64).flatten()
@@ -143,8 +144,8 @@ class UnlearnTask:
             predicate: called once with each table; returns one bool a row: ``lambda t: t["device"] == "B"``.
             num_classes: number of classes, where the labels do not tell.
 
-        Raises: ValueError when the predicate does not return one bool a sample, or selects nothing; TypeError when there
-            is no table.
+        Raises: ValueError when the predicate does not return one bool a sample, or selects nothing; TypeError when
+            there is no table.
         """
         masks = []
         for name, data, table in (("train", train, train_metadata), ("test", test, test_metadata)):
@@ -156,9 +157,39 @@ class UnlearnTask:
                     f"expected predicate to return {len(data)} bools for {name}_metadata, "
                     f"but got {mask.dtype} of shape {mask.shape}"
                 )
-            masks.append(torch.from_numpy(mask).nonzero().flatten())
+            masks.append(torch.from_numpy(mask.nonzero()[0]))
         kind, classes = _kind_and_classes(train, test, num_classes)
         return cls._split(train, test, masks[0], masks[1], classes, "metadata predicate", (), kind)
+
+    @classmethod
+    def forget_mask_class(cls, train: Any, test: Any, label: int, *, num_classes: int | None = None) -> UnlearnTask:
+        """Forget class ``label`` of the masks: its pixels, not the images they are in.
+
+        ``forget`` holds the images in which the class occurs, with their masks. ``retain`` holds all images, with the
+        class called background (0): what a model that was never taught it would have been given. Held-out data alike.
+
+        Raises: ValueError on an unknown class, the background, or data that are not masks.
+        """
+        kind, classes = _kind_and_classes(train, test, num_classes)
+        if kind != "segmentation":
+            raise ValueError("expected train to have masks, but its targets are class labels; use forget_class")
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 < label < classes:
+            raise ValueError(f"expected label to be a foreground class in [1, {classes - 1}], but got {label!r}")
+        holding = [
+            (_targets(name, data) == label).flatten(1).any(dim=1).nonzero().flatten()
+            for name, data in (("train", train), ("test", test))
+        ]
+        return cls(
+            subset(train, holding[0]),
+            without_class(train, label),
+            subset(test, holding[1]),
+            without_class(test, label),
+            classes,
+            kind,
+            f"mask class {label}",
+            (label,),
+            holding[0],
+        )
 
     @classmethod
     def _from_train(cls, train: Any, test: Any, chosen: Tensor, rule: str, num_classes: int | None) -> UnlearnTask:
@@ -239,12 +270,13 @@ def _kind_and_classes(train: Any, test: Any, num_classes: int | None) -> tuple[K
         raise ValueError("expected train to hold at least one sample, but got an empty data set")
     labels = labels_of(train)
     first = labels[0] if labels is not None else torch.as_tensor(train[0][1])
-    if (
-        first.dim() < 2
-    ):  # A mask has two dimensions at least; a row of numbers is a mistake, which the labels' check names.
+    # A mask has two dimensions at least; a row of numbers is a mistake, which the check of class labels names.
+    if first.dim() < 2:
         return "classification", _count_classes(num_classes, _class_labels("train", train), _class_labels("test", test))
     if first.is_floating_point():
         return "segmentation", num_classes or 2
     if num_classes is None:
-        return "segmentation", _count_classes(None, _targets("train", train))
+        exposed = labels_of(test)
+        held_out = () if exposed is None else (exposed,)
+        return "segmentation", _count_classes(None, _targets("train", train), *held_out)
     return "segmentation", check_count("num_classes", num_classes, low=2)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import check_choice, check_count, check_number
 from ..modules import evaluating
-from ..outputs import label_loss, per_sample, predicted_labels
+from ..outputs import is_binary, label_loss, per_sample, predicted_labels
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, is_schedule, value_at
 from .noise import DISTRIBUTIONS, draw
 
@@ -124,7 +124,7 @@ class PerturbedSign:
 
         Raises: ValueError on pixels outside ``bounds``, on labels the model has no output for, on non-finite logits.
         """
-        self._check(x, perturbations)
+        self._check(x, y, perturbations)
         x = x.detach()
         low, high = x - self.radius, x + self.radius
         if self.bounds is not None:
@@ -156,11 +156,13 @@ class PerturbedSign:
         labels = predicted_labels(logits)
         return BoundaryPoints(points, labels, logits, torch.ne(labels, own))
 
-    def _check(self, x: Tensor, perturbations: Tensor | None) -> None:
+    def _check(self, x: Tensor, y: Tensor, perturbations: Tensor | None) -> None:
         if not x.is_floating_point():
             raise TypeError(f"expected x to be floating point, but got {x.dtype}")
         if len(x) == 0:
             raise ValueError("expected x to hold at least one sample, but got an empty batch")
+        if len(y) != len(x):
+            raise ValueError(f"expected y to hold one label a sample of x, but got {len(y)} for {len(x)}")
         if self.bounds is not None:
             least, most = (float(v) for v in x.detach().aminmax())
             # Float32 rounding of a clamp or a resize may leave the range by an ulp or two.
@@ -219,8 +221,8 @@ def check_labels(name: str, labels: Tensor, logits: Tensor) -> None:
 
     Raises: ValueError naming the argument, TypeError on float class labels.
     """
-    classes = max(logits.shape[1], 2)
-    if labels.is_floating_point() and logits.shape[1] > 1:
+    classes = 2 if is_binary(logits) else logits.shape[1]
+    if labels.is_floating_point() and not is_binary(logits):
         raise TypeError(f"expected {name} to be integer class labels, but got {labels.dtype}")
     least, most = (float(v) for v in labels.aminmax())
     if least < 0 or most > classes - 1:

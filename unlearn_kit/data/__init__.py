@@ -2,6 +2,7 @@
 
 from .bundle import DataBundle
 from .registry import LOADERS, load
+from .relabel import without_class
 from .tensors import TensorImages, in_order, iterate, labels_of, load_tensors, resolve, subset
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "load_tensors",
     "resolve",
     "subset",
+    "without_class",
 ]

@@ -53,6 +53,15 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
         return x[0], y[0]
 
 
+def as_tensor(values: Any) -> Tensor:
+    """Numbers in a tensor, an array, a table's column or a list as a tensor; copied only where they must be.
+
+    Raises: TypeError, ValueError when they are no numbers.
+    """
+    # Columns of pandas are read-only, which torch warns of.
+    return values if isinstance(values, Tensor) else torch.as_tensor(np.require(values, requirements="W"))
+
+
 def resolve(dataset: Any) -> tuple[Any, Tensor | None]:
     """The data set under any chain of ``Subset``, and the indices into it (None for all)."""
     indices: Tensor | None = None
@@ -71,7 +80,7 @@ def subset(dataset: Any, indices: Sequence[int] | np.ndarray | Tensor) -> Subset
     Raises: TypeError when the indices are no integers; ValueError on a mask of another length.
     """
     base, outer = resolve(dataset)
-    chosen = indices if isinstance(indices, Tensor) else torch.as_tensor(np.asarray(indices))
+    chosen = as_tensor(indices)
     if chosen.dtype == torch.bool:
         if chosen.shape != (len(dataset),):
             raise ValueError(f"expected a mask of shape ({len(dataset)},), but got {tuple(chosen.shape)}")
@@ -99,7 +108,7 @@ def labels_of(dataset: Any) -> Tensor | None:
         if held is not None:
             # Class labels held as a list of ints are common (torchvision); anything else cannot be read in one go.
             try:
-                found = held if isinstance(held, Tensor) else torch.as_tensor(np.asarray(held))
+                found = as_tensor(held)
             except (TypeError, ValueError):
                 found = None
     if found is None or indices is None:

@@ -1,6 +1,6 @@
 """The engine: phases, one training loop, callbacks, resume."""
 
-from .callbacks import BestSoFar, Callback, Log, ProgressBar, Run, StopWhen
+from .callbacks import BestSoFar, Callback, Log, ProgressBar, Run, StopWhen, WeightAverage
 from .fit import FitResult, fit
 from .phases import Alternate, Phase, streams_for
 from .revision import revision
@@ -18,6 +18,7 @@ __all__ = [
     "Run",
     "StopWhen",
     "Stream",
+    "WeightAverage",
     "fit",
     "revision",
     "streams_for",

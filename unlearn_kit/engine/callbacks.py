@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import check_count
-from ..modules import cpu_state
+from ..errors import check_count, check_number
+from ..modules import cpu_state, evaluating
 from ..seeding import derive, isolated
 
 logger = logging.getLogger("unlearn_kit")
@@ -74,7 +75,7 @@ class Callback:
 
 
 class Log(Callback):
-    """Write each ``every``-th record to the logger ``unlearn_kit`` at level INFO."""
+    """Write each ``every``-th record of the history to the logger ``unlearn_kit`` at level INFO."""
 
     def __init__(self, every: int = 1) -> None:
         self.every = check_count("every", every)
@@ -84,13 +85,13 @@ class Log(Callback):
         self._seen = len(run.history)
 
     def on_step(self, run: Run) -> None:
-        new, self._seen = run.history[self._seen :], len(run.history)
-        for record in new:
-            if record["step"] % self.every == 0:
-                logger.info(
-                    "%s",
-                    ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in record.items()),
-                )
+        for place in range(self._seen, len(run.history)):
+            if place % self.every == 0:
+                shown = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in run.history[place].items())
+                logger.info("%s", ", ".join(shown))
+        self._seen = len(run.history)
+
+    on_epoch = on_end = on_step
 
 
 class ProgressBar(Callback):
@@ -114,7 +115,8 @@ class ProgressBar(Callback):
         self._progress.update(self._task, completed=run.done, description=label)
 
     def on_end(self, run: Run) -> None:  # noqa: ARG002
-        self._progress.stop()
+        if self._progress is not None:
+            self._progress.stop()
 
 
 class StopWhen(Callback):
@@ -154,7 +156,10 @@ class StopWhen(Callback):
 
 
 class BestSoFar(Callback):
-    """Keep the weights with the largest ``score(model)``, looked at every epoch, as the run's result."""
+    """Keep the weights with the largest ``score(model)``, looked at every epoch, as the run's result.
+
+    ``best`` is that score; None and NaN are no score.
+    """
 
     def __init__(self, score: Callable[[nn.Module], float | None], *, name: str = "score") -> None:
         self.score, self.name = score, name
@@ -162,12 +167,14 @@ class BestSoFar(Callback):
         self._weights: dict[str, Tensor] | None = None
 
     def on_start(self, run: Run) -> None:
+        if run.done == 0:  # The weights of an earlier run are nothing to this one.
+            self.best = self._weights = None
         run.chosen = self._weights
 
     def on_epoch(self, run: Run) -> None:
         value = _measure(self.score, run)
         run.history.append({"phase": run.phase, "step": run.step, "epoch": run.epoch, self.name: value})
-        if value is not None and (self.best is None or value > self.best):
+        if value is not None and not math.isnan(value) and (self.best is None or value > self.best):
             self.best, self._weights = value, cpu_state(run.model)
         run.chosen = self._weights
 
@@ -178,7 +185,38 @@ class BestSoFar(Callback):
         self.best, self._weights = state["best"], state["tensors"] or None
 
 
+class WeightAverage(Callback):
+    """Make a moving average ``a`` of the weights the run's result: every ``every`` steps ``a <- keep a + (1 - keep) w``.
+
+    It starts from the first weights it sees. ``keep`` in [0, 1); at 0 the last weights seen are the result.
+    """
+
+    def __init__(self, keep: float, *, every: int) -> None:
+        self.keep, self.every = check_number("keep", keep, low=0, high=1, open_high=True), check_count("every", every)
+        self._average: dict[str, Tensor] | None = None
+
+    def on_start(self, run: Run) -> None:
+        if run.done == 0:
+            self._average = None
+        run.chosen = self._average
+
+    def on_step(self, run: Run) -> None:
+        if run.done % self.every == 0:
+            average, weights = self._average, cpu_state(run.model)
+            for name, w in weights.items() if average is not None else ():
+                if w.is_floating_point() and average is not None:
+                    w.lerp_(average[name], self.keep)
+            run.chosen = self._average = weights
+
+    def state(self) -> dict[str, Any]:
+        return {"tensors": self._average or {}}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._average = state["tensors"] or None
+
+
 def _measure(metric: Callable[[nn.Module], float | None], run: Run) -> float | None:
-    """Metrics may draw random numbers; the run's own must not notice."""
-    with isolated(derive(0, "metric", run.done)):
-        return metric(run.model)
+    """Metrics may draw random numbers, and call the model: the run must not notice."""
+    with isolated(derive(0, "metric", run.done)), evaluating(run.model):
+        value = metric(run.model)
+    return None if value is None else float(value)

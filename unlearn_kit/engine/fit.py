@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..data.tensors import iterate
-from ..errors import DivergenceError, check_count
+from ..errors import check_count, check_path_exists
 from ..losses import Batch, Goal, Target
-from ..modules import batch_norms, check_model, cpu_state, device_of
+from ..modules import check_model, device_of, evaluating
 from ..schedules import value_at
-from ..seeding import derive, generator, isolated, seed_everything
+from ..seeding import derive, generator, isolated
 from .callbacks import Callback, Run
+from .devices import Devices
+from .guard import Guard, training
 from .phases import Alternate, Leg, Phase, plan
-from .resume import fingerprint, load_run, save_run
-from .streams import Stream
+from .resume import OptimizerState, fingerprint, load_run, save_run
+from .streams import Stream, seed_draws
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -67,28 +67,24 @@ def fit(
         checkpoint: a file that the run is saved to and, when it exists, continued from.
         checkpoint_every: steps between saves.
         accelerator: an ``accelerate.Accelerator``, for mixed precision or several devices; every process is then given
-            its share of each batch. None: one device in the model's own precision, without that library.
+            its share of each batch, and must call this with the same model. None: one device in the model's own
+            precision, without that library.
 
     Raises: DivergenceError when a loss or a weight is no longer finite; CheckpointError when the checkpoint is of
-        another run; ValueError, TypeError on a program that does not fit the model or the data (before anything is trained).
+        another run; FileNotFoundError when its folder is missing; ValueError, TypeError on a program that does not fit
+        the model or the data. All but the first before anything is trained.
     """
     check_model(model)
     check_count("log_every", log_every)
     check_count("checkpoint_every", checkpoint_every)
-    where = accelerator.device if accelerator is not None else torch.device(device or device_of(model))
+    if checkpoint is not None:
+        check_path_exists("the folder of checkpoint", Path(checkpoint).parent)
+    devices = Devices(torch.device(device or device_of(model)), accelerator)
     with isolated(derive(seed, "fit")):
-        student = copy.deepcopy(model).to(where)
-        return _Trainer(
-            student,
-            plan(program),
-            seed,
-            where,
-            callbacks,
-            log_every,
-            checkpoint,
-            checkpoint_every,
-            accelerator,
-        ).run_all()
+        trainer = _Trainer(copy.deepcopy(model).to(devices.device), plan(program), seed, devices, callbacks, log_every)
+        if checkpoint is not None:
+            trainer.resume(Path(checkpoint), checkpoint_every)
+        return trainer.run_all()
 
 
 class _Trainer:
@@ -97,33 +93,46 @@ class _Trainer:
         model: nn.Module,
         legs: list[Leg],
         seed: int,
-        device: torch.device,
+        devices: Devices,
         callbacks: Sequence[Callback],
         log_every: int,
-        checkpoint: str | Path | None,
-        checkpoint_every: int,
-        accelerator: Accelerator | None,
     ) -> None:
-        self.model, self.legs, self.seed, self.device = model, legs, seed, device
+        self.started = time.perf_counter()
+        self.model, self.legs, self.seed, self.devices = model, legs, seed, devices
         self.callbacks, self.log_every = callbacks, log_every
-        self.checkpoint = Path(checkpoint) if checkpoint is not None else None
-        self.checkpoint_every, self.accelerator = checkpoint_every, accelerator
         self.run = Run(model, planned=sum(leg.stop - leg.start for leg in legs))
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.saved_states: dict[str, dict[int, dict[str, Any]]] = {}
         self.streams: dict[str, dict[str, Stream]] = {}
         self.tables: dict[tuple[str, str], dict[Target, Goal]] = {}
-        self.mark = fingerprint(legs, seed)
+        self.checkpoint: Path | None = None
+        self.saved: dict[str, OptimizerState] = {}
+        # Everything that can be refused is refused before the first step.
+        stepped: dict[str, set[str]] = {}
+        for leg in legs:
+            trained = set(leg.phase.trains(model))
+            if stepped.setdefault(leg.optimizer_key, trained) != trained:
+                raise ValueError(
+                    f"expected phases with a shared optimiser to train the same parameters, but {leg.phase.name!r} "
+                    "trains others"
+                )
+            if leg.key not in self.streams:
+                own, phase = derive(seed, leg.key), leg.phase
+                self.streams[leg.key] = {
+                    name: Stream(name, phase.streams[name], phase.batch_of(name), own, workers=phase.workers)
+                    for name in phase.terms.streams
+                }
+
+    def resume(self, checkpoint: Path, every: int) -> None:
+        """Save to the checkpoint from now on, and continue from it when it exists."""
+        self.checkpoint, self.checkpoint_every = checkpoint, every
+        self.mark = fingerprint(self.legs, self.model, self.seed)
+        if checkpoint.exists():
+            self.saved = load_run(checkpoint, self.mark, self.run, self.callbacks)
 
     def run_all(self) -> FitResult:
-        started = time.perf_counter()
-        done = self._resume()
-        for leg in self.legs:  # Everything that can be refused is refused before the first step.
-            leg.phase.trains(self.model)
-            self._streams_of(leg)
-        self._tell("on_start")
-        passed = 0
+        done, passed = self.run.done, 0
         try:
+            self._tell("on_start")
             for leg in self.legs:
                 length = leg.stop - leg.start
                 if passed + length > done and self.run.stopping is None:
@@ -133,78 +142,69 @@ class _Trainer:
             self._tell("on_end")
         if self.run.chosen is not None:
             self.model.load_state_dict(self.run.chosen)
-        return FitResult(self.model, self.run.history, time.perf_counter() - started, self.run.stopping)
+        return FitResult(self.model, self.run.history, time.perf_counter() - self.started, self.run.stopping)
 
     def _tell(self, joint: str) -> None:
         for callback in self.callbacks:
             getattr(callback, joint)(self.run)
 
-    def _resume(self) -> int:
-        if self.checkpoint is None or not self.checkpoint.exists():
-            return 0
-        saved = load_run(self.checkpoint, self.mark, self.run, self.callbacks)
-        self.saved_states, self.run.done = saved.optimizers, saved.done
-        return saved.done
-
-    def _streams_of(self, leg: Leg) -> dict[str, Stream]:
-        if leg.key not in self.streams:
-            seed = derive(self.seed, leg.key)
-            self.streams[leg.key] = {
-                name: Stream(name, leg.phase.streams[name], leg.phase.batch_of(name), seed, workers=leg.phase.workers)
-                for name in leg.phase.terms.streams
-            }
-        return self.streams[leg.key]
+    def _save(self, guard: Guard, step: int) -> None:
+        guard.check_parameters(step)  # Or the run would be continued from weights that are not finite.
+        if self.checkpoint is not None and self.devices.part[0] == 0:
+            # Of a phase that has not had its turn since the run was continued, what was saved is still the state.
+            states = self.saved | {key: OptimizerState.of(made) for key, made in self.optimizers.items()}
+            save_run(self.checkpoint, self.mark, self.run, states, self.callbacks)
 
     def _optimizer(self, leg: Leg, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         known = self.optimizers.get(leg.optimizer_key)
         if known is None:
             known = leg.phase.make_optimizer(parameters)
-            state = self.saved_states.pop(leg.optimizer_key, None)
-            if state is not None:
-                known.load_state_dict({"state": state, "param_groups": known.state_dict()["param_groups"]})
-            if self.accelerator is not None:
-                known = self.accelerator.prepare_optimizer(known, device_placement=True)
-            self.optimizers[leg.optimizer_key] = known
-        held = [p for group in known.param_groups for p in group["params"]]
-        if {id(p) for p in held} != {id(p) for p in parameters}:
-            raise ValueError(
-                f"expected phases with a shared optimiser to train the same parameters, but {leg.phase.name!r} "
-                "trains others"
-            )
+            if leg.optimizer_key in self.saved:
+                self.saved.pop(leg.optimizer_key).restore(known)
+            known = self.optimizers[leg.optimizer_key] = self.devices.prepare(known)
         return known
 
     def _run_leg(self, leg: Leg, first: int) -> None:
-        phase, run = leg.phase, self.run
+        phase, run, devices = leg.phase, self.run, self.devices
         trained = phase.trains(self.model)
         optimizer = self._optimizer(leg, list(trained.values()))
-        streams = self._streams_of(leg)
-        per_epoch = phase.steps_per_epoch
-        part = (0, 1)
-        if self.accelerator is not None:
-            part = (self.accelerator.process_index, self.accelerator.num_processes)
-        readers = {name: stream.read(first, leg.stop, part) for name, stream in streams.items()}
+        readers = {name: s.read(first, leg.stop, devices.part) for name, s in self.streams[leg.key].items()}
+        updates, per_epoch = phase.batch_norm != "frozen", phase.steps_per_epoch
         run.phase, run.total = phase.name, leg.total
-        with _only(self.model, trained), _modes(self.model, phase.batch_norm):
-            guard = _Guard(self.model, phase, trained)
+        if phase.before is not None and first == leg.start:
+            self._seed(leg, -1 - first)
+            with torch.no_grad(), evaluating(self.model):
+                phase.before(self.model)
+        guard = Guard(self.model, phase.name, trained, phase.masks or {}, buffers=updates)
+        with training(self.model, trained, phase.batch_norm):
             for step in range(first, leg.stop):
-                # Before the data are read: augmentations draw from the global random states.
-                seed_everything(derive(self.seed, leg.key, "step", step))
-                batches = {name: self._batch(leg, name, next(readers[name]), step) for name in streams}
-                logged = step % self.log_every == 0 or step + 1 == leg.stop
-                self._step(leg, step, batches, trained, optimizer, guard, logged)
+                batches = {name: self._batch(leg, name, next(reader), step) for name, reader in readers.items()}
+                # After the data are read, which may draw random numbers: dropout does not depend on how many.
+                self._seed(leg, step)
+                ends = step + 1 == leg.stop
+                self._step(leg, step, batches, trained, optimizer, guard, ends or step % self.log_every == 0)
+                if updates and devices.shared:
+                    devices.average(self.model.buffers())
                 run.step, run.epoch, run.done = step + 1, (step + 1) // per_epoch, run.done + 1
                 self._tell("on_step")
-                if (step + 1) % per_epoch == 0 or step + 1 == leg.stop:
+                if ends or (step + 1) % per_epoch == 0:
                     self._tell("on_epoch")
-                if self.checkpoint is not None and (run.done % self.checkpoint_every == 0 or run.done == run.planned):
-                    save_run(self.checkpoint, self.mark, run, self.optimizers, self.callbacks)
-                if run.stopping is not None:
+                stops = run.stopping is not None
+                if ends or stops or (self.checkpoint is not None and run.done % self.checkpoint_every == 0):
+                    self._save(guard, step)
+                if stops:
                     break
-            guard.check_parameters(run.step)
-            if self.accelerator is not None and phase.batch_norm == "update" and part[1] > 1:
-                for buffer in self.model.buffers():
-                    if buffer.is_floating_point():
-                        buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
+
+    def _seed(self, leg: Leg, step: int) -> None:
+        seed = derive(self.seed, leg.key, "step", step, *self._process)
+        seed_draws(seed)
+        if self.devices.device.type != "cpu":
+            torch.manual_seed(seed)
+
+    @property
+    def _process(self) -> tuple[int, ...]:
+        """What tells the random numbers of several processes apart."""
+        return (self.devices.part[0],) if self.devices.part[0] > 0 else ()
 
     def _step(
         self,
@@ -213,71 +213,58 @@ class _Trainer:
         batches: dict[str, Batch],
         trained: dict[str, nn.Parameter],
         optimizer: torch.optim.Optimizer,
-        guard: _Guard,
+        guard: Guard,
         logged: bool,
     ) -> None:
-        phase, accelerator = leg.phase, self.accelerator
-        evaluation = phase.terms.evaluate(self.model, batches, step=step, total=leg.total, forward=self._forward)
-        guard.check_loss(step, evaluation.total, evaluation.parts)
+        phase, devices = leg.phase, self.devices
+
+        def forward(inputs: Tensor) -> Tensor:
+            return devices.forward(self.model, inputs)
+
+        evaluation = phase.terms.evaluate(self.model, batches, step=step, total=leg.total, forward=forward)
+        values = {"total": evaluation.total.detach(), **evaluation.parts}
+        if devices.shared:
+            # Every process sees the same numbers, so that all of them stop or none.
+            values = {name: value.detach().clone() for name, value in values.items()}
+            devices.average(values.values())
+        total = values.pop("total")
+        guard.check_loss(step, total, values)
         if logged:
-            record: dict[str, Any] = {
-                "phase": phase.name,
-                "step": step,
-                "epoch": step // phase.steps_per_epoch,
-            }
-            record["total"] = evaluation.total.item()
-            record |= {name: value.item() for name, value in evaluation.parts.items()}
-            self.run.history.append(record)
+            record = {"phase": phase.name, "step": step, "epoch": step // phase.steps_per_epoch, "total": total.item()}
+            self.run.history.append(record | {name: value.item() for name, value in values.items()})
         if not evaluation.total.requires_grad:  # Every term rests in this step.
             return
         optimizer.zero_grad(set_to_none=True)
-        if accelerator is None:
-            evaluation.total.backward()
-        else:
-            accelerator.backward(evaluation.total)
-            if accelerator.num_processes > 1:
-                for parameter in trained.values():
-                    if parameter.grad is not None:
-                        parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
+        devices.backward(evaluation.total, trained.values())
         guard.mask_gradients()
         if phase.clip is not None:
-            if accelerator is not None:
-                accelerator.unscale_gradients(optimizer)
-            nn.utils.clip_grad_norm_(trained.values(), phase.clip)
+            devices.clip(optimizer, trained.values(), phase.clip)
         if phase.lr is not None:
             for group in optimizer.param_groups:
                 group["lr"] = value_at(phase.lr, step, leg.total)
         optimizer.step()
         guard.hold_masked()
 
-    def _forward(self, inputs: Tensor) -> Tensor:
-        if self.accelerator is None:
-            outputs: Tensor = self.model(inputs)
-            return outputs
-        with self.accelerator.autocast():
-            outputs = self.model(inputs)
-        return outputs.float()
-
     def _batch(self, leg: Leg, name: str, read: tuple[Tensor, Tensor, Tensor], step: int) -> Batch:
         indices, x, y = read
-        source = generator(self.seed, leg.key, name, step)
-        return Batch(x.to(self.device), y.to(self.device), indices, name, source, self._tables(leg, name, step))
+        x, y = x.to(self.devices.device), y.to(self.devices.device)
+        source = generator(self.seed, leg.key, name, step, *self._process)
+        return Batch(x, y, indices, name, source, self._tables(leg, name, step))
 
     def _tables(self, leg: Leg, name: str, step: int) -> dict[Target, Goal]:
         """Goals of the cached targets on a stream, for the current epoch of that stream or for the whole run."""
         cached = leg.phase.terms.cached_targets(name)
         if not cached:
             return {}
-        stream = self._streams_of(leg)[name]
+        stream = self.streams[leg.key][name]
         tables = self.tables.setdefault((leg.key, name), {})
         for target in cached:
-            due = step % stream.batches_per_epoch == 0 if target.refresh == "epoch" else False
+            due = target.refresh == "epoch" and step % stream.batches_per_epoch == 0
             if target not in tables or due:
                 epoch = step // stream.batches_per_epoch if target.refresh == "epoch" else 0
                 source = generator(self.seed, leg.key, name, "table", epoch)
                 tables[target] = self._table(stream, target.target, source, epoch, leg.total)
         return tables
-
 
     def _table(self, stream: Stream, target: Target, source: torch.Generator, epoch: int, total: int) -> Goal:
         """The target's goals for the samples that the stream yields in one of its passes (others stay zero)."""
@@ -285,88 +272,9 @@ class _Trainer:
         passed = [stream.indices(n) for n in range(first, min(first + stream.batches_per_epoch, total))]
         rows = torch.cat(passed).sort().values
         parts = []
-        for x, y in iterate(stream.dataset, rows.split(512), workers=stream.workers):
-            parts.append(target(Batch(x.to(self.device), y.to(self.device), None, stream.name, source)))
+        for x, y in stream.samples((epoch, positions) for positions in rows.split(512)):
+            parts.append(target(Batch(x.to(self.devices.device), y.to(self.devices.device), None, stream.name, source)))
         values = torch.cat([part.values for part in parts])
         table = values.new_zeros(len(stream.dataset), *values.shape[1:])
         table[rows.to(table.device)] = values
         return Goal(parts[0].kind, table)
-
-
-class _Guard:
-    """Keeps the last weights at which the loss was finite, and masked entries where they are."""
-
-    def __init__(self, model: nn.Module, phase: Phase, trained: dict[str, nn.Parameter]) -> None:
-        self.model, self.phase, self.trained = model, phase, trained
-        moving = [p.data for p in trained.values()]
-        if phase.batch_norm == "update":
-            moving += list(model.buffers())
-        self.moving = moving
-        self.kept = [tensor.clone() for tensor in moving]
-        self.masked: list[tuple[nn.Parameter, Tensor, Tensor]] = []
-        for name, mask in (phase.masks or {}).items():
-            if name in trained:
-                parameter = trained[name]
-                if mask.shape != parameter.shape or mask.dtype != torch.bool:
-                    raise ValueError(
-                        f"expected masks[{name!r}] to be bool of shape {tuple(parameter.shape)}, "
-                        f"but got {mask.dtype} of shape {tuple(mask.shape)}"
-                    )
-                self.masked.append((parameter, mask.to(parameter.device), parameter.detach().clone()))
-
-    def check_loss(self, step: int, total: Tensor, parts: dict[str, Tensor]) -> None:
-        if torch.isfinite(total):
-            torch._foreach_copy_(self.kept, self.moving)
-            return
-        part = next((name for name, value in parts.items() if not torch.isfinite(value)), "total")
-        self._fail(step, part)
-
-    def check_parameters(self, step: int) -> None:
-        if not all(torch.isfinite(tensor).all() for tensor in self.moving if tensor.is_floating_point()):
-            self._fail(step, "parameters")
-
-    def _fail(self, step: int, part: str) -> None:
-        torch._foreach_copy_(self.moving, self.kept)
-        raise DivergenceError(self.phase.name, step, part, cpu_state(self.model))
-
-    def mask_gradients(self) -> None:
-        for parameter, mask, _ in self.masked:
-            if parameter.grad is not None:
-                parameter.grad.mul_(mask)
-
-    @torch.no_grad()
-    def hold_masked(self) -> None:
-        # Momentum and weight decay move entries whose gradient is zero: put those back.
-        for parameter, mask, start in self.masked:
-            parameter.copy_(torch.where(mask, parameter, start))
-
-
-@contextmanager
-def _only(model: nn.Module, trained: dict[str, nn.Parameter]) -> Iterator[None]:
-    """Let only ``trained`` take gradients, and give every parameter its own setting back."""
-    before = {p: p.requires_grad for p in model.parameters()}
-    try:
-        for parameter in before:
-            parameter.requires_grad_(False)
-        for parameter in trained.values():
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter, flag in before.items():
-            parameter.requires_grad_(flag)
-            parameter.grad = None
-
-
-@contextmanager
-def _modes(model: nn.Module, batch_norm: str) -> Iterator[None]:
-    """Training mode, batch norm as asked for; every module gets its own mode back."""
-    before = [(module, module.training) for module in model.modules()]
-    try:
-        model.train()
-        if batch_norm == "frozen":
-            for layer in batch_norms(model):
-                layer.eval()
-        yield
-    finally:
-        for module, training in before:
-            module.training = training

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from ..tasks import UnlearnTask
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Trainable = Sequence[str] | Callable[[str, nn.Parameter], bool]
-BatchNorm = Literal["frozen", "update"]
+BatchNorm = Literal["frozen", "update", "trained"]
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,21 @@ class Phase:
         epochs, steps: how long; exactly one. An epoch is one pass over the stream ``lead``; the others are cycled.
         batch_size: samples of each stream a step, or one number a stream.
         optimizer: "sgd", "adam", "adamw", or a function of the parameters that returns a torch optimiser.
-        lr: learning rate, a float or a schedule over the phase. For a function of the parameters: None.
+        lr: learning rate, a float or a schedule over the phase, set before every step whatever the optimiser; None
+            leaves a function's optimiser its own.
         momentum: of "sgd".
         weight_decay: of the named optimisers.
         trainable: names of parameters, or a function ``(name, parameter) -> bool``; None for every parameter that
             requires a gradient. All others do not move, by weight decay or momentum either.
-        masks: for some parameters, a bool tensor of their shape; entries that are False do not move at all.
-        batch_norm: "frozen" keeps running statistics and eval mode, "update" trains them.
+        masks: for some parameters, a bool tensor of their shape: entries that are False do not move at all; or a
+            floating-point one, by which gradients are multiplied: where it is 0, nothing moves.
+        batch_norm: "frozen" keeps running statistics and eval mode, "update" trains them, "trained" those of the layers
+            whose weights are trained.
         clip: largest gradient norm, or None.
         lead: the stream whose length is an epoch (default: "forget" where it is read, else the first).
-        workers: processes that decode, for data not held in tensors.
+        workers: processes that decode, for data not held in tensors; any number gives the same bits.
+        before: called with the model, in eval mode and without gradients, at the start of the phase and of each of its
+            turns in an ``Alternate``: sets weights that have a closed form, in place, before the others are trained.
         name: in logs and errors.
 
     Raises: ValueError, TypeError naming the argument.
@@ -60,6 +65,7 @@ class Phase:
     clip: float | None = None
     lead: str | None = None
     workers: int = 0
+    before: Callable[[nn.Module], None] | None = None
     name: str = "train"
 
     def __post_init__(self) -> None:
@@ -69,7 +75,7 @@ class Phase:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"expected one of epochs and steps, but got epochs={self.epochs}, steps={self.steps}")
         check_count("epochs" if self.steps is None else "steps", self.length, low=0)
-        check_choice("batch_norm", self.batch_norm, ("frozen", "update"))
+        check_choice("batch_norm", self.batch_norm, get_args(BatchNorm))
         check_number("momentum", self.momentum, low=0, high=1, open_high=True)
         check_number("weight_decay", self.weight_decay, low=0)
         check_count("workers", self.workers, low=0)
@@ -85,6 +91,10 @@ class Phase:
             )
         if self.lr is not None:
             check_scalar_or_schedule("lr", self.lr, low=0)
+        if isinstance(self.trainable, str):
+            raise TypeError(f"expected trainable to be names or a function, but got a str: {self.trainable!r}")
+        if not isinstance(self.batch_size, Mapping):
+            check_count("batch_size", self.batch_size)
         needed = self.terms.streams
         self.terms.check(self.streams)
         idle = sorted(set(self.streams) - set(needed))
@@ -94,13 +104,16 @@ class Phase:
             check_choice("lead", self.lead, needed)
         for stream in needed:
             check_count(f"batch_size of {stream!r}", self.batch_of(stream))
+        if isinstance(self.batch_size, Mapping):
+            for stream in self.batch_size:
+                check_choice("every name in batch_size", stream, needed)
         if not needed and self.steps is None:
             raise ValueError("expected steps for an objective without streams, but got epochs")
 
     @property
     def terms(self) -> Objective:
         """The objective, as such even when one term was given."""
-        return Objective(self.objective._terms)
+        return cast(Objective, self.objective)
 
     @property
     def length(self) -> int:
@@ -109,7 +122,7 @@ class Phase:
 
     def batch_of(self, stream: str) -> int:
         """Samples of ``stream`` a step."""
-        if isinstance(self.batch_size, int):
+        if not isinstance(self.batch_size, Mapping):
             return self.batch_size
         if stream not in self.batch_size:
             raise ValueError(f"expected batch_size to name stream {stream!r}, but got {dict(self.batch_size)}")
@@ -137,7 +150,7 @@ class Phase:
     def trains(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """The parameters of ``model`` that this phase trains.
 
-        Raises: ValueError when there are none, or a name is unknown.
+        Raises: ValueError when there are none, a name is unknown, or a mask does not fit.
         """
         everything = dict(model.named_parameters())
         if self.trainable is None:
@@ -151,12 +164,31 @@ class Phase:
             chosen = {name: everything[name] for name in self.trainable}
         if not chosen:
             raise ValueError(f"expected phase {self.name!r} to train at least one parameter, but it trains none")
+        for name, mask in (self.masks or {}).items():
+            check_choice("every name in masks", name, everything)
+            if mask.shape != everything[name].shape or not (mask.dtype == torch.bool or mask.is_floating_point()):
+                raise ValueError(
+                    f"expected masks[{name!r}] to be bool or float of shape {tuple(everything[name].shape)}, "
+                    f"but got {mask.dtype} of shape {tuple(mask.shape)}"
+                )
         return chosen
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """A new optimiser over ``parameters``."""
+        """A new optimiser over ``parameters``.
+
+        Raises: TypeError, ValueError when a function returns no optimiser, or one over other parameters.
+        """
         if callable(self.optimizer):
-            return self.optimizer(parameters)
+            made = self.optimizer(parameters)
+            if not isinstance(made, torch.optim.Optimizer):
+                raise TypeError(f"expected optimizer to return a torch optimiser, but got {type(made).__name__}")
+            held = [id(p) for group in made.param_groups for p in group["params"]]
+            if sorted(held) != sorted(id(p) for p in parameters):
+                raise ValueError(
+                    f"expected optimizer to hold the {len(parameters)} parameters it is given, but it holds "
+                    f"{len(held)}, or others; what does not move is named by trainable"
+                )
+            return made
         lr = value_at(self.lr if self.lr is not None else 0.0, 0, self.total_steps)
         options: dict[str, Any] = {"lr": lr, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
@@ -175,23 +207,32 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 class Alternate:
     """Phases that take turns: each runs its length, in order, ``rounds`` times over.
 
-    Every phase keeps its optimiser and its place in its streams and schedules from round to round. With
-    ``shared_optimizer`` all of them step one optimiser, made by the first; they must then train the same parameters.
+    Every phase keeps its optimiser and its place in its streams and schedules from round to round: a schedule spans
+    all rounds. With ``shared_optimizer`` all of them step one optimiser, made by the first; they must then train the
+    same parameters.
+    ``turns`` names phases that drop out: how many of the rounds, from the first, they take part in.
 
-    Raises: ValueError on no phases, or on phases of one name.
+    Raises: ValueError on no phases, or on phases of one name; TypeError on what is no phase.
     """
 
     phases: Sequence[Phase]
     rounds: int
     shared_optimizer: bool = False
+    turns: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_count("rounds", self.rounds, low=0)
         if not self.phases:
             raise ValueError("expected phases to hold at least one phase, but got none")
+        for phase in self.phases:
+            if not isinstance(phase, Phase):
+                raise TypeError(f"expected phases to hold Phase values, but got {type(phase).__name__}")
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"expected phases of distinct names, but got {names}")
+        for name, count in self.turns.items():
+            check_choice("every name in turns", name, names)
+            check_count(f"turns[{name!r}]", count, low=0)
 
 
 @dataclass(frozen=True)
@@ -207,19 +248,27 @@ class Leg:
 
 
 def plan(program: Phase | Alternate | Sequence[Phase | Alternate]) -> list[Leg]:
-    """The legs of a program, in the order they run."""
-    parts = [program] if isinstance(program, (Phase, Alternate)) else list(program)
+    """The legs of a program, in the order they run.
+
+    Raises: TypeError on what is neither a phase nor an alternation.
+    """
+    parts = list(program) if isinstance(program, Sequence) else [program]
     legs = []
     for place, part in enumerate(parts):
+        if not isinstance(part, (Phase, Alternate)):
+            raise TypeError(f"expected program to hold Phase and Alternate values, but got {type(part).__name__}")
         if isinstance(part, Phase):
             key = f"{place}.{part.name}"
             legs.append(Leg(part, key, key, 0, part.total_steps, part.total_steps))
             continue
         for turn in range(part.rounds):
             for phase in part.phases:
+                turns = min(part.turns.get(phase.name, part.rounds), part.rounds)
+                if turn >= turns:
+                    continue
                 key, count = f"{place}.{phase.name}", phase.total_steps
                 own = f"{place}.shared" if part.shared_optimizer else key
-                legs.append(Leg(phase, key, own, turn * count, (turn + 1) * count, part.rounds * count))
+                legs.append(Leg(phase, key, own, turn * count, (turn + 1) * count, turns * count))
     return legs
 
 
@@ -231,3 +280,17 @@ def streams_for(task: UnlearnTask, objective: Objective | Term, **others: Any) -
     known = {"forget": task.forget, "retain": task.retain, **others}
     needed = Objective(objective._terms).streams
     return {name: known[name] for name in needed if name in known}
+
+
+def sizes_for(batch_size: int | Mapping[str, int], objective: Objective | Term) -> int | dict[str, int]:
+    """The batch sizes of the streams the objective reads: what a method has left when one of its weights is 0."""
+    if not isinstance(batch_size, Mapping):
+        return batch_size
+    return {name: size for name, size in batch_size.items() if name in Objective(objective._terms).streams}
+
+
+def sizes_of(streams: Iterable[str], batch_size: int | Mapping[str, int]) -> int | Mapping[str, int]:
+    """``batch_size`` without the streams that a phase does not read: one option for phases that read different ones."""
+    if not isinstance(batch_size, Mapping):
+        return batch_size
+    return {name: batch_size[name] for name in streams if name in batch_size}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,97 +16,136 @@ from torch import Tensor, nn
 from ..checkpoints import load_tensors_file, save_tensors
 from ..errors import CheckpointError
 from .callbacks import Callback, Run
-from .phases import Leg
+from .phases import Leg, Phase
+
+Mark = dict[str, str]
+Numbers = (bool, int, float, str)
 
 
-@dataclass(frozen=True)
-class Saved:
-    """A run read back: where it was, and optimiser states by key."""
+@dataclasses.dataclass
+class OptimizerState:
+    """What an optimiser has to be given back: tensors and numbers by parameter, and the numbers of its groups."""
 
-    done: int
-    optimizers: dict[str, dict[int, dict[str, Any]]]
+    state: dict[int, dict[str, Any]]
+    groups: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer) -> OptimizerState:
+        """The state of ``optimizer``.
+
+        Raises: CheckpointError naming an optimiser whose state holds more than tensors and numbers.
+        """
+        held = optimizer.state_dict()
+        for state in held["state"].values():
+            for name, value in state.items():
+                if value is not None and not isinstance(value, (Tensor, *Numbers)):
+                    raise CheckpointError(
+                        f"expected the state of {type(optimizer).__name__} to be tensors and numbers, but {name!r} is "
+                        f"{type(value).__name__}: this optimiser cannot be resumed"
+                    )
+        groups = [{k: v for k, v in group.items() if isinstance(v, Numbers)} for group in held["param_groups"]]
+        return cls(held["state"], groups)
+
+    def restore(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give it back to a new optimiser of the same kind."""
+        groups = optimizer.state_dict()["param_groups"]
+        merged = [{**group, **saved} for group, saved in zip(groups, self.groups, strict=True)]
+        optimizer.load_state_dict({"state": self.state, "param_groups": merged})
 
 
-def fingerprint(legs: Sequence[Leg], seed: int) -> str:
-    """A text that differs between runs which cannot continue one another."""
-    rows = [
-        [
-            leg.key, leg.start, leg.stop, str(leg.phase.terms), str(leg.phase.optimizer), str(leg.phase.lr),
-            leg.phase.momentum, leg.phase.weight_decay, leg.phase.clip, leg.phase.batch_norm, str(leg.phase.batch_size),
-            {name: len(data) for name, data in leg.phase.streams.items()},
-        ]
-        for leg in legs
-    ]  # fmt: skip
-    return json.dumps([seed, rows])
+def fingerprint(legs: Sequence[Leg], model: nn.Module, seed: int) -> Mark:
+    """Texts that differ between runs which cannot continue one another: model, program and seed."""
+    phases = {id(leg.phase): describe(leg.phase) for leg in legs}
+    program = [[leg.key, leg.optimizer_key, leg.start, leg.stop, leg.total, phases[id(leg.phase)]] for leg in legs]
+    return {"model": describe(model), "program": _digest(repr(program).encode()), "seed": str(seed)}
+
+
+def describe(value: Any) -> str:
+    """A text that tells values apart, the same in every process: contents, never addresses."""
+    if isinstance(value, nn.Module):
+        parts = [f"{name}={describe(tensor)}" for name, tensor in value.state_dict().items()]
+        return f"{type(value).__name__}:{_digest(' '.join(parts).encode())}"
+    if isinstance(value, Tensor):
+        held = value.detach().cpu().contiguous()
+        return f"{held.dtype}{tuple(held.shape)}:{_digest(held.reshape(-1).view(torch.uint8).numpy().tobytes())}"
+    if isinstance(value, Phase):
+        # The same bits come of any number of workers, and data are told apart by their size alone.
+        lengths = {name: len(data) for name, data in value.streams.items()}
+        rest = [f for f in dataclasses.fields(value) if f.name not in ("streams", "workers")]
+        return describe([lengths, *(getattr(value, f.name) for f in rest)])
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [describe(getattr(value, f.name)) for f in dataclasses.fields(value)]
+        return f"{type(value).__name__}({', '.join(fields)})"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {describe(item)}' for key, item in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(describe(item) for item in value)}]"
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def save_run(
-    path: Path,
-    mark: str,
-    run: Run,
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    callbacks: Sequence[Callback],
+    path: Path, mark: Mark, run: Run, optimizers: Mapping[str, OptimizerState], callbacks: Sequence[Callback]
 ) -> None:
-    """Write the run to ``path``, in one piece or not at all.
-
-    Raises: CheckpointError naming an optimiser whose state holds more than tensors.
-    """
+    """Write the run to ``path``, in one piece or not at all."""
     tensors = {f"model/{name}": value for name, value in run.model.state_dict().items()}
-    for key, optimizer in optimizers.items():
-        for place, state in optimizer.state_dict()["state"].items():
+    numbers: dict[str, Any] = {}
+    for key, saved in optimizers.items():
+        for place, state in saved.state.items():
             for name, value in state.items():
                 if isinstance(value, Tensor):
                     tensors[f"optimizer/{key}/{place}/{name}"] = value
-                elif value is not None:
-                    raise CheckpointError(
-                        f"expected the state of {type(optimizer).__name__} to be tensors, but {name!r} is "
-                        f"{type(value).__name__}: this optimiser cannot be resumed"
-                    )
+                else:
+                    numbers[f"{key}/{place}/{name}"] = value
     states = []
-    for place, callback in enumerate(callbacks):
+    for number, callback in enumerate(callbacks):
         state = dict(callback.state())
         held: dict[str, Tensor] = state.pop("tensors", {})
-        tensors |= {f"callback/{place}/{name}": value for name, value in held.items()}
-        states.append(state)
-    metadata = {
-        "run": mark,
-        "done": str(run.done),
-        "history": json.dumps(run.history),
-        "callbacks": json.dumps(states),
+        tensors |= {f"callback/{number}/{name}": value for name, value in held.items()}
+        states.append([type(callback).__name__, state])
+    header = {
+        "done": run.done,
+        "stopping": run.stopping,
+        "history": run.history,
+        "callbacks": states,
+        "groups": {key: saved.groups for key, saved in optimizers.items()},
+        "numbers": numbers,
     }
-    # Clones, since tensors that share memory cannot be written; on the CPU, since a file has no device.
-    save_tensors({name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}, path, metadata)
+    metadata = {**{f"run/{part}": text for part, text in mark.items()}, "run": json.dumps(header)}
+    save_tensors(tensors, path, metadata)
 
 
-def load_run(path: Path, mark: str, run: Run, callbacks: Sequence[Callback]) -> Saved:
-    """Read a run back into ``run.model``, ``run.history`` and the callbacks.
+def load_run(path: Path, mark: Mark, run: Run, callbacks: Sequence[Callback]) -> dict[str, OptimizerState]:
+    """Read a run back into ``run`` with its model, and the callbacks; returns the optimisers' states by key.
 
     Raises: CheckpointError when the file is unreadable, or of another run.
     """
     tensors, metadata = load_tensors_file(path)
-    if metadata.get("run") != mark:
+    others = [part for part, text in mark.items() if metadata.get(f"run/{part}") != text]
+    header = json.loads(metadata.get("run", "{}"))
+    kinds = [type(callback).__name__ for callback in callbacks]
+    if not others and [kind for kind, _ in header["callbacks"]] != kinds:
+        others = [f"callbacks, {[kind for kind, _ in header['callbacks']]} rather than {kinds}"]
+    if others:
+        what = f"another {' and '.join(others)}" if "run" in metadata else "no run"
         raise CheckpointError(
-            f"expected {str(path)!r} to hold a run with this model, program and seed, but it holds another; "
+            f"expected {str(path)!r} to hold a run with this model, program, seed and callbacks, but it holds {what}; "
             "remove it, or name another checkpoint"
         )
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "callback": {}}
-    for name, value in tensors.items():
+    for name, tensor in tensors.items():
         group, _, rest = name.partition("/")
-        groups[group][rest] = value
-    _restore(run.model, groups["model"], path)
-    optimizers: dict[str, dict[int, dict[str, Any]]] = {}
-    for name, value in groups["optimizer"].items():
-        key, place, field = name.rsplit("/", 2)
-        optimizers.setdefault(key, {}).setdefault(int(place), {})[field] = value
-    run.history[:] = json.loads(metadata["history"])
-    for number, (callback, state) in enumerate(zip(callbacks, json.loads(metadata["callbacks"]), strict=True)):
+        groups[group][rest] = tensor
+    run.model.load_state_dict(groups["model"])
+    run.done, run.stopping, run.history[:] = header["done"], header["stopping"], header["history"]
+    for number, (callback, (_, state)) in enumerate(zip(callbacks, header["callbacks"], strict=True)):
         own = {n.partition("/")[2]: v for n, v in groups["callback"].items() if n.startswith(f"{number}/")}
         callback.load_state({**state, "tensors": own})
-    return Saved(int(metadata["done"]), optimizers)
-
-
-def _restore(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(f"expected {str(path)!r} to hold this network, but: {error}") from error
+    saved = {key: OptimizerState({}, parts) for key, parts in header["groups"].items()}
+    for name, value in (groups["optimizer"] | header["numbers"]).items():
+        key, place, field = name.rsplit("/", 2)
+        saved[key].state.setdefault(int(place), {})[field] = value
+    return saved

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import math
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec
 
 import torch
@@ -14,7 +16,7 @@ from torch import nn
 
 from ..data.tensors import in_order
 from ..errors import check_choice
-from ..modules import check_model, device_of, evaluating
+from ..modules import check_model, device_of
 from ..results import UnlearnResult
 from ..seeding import derive, isolated
 from ..tasks import UnlearnTask
@@ -44,27 +46,21 @@ def revision(method: Callable[P, FitResult]) -> Callable[P, UnlearnResult]:
             _check_option(method.__name__, option, signature)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        given, task = bound.arguments["model"], bound.arguments["task"]
-        _check(given, task)
+        given, task = check_model(bound.arguments["model"]), bound.arguments["task"]
+        if not isinstance(task, UnlearnTask):
+            raise TypeError(f"expected task to be an UnlearnTask, but got {type(task).__name__}")
         seed, device = bound.arguments["seed"], torch.device(bound.arguments["device"] or device_of(given))
-        started = time.perf_counter()
         with isolated(derive(seed, method.__name__)):
-            bound.arguments["model"], bound.arguments["device"] = (
-                copy.deepcopy(given).to(device).eval(),
-                device,
-            )
+            model = copy.deepcopy(given).to(device).eval()
+            _check_outputs(model, task)
+            started = time.perf_counter()
+            bound.arguments |= {"model": model, "device": device}
             fitted = method(*bound.args, **bound.kwargs)
+            seconds = time.perf_counter() - started
         check_model(fitted.model, f"the model that {method.__name__} returns")
         _copy_modes(given, fitted.model)
         config = {k: _plain(v) for k, v in bound.arguments.items() if k not in _NOT_CONFIG}
-        return UnlearnResult(
-            fitted.model,
-            fitted.history,
-            time.perf_counter() - started,
-            method.__name__,
-            config,
-            fitted.details,
-        )
+        return UnlearnResult(fitted.model, fitted.history, seconds, method.__name__, config, fitted.details)
 
     return algorithm
 
@@ -77,12 +73,9 @@ def _check_option(method: str, option: str, signature: inspect.Signature) -> Non
             raise TypeError(str(error)) from None
 
 
-def _check(model: Any, task: Any) -> None:
-    if not isinstance(task, UnlearnTask):
-        raise TypeError(f"expected task to be an UnlearnTask, but got {type(task).__name__}")
-    check_model(model)
+def _check_outputs(model: nn.Module, task: UnlearnTask) -> None:
     x, _ = next(in_order(task.forget, batch_size=1, device=device_of(model)))
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad():
         logits = model(x)
     widths = (1, 2) if task.num_classes == 2 else (task.num_classes,)
     if logits.dim() < 2 or logits.shape[1] not in widths:
@@ -100,9 +93,14 @@ def _copy_modes(source: nn.Module, target: nn.Module) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON can hold."""
-    if value is None or isinstance(value, (bool, int, float, str)):
+    """A value that JSON can hold, the same in every process."""
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    # The name of a function; no addresses in anything else.
+    return getattr(value, "__qualname__", None) or re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import random
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
 
-from ..data.tensors import iterate
+from ..data.tensors import TensorImages, iterate, resolve
 from ..errors import check_count
-from ..seeding import generator
+from ..seeding import derive, generator
 
 
 class Stream:
@@ -20,20 +23,17 @@ class Stream:
     Batch number n belongs to pass ``n // batches_per_epoch`` and depends on the seed, the stream's name and n alone, so
     a resumed run reads the same samples. The last batch of a pass may be smaller; nothing is dropped.
 
+    A data set that draws random numbers when it is read (an augmentation) finds the global random states of Python,
+    NumPy and torch seeded for the seed, the stream's name, the pass and the sample, with any number of workers.
+
     Raises: ValueError when the data set is empty.
     """
 
     def __init__(self, name: str, dataset: Any, batch_size: int, seed: int, *, workers: int = 0) -> None:
-        check_count("batch_size", batch_size)
+        self.batch_size = check_count("batch_size", batch_size)
         if len(dataset) == 0:
             raise ValueError(f"expected stream {name!r} to hold at least one sample, but got an empty data set")
-        self.name, self.dataset, self.batch_size, self.seed, self.workers = (
-            name,
-            dataset,
-            batch_size,
-            seed,
-            workers,
-        )
+        self.name, self.dataset, self.seed, self.workers = name, dataset, seed, workers
         self.batches_per_epoch = math.ceil(len(dataset) / batch_size)
         self._order: tuple[int, Tensor] | None = None
 
@@ -48,11 +48,46 @@ class Stream:
     def read(self, start: int, stop: int, part: tuple[int, int] = (0, 1)) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield ``(indices, inputs, targets)`` of batches ``start`` to ``stop - 1``.
 
-        ``part=(i, n)`` yields the i-th of n interleaved shares of each batch: one process's share among n. A batch too
-        small to share is read whole by all of them.
+        ``part=(i, n)`` yields the i-th of n interleaved shares of each batch: one process's share among n. A batch that
+        does not divide evenly is read whole by all of them, so that the mean over processes is the mean over the batch.
         """
         rank, world = part
-        batches = [self.indices(number) for number in range(start, stop)]
-        chosen = [batch[rank::world] if len(batch) >= world else batch for batch in batches]
-        for index, (x, y) in zip(chosen, iterate(self.dataset, chosen, workers=self.workers), strict=True):
-            yield index, x, y
+
+        def share(number: int) -> Tensor:
+            batch = self.indices(number)
+            return batch[rank::world] if len(batch) % world == 0 else batch
+
+        numbers = range(start, stop)
+        shares = ((number // self.batches_per_epoch, share(number)) for number in numbers)
+        for number, (x, y) in zip(numbers, self.samples(shares), strict=True):
+            yield share(number), x, y
+
+    def samples(self, batches: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield ``(inputs, targets)`` of each ``(pass, positions)``; inside ``seeding.isolated`` only."""
+        base, _ = resolve(self.dataset)
+        if isinstance(base, (TensorImages, TensorDataset)):
+            return iterate(self.dataset, (positions for _, positions in batches))
+        size = len(self.dataset)
+        drawn = _Drawn(self.dataset, derive(self.seed, "draws", self.name))
+        return iterate(drawn, (epoch * size + positions for epoch, positions in batches), workers=self.workers)
+
+
+class _Drawn(Dataset[Any]):
+    """Sample i of pass n of a data set, at index ``n * len + i``, read with random states of its own."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __getitem__(self, index: int) -> Any:
+        seed_draws(derive(self.seed, index))
+        return self.dataset[index % len(self.dataset)]
+
+
+def seed_draws(seed: int) -> None:
+    """Seed the global random states of Python, NumPy and torch on the CPU, in microseconds.
+
+    ``torch.manual_seed`` takes up to a millisecond, since it keeps a stack trace for every kind of device.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - what a user's augmentation draws from
+    torch.default_generator.manual_seed(seed)

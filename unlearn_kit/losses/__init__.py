@@ -14,12 +14,14 @@ from .targets import (
     Cached,
     Contradiction,
     Labels,
+    OtherClasses,
     RandomLabels,
     Target,
     Teacher,
     Uniform,
+    Within,
 )
-from .terms import bce, cross_entropy, kl, mse, parameter_norm, term, weight_distance
+from .terms import bce, cross_entropy, dice, dice_bce, kl, mse, parameter_norm, term, weight_distance
 
 __all__ = [
     "IGNORE",
@@ -32,15 +34,19 @@ __all__ = [
     "Goal",
     "Labels",
     "Objective",
+    "OtherClasses",
     "RandomLabels",
     "Schedule",
     "Target",
     "Teacher",
     "Term",
     "Uniform",
+    "Within",
     "bce",
     "cosine",
     "cross_entropy",
+    "dice",
+    "dice_bce",
     "every",
     "exponential",
     "inverse",

@@ -63,6 +63,11 @@ def cross_entropy(logits: Tensor, goal: Goal) -> Tensor:
     return _mean_over_asked(-(_tempered(goal, 1.0) * _log_probabilities(logits)).sum(1), goal)
 
 
+def label_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """``cross_entropy`` toward the data's own targets: what the gradients of ``unlearn_kit.gradients`` are taken of."""
+    return cross_entropy(logits, Goal("labels", targets))
+
+
 def kl(logits: Tensor, goal: Goal, *, temperature: float = 1.0) -> Tensor:
     """``T^2 KL(q || p)`` in nats, both sides at temperature T (the factor keeps gradients comparable over T)."""
     q = _tempered(goal, temperature)
@@ -90,7 +95,7 @@ def bce(logits: Tensor, goal: Goal) -> Tensor:
 
 
 def fit_goal(goal: Goal, logits: Tensor) -> Goal:
-    """The goal in the form of the outputs: of two outcomes' probabilities, a single logit is led toward the second's."""
+    """The goal in the form of the outputs: of two outcomes' probabilities, a single logit gets the second's."""
     values = goal.values
     if goal.kind == "probabilities" and is_binary(logits) and values.dim() == logits.dim() and values.shape[1] == 2:
         return Goal("probabilities", values[:, 1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from .batch import Batch, Goal, GoalKind
 from .distances import check_goal, fit_goal
 from .targets import Cached, Target
 
-Reduction = Literal["sample", "batch", "parameters"]
+Reduction = Literal["sample", "batch", "parameters", "forward"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class Term(Algebra):
         to: the target; None for a term that has none.
         takes: kinds of goal the distance understands.
         reduction: "sample" (one value a sample), "batch" (a scalar of the whole batch), "parameters" (a scalar of
-            the named trainable parameters).
+            the named trainable parameters), "forward" (one value a sample of the model and the batch: for terms that
+            run the model themselves, say on inputs of their own making).
         weight: its factor.
     """
 
@@ -92,7 +93,7 @@ class Term(Algebra):
     weight: Weight = field(default_factory=Weight)
 
     def __post_init__(self) -> None:
-        check_choice("reduction", self.reduction, ("sample", "batch", "parameters"))
+        check_choice("reduction", self.reduction, get_args(Reduction))
         if self.to is not None and (isinstance(self.to, type) or not isinstance(self.to, Target)):
             came = f"the class {self.to.__name__}" if isinstance(self.to, type) else type(self.to).__name__
             raise TypeError(
@@ -119,8 +120,12 @@ class Term(Algebra):
     def __neg__(self) -> Term:
         return -1.0 * self
 
+    def value_of(self, forward: Callable[[Tensor], Tensor], batch: Batch) -> Tensor:
+        """The scalar of a "forward" term, without its weight."""
+        return self._reduced(self.function(forward, batch, **dict(self.options)), (len(batch.inputs),))
+
     def value(self, outputs: Tensor | None, goal: Goal | None, model: nn.Module) -> Tensor:
-        """The scalar of this term, without its weight."""
+        """The scalar of any other term, without its weight."""
         options = dict(self.options)
         if self.reduction == "parameters":
             trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -135,9 +140,11 @@ class Term(Algebra):
             goal = fit_goal(goal, outputs)
             check_goal(self.name, self.takes, goal, outputs, self.to)
             values = self.function(outputs, goal, **options)
+        return self._reduced(values, (len(outputs),) if self.reduction == "sample" and outputs is not None else ())
+
+    def _reduced(self, values: Tensor, wanted: tuple[int, ...]) -> Tensor:
         if not isinstance(values, Tensor):
             raise TypeError(f"expected {self.name} to return a Tensor, but got {type(values).__name__}")
-        wanted = (len(outputs),) if self.reduction == "sample" and outputs is not None else ()
         if values.shape != wanted:
             raise ValueError(f"expected {self.name} to return shape {wanted}, but got {tuple(values.shape)}")
         return values.mean()
@@ -248,6 +255,10 @@ class Objective(Algebra):
                 if term.on not in batches:
                     self.check(batches)
                 batch = batches[term.on]
+                if term.reduction == "forward":
+                    parts[term.name] = term.value_of(run, batch)
+                    sums.append(weight * parts[term.name])
+                    continue
                 if term.on not in outputs:
                     outputs[term.on] = run(batch.inputs)
                 if term.to is not None:

@@ -74,6 +74,30 @@ class Teacher:
 
 
 @dataclass(frozen=True)
+class OtherClasses:
+    """What another model says of the classes other than the sample's own: its softmax with that logit taken out.
+
+    Of a single logit, what remains is the opposite label (arXiv 2503.23751).
+    """
+
+    model: nn.Module
+    gives: ClassVar[tuple[GoalKind, ...]] = ("probabilities",)
+
+    def __post_init__(self) -> None:
+        check_model(self.model, "model of OtherClasses")
+
+    def __call__(self, batch: Batch) -> Goal:
+        logits = outputs_of(self.model, batch.inputs)
+        if is_binary(logits):
+            return Goal("probabilities", 1 - batch.targets.reshape(logits.shape).to(logits))
+        own = batch.targets.reshape(logits[:, 0].shape).long().unsqueeze(1)
+        return Goal("probabilities", logits.scatter(1, own, -torch.inf).softmax(1))
+
+    def __repr__(self) -> str:
+        return f"OtherClasses({_name(self.model)})"
+
+
+@dataclass(frozen=True)
 class Boundary:
     """What the original model says at the nearest point where it changes its mind (arXiv 2505.21872).
 
@@ -84,9 +108,9 @@ class Boundary:
         top_k: of the soft prediction, keep the k largest probabilities and normalise them again.
         mix: share in [0, 1] of the boundary's prediction; the rest is the model's own prediction at the sample.
             1 forgets classes; single samples need less, since labels far across the boundary are wrong for them.
-        uncrossed: what a decision gets that still has its own label y at that point: "keep" that label (as published), or
-            the "runner-up", the class behind the boundary the search was climbing toward. With "keep", samples the
-            model is certain of are never forgotten.
+        uncrossed: what a decision gets that still has its own label y at that point: "keep" that label (as
+            published), or the "runner-up", the class behind the boundary the search was climbing toward. With "keep",
+            samples the model is certain of are never forgotten.
 
     Raises: ValueError, TypeError naming the argument.
     """
@@ -161,7 +185,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class RandomLabels:
-    """Labels drawn uniformly, anew in each batch (inside ``Cached``: fixed); ``wrong_only`` never draws the true one."""
+    """Labels drawn uniformly, anew in each batch (in ``Cached``: fixed); ``wrong_only`` never draws the true one."""
 
     num_classes: int
     wrong_only: bool = False
@@ -223,6 +247,39 @@ class Contradiction:
 
     def __repr__(self) -> str:
         return f"Contradiction({_name(self.model)}, confidence={self.confidence:g})"
+
+
+@dataclass(frozen=True)
+class Within:
+    """Another target, asked of the decisions whose own label is ``label`` alone; all others are left out.
+
+    For masks of which one class is to be forgotten.
+
+    Raises: ValueError on a target that gives logits alone, which cannot leave decisions out; TypeError on none.
+    """
+
+    target: Target
+    label: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.target, Target):
+            raise TypeError(f"expected target to be a target, but got {type(self.target).__name__}")
+        check_count("label", self.label, low=0)
+        if not self.gives:
+            raise ValueError(f"expected target to give labels or probabilities, but got {self.target}")
+
+    @property
+    def gives(self) -> tuple[GoalKind, ...]:
+        """Of what the target inside gives, labels and probabilities."""
+        return tuple(kind for kind in self.target.gives if kind != "logits")
+
+    def __call__(self, batch: Batch) -> Goal:
+        kind, values = self.target(batch)
+        asked = (batch.targets == self.label).reshape(values.shape if kind == "labels" else values[:, :1].shape)
+        return Goal(kind, torch.where(asked, values, IGNORE))
+
+    def __repr__(self) -> str:
+        return f"Within({self.target}, label={self.label})"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_choice, check_number
-from . import distances
+from . import distances, overlap
 from .batch import GoalKind
 from .objective import Reduction, Term
 from .targets import Labels, Target
@@ -43,7 +43,9 @@ def term(
 
     The function is called as ``function(outputs, goal, **options)`` and returns one value a sample ``(B,)``
     (``reduction="batch"``: a scalar). Its parameters after the first two, and its keyword-only ones, are options of the
-    factory. A function without a second positional parameter has no target.
+    factory. A function without a second positional parameter has no target. With ``reduction="forward"`` it is called
+    as ``function(forward, batch, **options)``, where ``forward(inputs)`` are the outputs of the model in training, and
+    has no target either.
 
     Example:
         >>> from unlearn_kit import losses as L
@@ -67,7 +69,7 @@ def _factory(function: Callable[..., Tensor], takes: tuple[GoalKind, ...], reduc
     choices = [*places[2:], *(p for p in parameters if p.kind is p.KEYWORD_ONLY)]
     known = [p.name for p in choices]
     needed = [p.name for p in choices if p.default is p.empty]
-    needs_target = len(places) > 1
+    needs_target = len(places) > 1 and reduction != "forward"
     title = function.__name__
 
     def make(*, on: str, to: Target | None = None, name: str | None = None, **options: Any) -> Term:
@@ -107,6 +109,8 @@ cross_entropy = term(distances.cross_entropy)
 mse = term(takes=("logits",))(distances.mse)
 bce = term(takes=("labels", "probabilities"))(distances.bce)
 _kl = term(takes=("probabilities", "logits"))(distances.kl)
+dice = term(takes=("labels",), reduction="batch")(overlap.dice)
+dice_bce = term(takes=("labels",), reduction="batch")(overlap.dice_bce)
 
 
 def kl(*, on: str, to: Target, temperature: float = 1.0, name: str | None = None) -> Term:

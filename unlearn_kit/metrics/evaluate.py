@@ -27,7 +27,8 @@ class Evaluation:
     image, then the mean. In [0, 1].
 
     Attributes:
-        kind: "classification" or "segmentation".
+        kind: "classification" or "segmentation". Where one class of the masks is to be forgotten, the forget splits
+            score that class, and all else the other ones.
         sizes: number of samples in each split.
         forget, retain: scores on training data.
         forget_test, retain_test: scores on held-out data, split by the same rule.
@@ -102,9 +103,12 @@ def evaluate(
     if reference is not None:
         _check_same_data(reference, task.kind, sizes)
     splits = {name: _read(model, getattr(task, name), task.kind, reading) for name in SPLITS}
-    held_out = [part for name in ("forget_test", "retain_test") if (part := splits[name]) is not None]
+    # Where one class of the masks is to be forgotten, the retain splits hold every image already.
+    names = ("retain_test",) if _forgets_mask_class(task) else ("forget_test", "retain_test")
+    held_out = [part for name in names if (part := splits[name]) is not None]
     test = _Samples(*(torch.cat(column) for column in zip(*held_out, strict=True))) if held_out else None
-    scores = {name: _mean(part) for name, part in splits.items()}
+    columns = {name: _columns(task, name) for name in SPLITS}
+    scores = {name: _mean(part, columns[name]) for name, part in splits.items()}
     membership = _membership(splits, seed)
 
     average = war = war_mia = None
@@ -114,12 +118,13 @@ def evaluate(
         average, war, war_mia = (score(mine, theirs) for score in (average_gap, tug_of_war, tug_of_war_mia))
     dice = None
     if task.kind == "segmentation":
-        dice = {name: _mean(part, _dice_of_iou) for name, part in {**splits, "test": test}.items()}
+        dice = {name: _mean(part, columns[name], _dice_of_iou) for name, part in splits.items()}
+        dice["test"] = _mean(test, columns["retain"], _dice_of_iou)
     return Evaluation(
         kind=task.kind,
         sizes=sizes,
         **scores,
-        test=_mean(test),
+        test=_mean(test, columns["retain"]),
         membership=membership,
         per_class=_per_class(test, task.num_classes),
         dice=dice,
@@ -155,12 +160,28 @@ def _image_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
     return iou_scores(logits, targets), loss(logits, targets), labels
 
 
-def _mean(part: _Samples | None, change: Callable[[Tensor], Tensor] = lambda scores: scores) -> float | None:
-    """Mean over samples of the changed scores, and over the foreground classes where they are per class."""
+def _forgets_mask_class(task: UnlearnTask) -> bool:
+    return task.kind == "segmentation" and bool(task.forget_classes)
+
+
+def _columns(task: UnlearnTask, split: str) -> list[int]:
+    """The mask classes that count: the foreground, divided where one class of the masks is to be forgotten."""
+    foreground = list(range(1, task.num_classes))
+    if not _forgets_mask_class(task):
+        return foreground
+    if split.startswith("forget"):
+        return list(task.forget_classes)
+    return [label for label in foreground if label not in task.forget_classes] or foreground
+
+
+def _mean(
+    part: _Samples | None, columns: list[int], change: Callable[[Tensor], Tensor] = lambda scores: scores
+) -> float | None:
+    """Mean over samples of the changed scores, and over ``columns`` where they are per class."""
     if part is None:
         return None
     scores = change(part.scores)
-    return float((scores if scores.dim() == 1 else scores[:, 1:]).mean())
+    return float((scores if scores.dim() == 1 else scores[:, columns]).mean())
 
 
 def _dice_of_iou(scores: Tensor) -> Tensor:

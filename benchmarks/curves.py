@@ -1,4 +1,4 @@
-"""Forgetting single samples: the curve over ``mix``, and a point chosen without the reference."""
+"""What ``perturbed_sign`` does along its two knobs; along ``mix``, a point chosen without the reference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,50 @@ from unlearn_kit.seeding import generator
 from .attempts import Attempt
 from .judging import choose_by_held_out
 
+RETAIN_WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
 MIXES = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One run: its scores, or the ``reason`` why there are none."""
+
+    retain_weight: float
+    scores: Evaluation | None
+    seconds: float | None
+    reason: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        scores = None if self.scores is None else replace(self.scores, reference=None).as_dict()
+        return {
+            "retain_weight": self.retain_weight,
+            "scores": scores,
+            "seconds": self.seconds,
+            "reason": self.reason,
+        }
+
+
+def retain_weight_curve(
+    run: Callable[[float], Attempt], task: UnlearnTask, reference: Evaluation, *, seed: int
+) -> list[CurvePoint]:
+    """The tradeoff between forgetting and retaining: one run a weight, in the order of the weights.
+
+    Args:
+        run: makes the attempt with a given retain weight.
+        task: what is forgotten.
+        reference: the scores of the retrained model.
+        seed: of the evaluation.
+    """
+    points = []
+    for weight in RETAIN_WEIGHTS:
+        found = run(weight)
+        if found.result is None:
+            points.append(CurvePoint(weight, None, None, found.reason))
+        else:
+            scores = evaluate(found.result.model, task, reference, seed=seed)
+            points.append(CurvePoint(weight, scores, found.result.seconds))
+    return points
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,125 @@
+"""AMUN: fine-tuning on the nearest adversarial examples of the forget data, with the model's own wrong labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from unlearn_kit import UnlearnTask
+from unlearn_kit import losses as L
+from unlearn_kit.boundary import PerturbedSign
+from unlearn_kit.data.tensors import in_order
+from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
+from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
+from unlearn_kit.errors import check_number
+from unlearn_kit.schedules import ScalarOrSchedule, is_schedule
+
+
+@revision
+def amun(
+    model: nn.Module,
+    task: UnlearnTask,
+    *,
+    radius: float = 0.01,
+    growth: float = 2.0,
+    max_radius: float = 1.0,
+    search_steps: int = 3,
+    forget_weight: ScalarOrSchedule = 1.0,
+    retain_weight: ScalarOrSchedule = 1.0,
+    epochs: int = 10,
+    steps: int | None = None,
+    batch_size: int | Mapping[str, int] = 64,
+    lr: ScalarOrSchedule = 1e-2,
+    optimizer: str | OptimizerFactory = "sgd",
+    weight_decay: float = 5e-4,
+    batch_norm: BatchNorm = "frozen",
+    clip: float | None = None,
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> FitResult:
+    """Minimise ``CE(x' -> f0(x')) + forget_weight CE(x -> y) + retain_weight CE(x_r -> y_r)``.
+
+    x' is the adversarial example of x at the smallest radius of ``radius, radius growth, radius growth^2, ...`` where
+    the original ``f0`` gives a label other than y; samples that keep theirs up to ``max_radius`` have none.
+
+    Args:
+        model: the original; logits ``(B, C)``; pixels in [0, 1].
+        task: what to forget and what to keep; classification.
+        radius, growth, max_radius: the radii that are tried, in pixel units (half the width of a box).
+        search_steps: sign-gradient steps at each radius.
+        forget_weight, retain_weight: at least 0, or schedules; at 0 the data are not trained on.
+        epochs, steps: passes over the adversarial set; ``steps`` replaces ``epochs``.
+        batch_size: samples a step, of all streams or by stream ("adversarial", "forget", "retain").
+        lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``.
+        callbacks: called during training.
+        seed, device: of the run.
+
+    The result's details: ``adversarial_examples``, how many were found, and ``median_radius``.
+
+    Raises: ValueError on masks, and when no sample has an adversarial example; ValueError, TypeError naming the
+        argument; DivergenceError.
+
+    Source: Ebrahimpour-Boroojeny et al. 2025, arXiv 2503.00917.
+    """
+    if task.kind != "classification":
+        raise ValueError(
+            f"expected a classification task for amun, which makes no sense for masks, but got {task.kind}"
+        )
+    x, y, radii = adversarial_set(
+        model, task.forget, radius=radius, growth=growth, max_radius=max_radius, steps=search_steps
+    )
+    objective = L.Objective((L.cross_entropy(on="adversarial"),))
+    for stream, weight in (("forget", forget_weight), ("retain", retain_weight)):
+        if is_schedule(weight) or check_number(f"{stream}_weight", weight, low=0) > 0:
+            objective = objective + weight * L.cross_entropy(on=stream)
+    phase = Phase(
+        objective,
+        streams_for(task, objective, adversarial=TensorDataset(x, y)),
+        epochs=epochs if steps is None else None,
+        steps=steps,
+        batch_size=sizes_for(batch_size, objective),
+        lr=lr,
+        optimizer=optimizer,
+        weight_decay=weight_decay,
+        batch_norm=batch_norm,
+        clip=clip,
+        lead="adversarial",
+        name="unlearn",
+    )
+    fitted = fit(model, phase, seed=seed, device=device, callbacks=callbacks)
+    fitted.details.update(adversarial_examples=len(x), median_radius=float(radii.median()))
+    return fitted
+
+
+def adversarial_set(
+    model: nn.Module, dataset: object, *, radius: float, growth: float, max_radius: float, steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The nearest adversarial examples found: inputs ``(N, ...)``, the model's wrong labels ``(N,)``, radii ``(N,)``.
+
+    A sample that is wrong by itself is its own example, at radius 0.
+
+    Raises: ValueError, TypeError naming the argument, and when no sample has one.
+    """
+    check_number("radius", radius, low=0, open_low=True)
+    check_number("growth", growth, low=1, open_low=True)
+    check_number("max_radius", max_radius, low=radius)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for inputs, targets in in_order(dataset, device=next(model.parameters()).device):
+        x, y, size = inputs, targets.long(), 0.0
+        while len(x) and size <= max_radius:
+            at = PerturbedSign(radius=size, steps=steps if size else 1).search(model, x, y)
+            wrong = at.labels != y
+            radii = torch.full((int(wrong.sum()),), size)
+            found.append((at.inputs[wrong].cpu(), at.labels[wrong].cpu(), radii))
+            x, y, size = x[~wrong], y[~wrong], size * growth or radius
+    x, y, radii = (torch.cat(parts) for parts in zip(*found, strict=True))
+    if len(x) == 0:
+        raise ValueError(
+            f"expected an adversarial example of some forget sample within max_radius={max_radius:g}, but got none; "
+            "more search_steps usually help"
+        )
+    return x, y, radii

@@ -1,0 +1,115 @@
+"""Bad teacher: distil a random network on the forget data and the original on the retain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from unlearn_kit import UnlearnTask
+from unlearn_kit import losses as L
+from unlearn_kit.data.tensors import subset
+from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
+from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
+from unlearn_kit.errors import check_number
+from unlearn_kit.metrics import accuracy
+from unlearn_kit.models import fresh_copy
+from unlearn_kit.schedules import ScalarOrSchedule, cosine
+from unlearn_kit.seeding import derive, generator, isolated
+
+DRAWS = 20
+
+
+@revision
+def bad_teacher(
+    model: nn.Module,
+    task: UnlearnTask,
+    *,
+    build: Callable[[], nn.Module] | None = None,
+    retain_share: float = 0.3,
+    temperature: float = 1.0,
+    epochs: int | None = None,
+    steps: int = 40,
+    batch_size: int | Mapping[str, int] | None = None,
+    lr: ScalarOrSchedule = cosine(1e-3, 0.0),  # noqa: B008 - frozen
+    optimizer: str | OptimizerFactory = "adam",
+    weight_decay: float = 0.0,
+    batch_norm: BatchNorm = "frozen",
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> FitResult:
+    """Minimise the mean of ``KL(random network || f)`` on forget and ``KL(f0 || f)`` on retain samples.
+
+    Published defaults: 30 % of the retain data, Adam 1e-4, 1 epoch, batch 256. Here a larger, falling lr and steps
+    instead of epochs: an epoch of a small data set is too few, and one of a large data set more than it takes. A random
+    network that by chance names the forgotten class is drawn anew (see :func:`incompetent_teacher`).
+
+    Args:
+        model: the original and competent teacher; logits ``(B, C, ...)``.
+        task: what to forget and what to keep.
+        build: makes a network with fresh weights: the incompetent teacher. Without it, every module of a copy of the
+            model is reset.
+        retain_share: share in (0, 1] of the retain data that is read.
+        temperature: of both distillations, above 0.
+        epochs, steps: passes over the forget data, or steps; ``epochs`` replaces ``steps``.
+        batch_size: samples a step, of both streams or by stream; None: 256 of both together, in the proportion in which
+            they come.
+        lr, optimizer, weight_decay, batch_norm: as in ``engine.Phase``.
+        callbacks: called during training.
+        seed, device: of the run.
+
+    Raises: ValueError, TypeError naming the argument; DivergenceError.
+
+    Source: Chundawat et al. 2023, arXiv 2205.08096.
+    """
+    check_number("retain_share", retain_share, low=0, high=1, open_low=True)
+    bad = incompetent_teacher(model, task, build=build, seed=seed)
+    count = max(1, round(retain_share * len(task.retain)))
+    order = torch.randperm(len(task.retain), generator=generator(seed, "retain share"))
+    forget_share = len(task.forget) / (len(task.forget) + count)
+    if batch_size is None:
+        of_forget = min(255, max(1, round(256 * forget_share)))
+        batch_size = {"forget": of_forget, "retain": 256 - of_forget}
+    objective = forget_share * L.kl(on="forget", to=L.Teacher(bad), temperature=temperature) + (
+        1 - forget_share
+    ) * L.kl(on="retain", to=L.Teacher(model), temperature=temperature)
+    phase = Phase(
+        objective,
+        streams_for(task, objective, retain=subset(task.retain, order[:count])),
+        epochs=epochs,
+        steps=steps if epochs is None else None,
+        batch_size=batch_size,
+        lr=lr,
+        optimizer=optimizer,
+        weight_decay=weight_decay,
+        batch_norm=batch_norm,
+        name="unlearn",
+    )
+    return fit(model, phase, seed=seed, device=device, callbacks=callbacks)
+
+
+def incompetent_teacher(
+    model: nn.Module, task: UnlearnTask, *, build: Callable[[], nn.Module] | None, seed: int
+) -> nn.Module:
+    """A random network in eval mode whose accuracy on the forget data is at most chance.
+
+    A random network says nearly the same of every input. One in ``num_classes`` happens to name the class that is to be
+    forgotten, and would teach it: it is drawn anew, up to 20 times, and the least competent is taken.
+    """
+    best, least = model, 2.0
+    for draw in range(DRAWS):
+        drawn = derive(seed, "incompetent teacher", draw)
+        if build is None:
+            candidate = fresh_copy(model, seed=drawn)
+        else:
+            with isolated(drawn):
+                candidate = build()
+        candidate.eval().requires_grad_(False)
+        known = accuracy(candidate, task.forget) or 0.0
+        if known < least:
+            best, least = candidate, known
+        if least <= 1 / task.num_classes:
+            break
+    return best

@@ -1,0 +1,124 @@
+"""Boundary expand: the forget data become a class of their own, which is then taken away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unlearn_kit import UnlearnTask
+from unlearn_kit import losses as L
+from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
+from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
+from unlearn_kit.errors import check_number
+from unlearn_kit.modules import head_name
+from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
+
+
+@revision
+def boundary_expand(
+    model: nn.Module,
+    task: UnlearnTask,
+    *,
+    retain_weight: ScalarOrSchedule = 3.0,
+    epochs: int | None = None,
+    steps: int = 40,
+    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},  # noqa: B006 - only read
+    lr: ScalarOrSchedule = cosine(2e-2, 0.0),  # noqa: B008 - frozen
+    optimizer: str | OptimizerFactory = "sgd",
+    weight_decay: float = 0.0,
+    batch_norm: BatchNorm = "frozen",
+    clip: float | None = 1.0,
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> FitResult:
+    """Give the head a class C more, minimise ``CE(f(x) -> C) + retain_weight CE(f(x_r) -> y_r)``, drop that class.
+
+    Published defaults: the forget data alone (``retain_weight=0``), lr 1e-5, 10 epochs, batch 64, no clipping, batch
+    norm updating. Here with the retain data and a large, falling lr: on the forget data alone the new class swallows
+    everything, and once it is dropped the forget class is often the next best guess.
+
+    Args:
+        model: the original; logits ``(B, C)``; its declared head is an ``nn.Linear`` or a 1x1 ``nn.Conv2d``.
+        task: what to forget and what to keep; classification.
+        retain_weight: at least 0, or a schedule; at 0 the retain data are not read.
+        epochs, steps: passes over the forget data, or steps; ``epochs`` replaces ``steps``.
+        batch_size: samples a step, of both streams or by stream.
+        lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``.
+        callbacks: called during training, with the widened model.
+        seed, device: of the run.
+
+    Raises: ValueError on masks, and on a head that cannot be widened, by name; ValueError, TypeError naming the
+        argument; DivergenceError.
+
+    Source: Chen et al. 2023, arXiv 2303.11570, section 3.
+    """
+    classes = task.num_classes
+    widen(class_head(model, task, "boundary_expand"))
+    objective = L.Objective((L.cross_entropy(on="forget", to=L.Background(classes), name="new class"),))
+    if is_schedule(retain_weight) or check_number("retain_weight", retain_weight, low=0) > 0:
+        objective = objective + retain_weight * L.cross_entropy(on="retain")
+    phase = Phase(
+        objective,
+        streams_for(task, objective),
+        epochs=epochs,
+        steps=steps if epochs is None else None,
+        batch_size=sizes_for(batch_size, objective),
+        lr=lr,
+        optimizer=optimizer,
+        weight_decay=weight_decay,
+        batch_norm=batch_norm,
+        clip=clip,
+        name="expand",
+    )
+    fitted = fit(model, phase, seed=seed, device=device, callbacks=callbacks)
+    _set_rows(class_head(fitted.model, task, "boundary_expand"), lambda rows: rows[:classes])
+    return fitted
+
+
+def class_head(model: nn.Module, task: UnlearnTask, method: str) -> nn.Linear | nn.Conv2d:
+    """The declared head, when it is one linear layer with an output a class (``nn.Linear`` or a 1x1 ``nn.Conv2d``).
+
+    Raises: ValueError on masks, and naming a head that is another thing.
+    """
+    if task.kind != "classification":
+        raise ValueError(
+            f"expected a classification task for {method}, which makes no sense for masks, but got {task.kind}"
+        )
+    name = head_name(model)
+    head = model.get_submodule(name)
+    pointwise = isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1
+    if not isinstance(head, nn.Linear) and not pointwise:
+        raise ValueError(
+            f"expected the head {name!r} to be an nn.Linear or a 1x1 nn.Conv2d for {method}, "
+            f"but got {type(head).__name__}"
+        )
+    return head
+
+
+def widen(head: nn.Linear | nn.Conv2d) -> None:
+    """Give ``head``, in place, one output more, with weights drawn as torch draws a new layer's.
+
+    Raises: ValueError on a head with a single output, which decides between two classes already.
+    """
+    if len(head.weight) == 1:
+        raise ValueError("expected a head with one output a class, but got one output for two classes")
+    bound = 1 / math.sqrt(head.weight[0].numel())
+
+    def add_row(rows: Tensor) -> Tensor:
+        new = torch.empty(1, *rows.shape[1:]).uniform_(-bound, bound)  # On the CPU: the same on every device.
+        return torch.cat([rows, new.to(rows)])
+
+    _set_rows(head, add_row)
+
+
+def _set_rows(head: nn.Linear | nn.Conv2d, change: Callable[[Tensor], Tensor]) -> None:
+    for name in ("weight", "bias"):
+        old = getattr(head, name)
+        if old is not None:
+            setattr(head, name, nn.Parameter(change(old.detach()).clone(), requires_grad=old.requires_grad))
+    size = "out_features" if isinstance(head, nn.Linear) else "out_channels"
+    setattr(head, size, len(head.weight))

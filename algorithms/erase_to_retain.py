@@ -1,0 +1,252 @@
+"""Erase to Retain: reversible unlearning with low-rank adapters (the second seed method)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from unlearn_kit import UnlearnTask, adapters
+from unlearn_kit import losses as L
+from unlearn_kit.data import in_order
+from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, StopWhen, fit, revision, streams_for
+from unlearn_kit.errors import check_choice, check_count, check_number
+from unlearn_kit.metrics import accuracy, iou, per_class_accuracy
+from unlearn_kit.modules import head_name
+from unlearn_kit.schedules import ScalarOrSchedule
+from unlearn_kit.seeding import derive
+
+Preset = Literal["paper", "released"]
+
+# What an option is when it is not given; ``where`` by the kind of task.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "where": {"segmentation": "decoder", "classification": "all"},
+        "rounds": 8,
+        "restore_epochs": 2,
+        "lr": 5e-3,
+        "erase_weight": 3.0,
+        "stop_at": "held-out",
+    },
+    "released": {
+        "where": {"segmentation": "all", "classification": "all"},
+        "rounds": 15,
+        "restore_epochs": 0,
+        "lr": 1e-4,
+        "erase_weight": 3.0,
+        "stop_at": "never",
+    },
+}
+
+
+@revision
+def erase_to_retain(
+    model: nn.Module,
+    task: UnlearnTask,
+    *,
+    preset: Preset = "paper",
+    rounds: int | None = None,
+    restore_epochs: int | None = None,
+    where: adapters.Where | None = None,
+    rank: int = 8,
+    alpha: float = 32,
+    dropout: float = 0.05,
+    erase_to: L.Target | None = None,
+    confidence: float = 0.9,
+    erase_weight: ScalarOrSchedule | None = None,
+    distill_weight: float = 1.0,
+    logit_weight: float = 0.05,
+    temperature: float = 2.0,
+    pace: float = 1.0,
+    stop_at: float | Literal["held-out", "never"] | None = None,
+    stop_every: int | None = None,
+    batch_size: int = 16,
+    lr: ScalarOrSchedule | None = None,
+    restore_lr: float = 1e-3,
+    optimizer: str = "adamw",
+    weight_decay: float = 1e-2,
+    clip: float | None = 1.0,
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> FitResult:
+    """Train low-rank adapters against what the teacher knows of the forget data, and with it on the retain data.
+
+    The retain side of both presets is ``keep = supervised(retain) + distill_weight T^2 KL(teacher || student) +
+    logit_weight MSE(logits)``; supervised is Dice + BCE for masks, cross-entropy for classes.
+
+    Preset "paper", the published description: adapters on the decoder; every step minimises ``keep + erase_weight *
+    erase``, where erase leads the forget data to the contradiction of the teacher's confident predictions; then a
+    gentle restoration trains a copy of the head alone on the retain labels. That copy belongs to the adapter.
+    Preset "released", the published code: adapters on every convolution; each round a pass over the retain data
+    minimising ``keep``, then a pass over the forget data toward background (masks) or uniform predictions (classes);
+    AdamW at 1e-4, 15 rounds. Neither lets batch norm move, so switching the adapter off gives the original back.
+
+    The result's model is adapted: ``adapters.switched_off`` undoes the revision, ``adapters.merge`` makes it final,
+    ``adapters.save`` keeps it apart. ``details`` holds "objectives" (formulas by phase), "trainable" (parameters that
+    were trained, and all of the original's), "stop_level", and "stopped" (why the erase phase ended early, or None).
+
+    Args:
+        model: the original and teacher; logits ``(B, 1, H, W)``, ``(B, K, H, W)`` or ``(B, C)``.
+        task: what to forget and what to keep.
+        preset: "paper" or "released"; gives every option that is None.
+        rounds: passes over the retain data.
+        restore_epochs: passes of head-only training afterwards; 0 for none.
+        where: which layers get adapters (see ``adapters.attach``).
+        rank, alpha, dropout: of the adapters.
+        erase_to: what the forget data are led toward: any target, such as ``losses.Background()``,
+            ``losses.Uniform(C)``, ``losses.RandomLabels(C)``, or ``losses.Boundary(model, search)`` of the other seed method.
+        confidence: the teacher's predictions below it are not contradicted, in [0, 1].
+        erase_weight: tradeoff knob.
+        distill_weight, logit_weight, temperature: of the retain side.
+        pace: forget batches for each retain batch, in (0, 1] ("paper"): too many erase beyond what a model that
+            never saw the data would have forgotten.
+        stop_at: end the erase phase once the forget score (mean IoU, or accuracy) is at most this; "held-out" is the
+            original's own score on comparable unseen data ("paper" stops there by default); or "never".
+        stop_every: steps between looks at the forget score (default: four looks a round).
+        batch_size, lr, restore_lr, optimizer, weight_decay, clip: as in ``engine.Phase``.
+        callbacks: called during the erase phase.
+        seed, device: of the run.
+
+    Raises: ValueError, TypeError naming the argument; ValueError on ``stop_at="held-out"`` where the held-out data are
+        themselves to be forgotten; DivergenceError.
+
+    Source: arXiv 2511.16574, and the code released with it.
+    """
+    check_choice("preset", preset, PRESETS)
+    check_number("pace", pace, low=0, high=1, open_low=True)
+    given = {
+        "where": where,
+        "rounds": rounds,
+        "restore_epochs": restore_epochs,
+        "lr": lr,
+        "erase_weight": erase_weight,
+        "stop_at": stop_at,
+    }
+    chosen = PRESETS[preset] | {name: value for name, value in given.items() if value is not None}
+    if where is None:
+        chosen["where"] = chosen["where"][task.kind]
+    check_count("rounds", chosen["rounds"], low=0)
+    check_count("restore_epochs", chosen["restore_epochs"], low=0)
+    level = None if chosen["stop_at"] == "never" else stop_level(model, task, chosen["stop_at"])
+
+    head = head_name(model) if chosen["restore_epochs"] else None
+    adapted = adapters.attach(
+        model, chosen["where"], rank, alpha, dropout, "erase", full=() if head is None else (head,)
+    )
+    low_rank = [name for name, p in adapted.named_parameters() if p.requires_grad and ".lora_" in name]
+    supervised = _supervised(task)
+    keep = L.Objective((supervised,))
+    if distill_weight:
+        keep = keep + distill_weight * L.kl(on="retain", to=L.Teacher(model), temperature=temperature)
+    if logit_weight:
+        keep = keep + logit_weight * L.mse(on="retain", to=L.Teacher(model))
+    target = erase_to if erase_to is not None else _default_target(model, task, preset, confidence)
+    erase = chosen["erase_weight"] * _erase(task, target, preset)
+
+    shared: dict[str, Any] = {
+        "batch_size": batch_size,
+        "lr": chosen["lr"],
+        "optimizer": optimizer,
+        "weight_decay": weight_decay,
+        "clip": clip,
+        "trainable": low_rank,
+    }
+    objectives: dict[str, str] = {}
+    program: Phase | Alternate
+    if preset == "paper":
+        slowed = erase if pace == 1 else L.every(round(1 / pace)) * erase
+        joint = keep + slowed
+        objectives["erase"] = str(joint)
+        program = Phase(joint, streams_for(task, joint), epochs=chosen["rounds"], lead="retain", name="erase", **shared)
+        a_round = program.steps_per_epoch
+    else:
+        objectives |= {"retain": str(keep), "erase": str(erase)}
+        passes = [
+            Phase(part, streams_for(task, part), epochs=1, name=name, **shared)
+            for name, part in (("retain", keep), ("erase", erase))
+        ]
+        program = Alternate(passes, rounds=chosen["rounds"], shared_optimizer=True)
+        a_round = sum(phase.total_steps for phase in passes)
+    watch = list(callbacks)
+    if level is not None:
+        every = stop_every or math.ceil(a_round / 4)
+        watch.append(_stop_below(task, level, every))
+    fitted = fit(adapted, program, seed=seed, device=device, callbacks=watch)
+    final, history = fitted.model, fitted.history
+    if head is not None:
+        copied = [name for name, p in final.named_parameters() if p.requires_grad and ".modules_to_save." in name]
+        objectives["restore"] = str(supervised)
+        restore = Phase(
+            supervised,
+            streams_for(task, supervised),
+            epochs=chosen["restore_epochs"],
+            name="restore",
+            **{**shared, "trainable": copied, "lr": restore_lr},
+        )
+        restored = fit(final, restore, seed=derive(seed, "restore"), device=device)
+        final, history = restored.model, history + restored.history
+    details = {
+        "objectives": objectives,
+        "trainable": adapters.count_trainable(final),
+        "stop_level": level,
+        "stopped": fitted.stopped,
+    }
+    return FitResult(final, history, details=details)
+
+
+def stop_level(model: nn.Module, task: UnlearnTask, stop_at: float | Literal["held-out"]) -> float:
+    """The forget score (mean IoU, or accuracy) at which erasing ends.
+
+    "held-out" is the score of ``model`` on held-out data like the forget data: all of them for masks; for classes
+    weighted as the classes are among the forget data. A model that never saw the forget data would score about that.
+
+    Raises: ValueError where the rule applies to held-out data as well, so that none of them are comparable.
+    """
+    if stop_at != "held-out":
+        return check_number("stop_at", stop_at, low=0, high=1)
+    if len(task.forget_test) or not len(task.retain_test):
+        raise ValueError(
+            "expected a number or 'never' for stop_at, but got 'held-out': this task has no held-out data that are "
+            "like the forget data and are kept"
+        )
+    if task.kind == "segmentation":
+        return float(iou(model, task.retain_test) or 0.0)
+    by_class = per_class_accuracy(model, task.retain_test) or {}
+    labels = torch.cat([y for _, y in in_order(task.forget)])
+    known = [value for label in labels.tolist() if (value := by_class.get(label)) is not None]
+    return sum(known) / len(known) if known else 0.0
+
+
+def _supervised(task: UnlearnTask) -> L.Term:
+    return L.dice_bce(on="retain") if task.kind == "segmentation" else L.cross_entropy(on="retain")
+
+
+def _default_target(model: nn.Module, task: UnlearnTask, preset: str, confidence: float) -> L.Target:
+    if preset == "paper":
+        return L.Contradiction(model, confidence)
+    return L.Background() if task.kind == "segmentation" else L.Uniform(task.num_classes)
+
+
+def _erase(task: UnlearnTask, target: L.Target, preset: str) -> L.Term:
+    if preset == "released" and isinstance(target, L.Uniform):
+        return L.kl(on="forget", to=target)
+    if task.kind == "segmentation" and task.forget_classes:
+        # Only the pixels of the class are to be forgotten; the rest of those images is kept.
+        target = L.Within(target, task.forget_classes[0])
+    return L.cross_entropy(on="forget", to=target)
+
+
+def _stop_below(task: UnlearnTask, level: float, every: int) -> StopWhen:
+    def score(model: nn.Module) -> float | None:
+        if task.kind == "classification":
+            return accuracy(model, task.forget)
+        if task.forget_classes:
+            per_class = iou(model, task.forget, per_class=True) or {}
+            return per_class.get(task.forget_classes[0])
+        return iou(model, task.forget)
+
+    return StopWhen(score, lambda value: value <= level, every=every, name="forget score")

@@ -1,0 +1,134 @@
+"""Class-mean features: a head that follows the features, so that forgetting has to happen in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset
+
+from unlearn_kit import UnlearnTask
+from unlearn_kit import losses as L
+from unlearn_kit.data.tensors import in_order, labels_of, subset
+from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, fit, revision
+from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
+from unlearn_kit.errors import check_count
+from unlearn_kit.modules import device_of, head_name, head_parameters
+from unlearn_kit.schedules import ScalarOrSchedule, cosine
+from unlearn_kit.seeding import generator
+
+from .boundary_expand import class_head
+
+
+@revision
+def mean_feature_head(
+    model: nn.Module,
+    task: UnlearnTask,
+    *,
+    objective: L.Objective | L.Term | None = None,
+    class_samples: int = 200,
+    rounds: int = 5,
+    epochs: int | None = None,
+    steps: int = 20,
+    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},  # noqa: B006 - only read
+    lr: ScalarOrSchedule = cosine(2e-2, 0.0),  # noqa: B008 - frozen
+    optimizer: str | OptimizerFactory = "sgd",
+    weight_decay: float = 0.0,
+    batch_norm: BatchNorm = "frozen",
+    clip: float | None = 1.0,
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> FitResult:
+    """Each round set the head to the class means of the features; then train everything else toward ``objective``.
+
+    Row k of the head becomes ``s (m_k - m) / |m_k - m|``, with m_k the mean feature of the training data of class k
+    (forget and retain), m the mean of the m_k, and the bias ``-row m``. The paper's scale was not readable: here s is
+    the root mean square norm of the original head's rows, so that logits keep their size.
+
+    Published default: a new head each epoch. Here every 20 steps.
+
+    Args:
+        model: the original; logits ``(B, C)``; its declared head is an ``nn.Linear`` with a bias.
+        task: what to forget and what to keep; classification.
+        objective: reads "forget", "retain" or both (default: random wrong labels on forget, 3 times CE on retain).
+        class_samples: how many samples of each class the means are taken from, at most.
+        rounds: how often the head is set.
+        epochs, steps: of each round: passes over the forget data, or steps; ``epochs`` replaces ``steps``.
+        batch_size: samples a step, of both streams or by stream.
+        lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``; a schedule of lr spans all rounds.
+        callbacks: called during training.
+        seed, device: of the run.
+
+    Raises: ValueError on masks, on a head of another kind or a frozen one, by name, and on a class without samples;
+        ValueError, TypeError naming the argument; DivergenceError.
+
+    Source: Gao et al. 2026, arXiv 2604.08271.
+    """
+    head, frozen = class_head(model, task, "mean_feature_head"), head_parameters(model)
+    if not isinstance(head, nn.Linear) or head.bias is None or not head.weight.requires_grad:
+        raise ValueError(f"expected the head {head_name(model)!r} to be an nn.Linear with a bias that may change for "
+                         f"mean_feature_head, but got {head}")
+    if objective is None:
+        wrong = L.RandomLabels(task.num_classes, wrong_only=task.num_classes > 2)
+        objective = L.cross_entropy(on="forget", to=wrong) + 3.0 * L.cross_entropy(on="retain")
+    scale = float(head.weight.detach().square().sum(1).mean().sqrt())
+    phase = Phase(
+        objective,
+        streams_for(task, objective),
+        epochs=epochs,
+        steps=steps if epochs is None else None,
+        batch_size=sizes_for(batch_size, objective),
+        lr=lr,
+        optimizer=optimizer,
+        weight_decay=weight_decay,
+        trainable=lambda name, p: p.requires_grad and name not in frozen,
+        batch_norm=batch_norm,
+        clip=clip,
+        before=_setter(task, scale, check_count("class_samples", class_samples), seed),
+        name="encoder",
+    )
+    program = Alternate([phase], check_count("rounds", rounds))
+    return fit(model, program, seed=seed, device=device, callbacks=callbacks)
+
+
+def _setter(task: UnlearnTask, scale: float, count: int, seed: int) -> Callable[[nn.Module], None]:
+    """What sets the head, always from the same ``count`` samples of each class."""
+    both = ConcatDataset([task.forget, task.retain])
+    held = labels_of(both)
+    labels = torch.cat([y for _, y in in_order(both)]) if held is None else held
+    order = torch.randperm(len(labels), generator=generator(seed, "class samples"))
+    chosen = torch.cat([order[labels[order] == label][:count] for label in range(task.num_classes)])
+    missing = sorted(set(range(task.num_classes)) - set(labels.tolist()))
+    if missing:
+        raise ValueError(f"expected training data of every class for its mean feature, but got none of {missing}")
+    x, y = (torch.cat(parts) for parts in zip(*in_order(subset(both, chosen)), strict=True))
+
+    def set_head(model: nn.Module) -> None:
+        weight, bias = mean_head(class_features(model, x, y))
+        head = model.get_submodule(head_name(model))
+        head.weight.copy_(scale * weight)
+        head.bias.copy_(scale * bias)
+
+    return set_head
+
+
+def class_features(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    """The mean of what the declared head is given, for each class: ``(C, D)``."""
+    seen: list[Tensor] = []
+    hook = model.get_submodule(head_name(model)).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        for x in inputs.split(512):
+            model(x.to(device_of(model)))
+    finally:
+        hook.remove()
+    features, labels = torch.cat(seen), labels.to(seen[0].device)
+    return torch.stack([features[labels == label].mean(0) for label in labels.unique()])
+
+
+def mean_head(means: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight ``(C, D)`` with rows of norm 1 and bias ``(C,)`` that compare centred features with the centred means."""
+    centre = means.mean(0)
+    weight = nn.functional.normalize(means - centre, dim=1)
+    return weight, -weight @ centre

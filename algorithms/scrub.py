@@ -1,0 +1,177 @@
+"""SCRUB: away from the teacher on the forget data, toward it on the retain data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearn_kit import UnlearnTask
+from unlearn_kit import losses as L
+from unlearn_kit.data.tensors import labels_of, subset
+from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, Run, fit, revision
+from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_of, streams_for
+from unlearn_kit.errors import check_count, check_number
+from unlearn_kit.metrics import accuracy
+from unlearn_kit.modules import cpu_state
+from unlearn_kit.schedules import ScalarOrSchedule, cosine
+from unlearn_kit.seeding import generator
+
+
+@revision
+def scrub(
+    model: nn.Module,
+    task: UnlearnTask,
+    *,
+    gamma: float = 1.0,
+    alpha: float = 0.5,
+    temperature: float = 4.0,
+    msteps: int = 25,
+    epochs: int = 50,
+    forget_steps: int | None = 1,
+    retain_steps: int | None = 1,
+    nudge: float = 0.01,
+    rewind: bool = False,
+    validation: Any = None,
+    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},
+    lr: ScalarOrSchedule = cosine(5e-2, 0.0),  # noqa: B008 - frozen
+    optimizer: str | OptimizerFactory = "sgd",
+    weight_decay: float = 0.0,
+    batch_norm: BatchNorm = "frozen",
+    clip: float | None = 0.3,
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> FitResult:
+    """Each epoch ascend ``T^2 KL(p0 || p)`` on forget, then descend ``gamma CE + alpha T^2 KL(p0 || p)`` on retain.
+
+    Only the first ``msteps`` epochs ascend. One optimiser makes all steps.
+
+    Published defaults: gamma 1 (large data .99), alpha .5 (.001), temperature 4, 5 to 10 epochs (3) of whole passes, of
+    which 3 (2) ascend, lr 5e-4, no clipping. Here an epoch is one step of each, since an ascent of a whole pass breaks
+    what it then takes many passes to mend; the steps are larger, fall to 0 and are clipped, since the ascent has no
+    upper bound. The student starts beside the teacher and not in its place: there the divergence is 0 and so is its
+    gradient, and the first ascent would climb rounding errors (with batch norm in training mode, as published, the two
+    differ from the start).
+
+    Args:
+        model: the original, and the teacher; logits ``(B, C, ...)``.
+        task: what to forget and what to keep.
+        gamma, alpha: weights of the two retain terms, at least 0.
+        temperature: of the distillations, above 0.
+        msteps, epochs: how many of the epochs ascend, and how many there are.
+        forget_steps, retain_steps: steps an epoch of ascent and of descent; None for a pass over the data.
+        nudge: relative size, at least 0, of the noise on the student's first weights.
+        rewind: return the epoch whose error on the forget data is nearest the last epoch's error on ``validation``
+            (SCRUB+R): against membership attacks, where an error above that of unseen data tells.
+        validation: held-out data distributed like the forget data, for ``rewind``. By default ``task.forget_test`` or,
+            where that is empty, the samples of ``task.retain_test`` of the classes that are forgotten: data that then
+            choose the result must not judge it.
+        batch_size: samples a step, of both streams or by stream.
+        lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``; a schedule of lr spans all ascents,
+            and all descents.
+        callbacks: called during training.
+        seed, device: of the run.
+
+    Raises: ValueError, TypeError naming the argument; DivergenceError.
+
+    Source: Kurmanji et al. 2023, arXiv 2302.09880.
+    """
+    for name, value in (("gamma", gamma), ("alpha", alpha)):
+        check_number(name, value, low=0)
+    check_count("msteps", msteps, low=0)
+    check_count("epochs", epochs, low=0)
+    teacher = L.Teacher(model)  # The engine trains a copy of the model: this one stays as it is.
+    ascent = -L.kl(on="forget", to=teacher, temperature=temperature)
+    descent = gamma * L.cross_entropy(on="retain") + alpha * L.kl(on="retain", to=teacher, temperature=temperature)
+
+    def phase(objective: L.Objective | L.Term, name: str, steps: int | None) -> Phase:
+        streams = streams_for(task, objective)
+        return Phase(
+            objective,
+            streams,
+            epochs=1 if steps is None else None,
+            steps=steps,
+            batch_size=sizes_of(streams, batch_size),
+            lr=lr,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            batch_norm=batch_norm,
+            clip=clip,
+            name=name,
+        )
+
+    student = nudged(model, check_number("nudge", nudge, low=0), generator(seed, "nudge"))
+    phases = [phase(ascent, "ascend", forget_steps), phase(descent, "descend", retain_steps)]
+    program = Alternate(phases, epochs, shared_optimizer=True, turns={"ascend": msteps})
+    if not rewind:
+        return fit(student, program, seed=seed, device=device, callbacks=callbacks)
+    rewinding = Rewind(task.forget, validation or held_out(task), "descend", phases[1].total_steps)
+    fitted = fit(student, program, seed=seed, device=device, callbacks=(*callbacks, rewinding))
+    return replace(fitted, details={"epoch": rewinding.chosen, "forget_errors": rewinding.errors})
+
+
+def nudged(model: nn.Module, size: float, source: torch.Generator) -> nn.Module:
+    """A copy whose trainable weights are each multiplied by ``1 + size z``, z standard normal."""
+    student = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in student.parameters():
+            if p.requires_grad:
+                p.mul_(1 + size * torch.randn(p.shape, generator=source).to(p))
+    return student
+
+
+class Rewind(Callback):
+    """Keep each epoch's weights, and in the end choose those whose forget error is nearest the last validation error.
+
+    Args:
+        forget, validation: data sets.
+        phase, steps: an epoch ends after every ``steps`` steps of this phase.
+
+    Attributes: ``errors`` (on the forget data, one an epoch), ``chosen`` (the epoch, from 0).
+    """
+
+    def __init__(self, forget: Any, validation: Any, phase: str, steps: int) -> None:
+        self.forget, self.validation, self.phase, self.steps = forget, validation, phase, steps
+        self.errors: list[float] = []
+        self.chosen: int | None = None
+        self._weights: list[dict[str, Tensor]] = []
+
+    def on_step(self, run: Run) -> None:
+        """Measure at the end of an epoch."""
+        if run.phase == self.phase and run.step % self.steps == 0:
+            self.errors.append(error(run.model, self.forget))
+            self._weights.append(cpu_state(run.model))
+
+    def on_end(self, run: Run) -> None:
+        """Choose."""
+        if self._weights:
+            wanted = error(run.model, self.validation)
+            self.chosen = min(range(len(self.errors)), key=lambda epoch: abs(self.errors[epoch] - wanted))
+            run.chosen = self._weights[self.chosen]
+
+
+def error(model: nn.Module, dataset: Any) -> float:
+    """Share of samples (for masks, of pixels) predicted wrong, in [0, 1]; the data set is not empty."""
+    return 1 - (accuracy(model, dataset) or 0.0)
+
+
+def held_out(task: UnlearnTask) -> Any:
+    """Held-out data distributed like the forget data.
+
+    Raises: ValueError when the task has none.
+    """
+    chosen = task.forget_test
+    if len(chosen) == 0:
+        chosen, labels = task.retain_test, None
+        if task.kind == "classification":
+            labels, forgotten = labels_of(task.retain_test), labels_of(task.forget)
+        if labels is not None and forgotten is not None:
+            chosen = subset(task.retain_test, torch.isin(labels, forgotten))
+    if len(chosen) == 0:
+        raise ValueError("expected validation with rewind=True, but got None and a task without held-out data")
+    return chosen

@@ -1,0 +1,133 @@
+"""SFRon: weighted ascent on the forget data, on salient weights only, between steps that mend the retain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unlearn_kit import UnlearnTask
+from unlearn_kit import losses as L
+from unlearn_kit.data.tensors import in_order, subset
+from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, WeightAverage, fit, revision
+from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
+from unlearn_kit.errors import check_count, check_number
+from unlearn_kit.gradients import mean_squared_gradients
+from unlearn_kit.losses import distances
+from unlearn_kit.schedules import ScalarOrSchedule, cosine
+from unlearn_kit.seeding import generator
+
+TINY = 1e-15  # Added to both Fishers: weights that neither data set moves count as salient.
+
+
+@revision
+def sfron(
+    model: nn.Module,
+    task: UnlearnTask,
+    *,
+    forget_weight: ScalarOrSchedule = cosine(25.0, 0.0),  # noqa: B008 - frozen
+    forget_every: int = 5,
+    threshold: float = 1.0,
+    adaptivity: float = 0.5,
+    fisher_samples: int | None = 1000,
+    slow: float = 0.0,
+    epochs: int | None = None,
+    steps: int = 60,
+    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},  # noqa: B006 - only read
+    lr: ScalarOrSchedule = cosine(1e-2, 0.0),  # noqa: B008 - frozen
+    optimizer: str | OptimizerFactory = "sgd",
+    weight_decay: float = 5e-4,
+    batch_norm: BatchNorm = "frozen",
+    clip: float | None = 1.0,
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> FitResult:
+    """Ascend ``forget_weight sum_i w_i CE_i`` on forget, then ``forget_every`` steps down ``CE(retain)``; and again.
+
+    The ascent weighs sample i by ``CE_i^-adaptivity`` (normalised to mean 1, so that what is forgotten counts less) and
+    moves only weights with ``Fisher_F / Fisher_R >= threshold``, Fishers being mean squared per-sample gradients of the
+    original. One optimiser makes all steps. The result is the average of the weights after each round.
+
+    Published defaults: 1500 retain steps, batch 128, Fishers of batch-mean gradients over all data, no average
+    (``slow=0``). Here 60 steps, and Fishers from samples.
+
+    Args:
+        model: the original; logits ``(B, C, ...)``.
+        task: what to forget and what to keep.
+        forget_weight: of the ascent, a float or a schedule over its steps.
+        forget_every: retain steps after each ascent.
+        threshold: of the ratio of Fishers, at least 0 (0: every weight moves).
+        adaptivity: exponent of the sample weights, at least 0 (0: all the same).
+        fisher_samples: how many samples of each data set the Fishers are taken from; None for all.
+        slow: share in [0, 1) that the average keeps of itself each round; 0 for the last weights.
+        epochs, steps: passes over the retain data, or retain steps, rounded up to whole rounds; ``epochs`` replaces
+            ``steps``.
+        batch_size: samples a step, of both streams or by stream.
+        lr, optimizer, weight_decay, batch_norm: as in ``engine.Phase``; a schedule of lr spans the run.
+        clip: largest gradient norm of an ascent, or None.
+        callbacks: called during training.
+        seed, device: of the run.
+
+    The result's details: ``salient``, the share of weights that the ascent moves.
+
+    Raises: ValueError, TypeError naming the argument; DivergenceError.
+
+    Source: Huang et al. 2024, arXiv 2409.19732.
+    """
+    check_count("forget_every", forget_every)
+    check_number("adaptivity", adaptivity, low=0)
+    check_number("slow", slow, low=0, high=1, open_high=True)
+    masks = saliency(model, task, threshold=threshold, samples=fisher_samples, seed=seed)
+    ascent = forget_weight * -adaptive_cross_entropy(on="forget", adaptivity=adaptivity)
+
+    def phase(name: str, objective: L.Objective | L.Term, steps: int) -> Phase:
+        return Phase(
+            objective,
+            streams_for(task, objective),
+            steps=steps,
+            batch_size=sizes_for(batch_size, objective),
+            lr=lr,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            masks=masks if name == "ascend" else None,
+            batch_norm=batch_norm,
+            clip=clip,
+            name=name,
+        )
+
+    keep = phase("mend", L.cross_entropy(on="retain"), forget_every)
+    wanted = check_count("steps", steps) if epochs is None else check_count("epochs", epochs) * keep.steps_per_epoch
+    program = Alternate([phase("ascend", ascent, 1), keep], math.ceil(wanted / forget_every), shared_optimizer=True)
+    watched = [WeightAverage(slow, every=forget_every + 1), *callbacks] if slow else callbacks
+    fitted = fit(model, program, seed=seed, device=device, callbacks=watched)
+    salient = sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values())
+    fitted.details.update(salient=salient)
+    return fitted
+
+
+@L.term(reduction="batch")
+def adaptive_cross_entropy(outputs: Tensor, goal: L.Goal, *, adaptivity: float = 0.5) -> Tensor:
+    """``mean_i w_i CE_i`` with constant ``w_i`` in proportion to ``CE_i^-adaptivity``, their mean 1."""
+    losses = distances.cross_entropy(outputs, goal)
+    # In logarithms, since the losses of samples the model is certain of round to 0.
+    logs = losses.detach().clamp(min=TINY).log()
+    return ((-adaptivity * logs).softmax(0) * losses).sum()
+
+
+def saliency(
+    model: nn.Module, task: UnlearnTask, *, threshold: float, samples: int | None, seed: int
+) -> dict[str, Tensor]:
+    """Where ``Fisher_F / Fisher_R >= threshold``, by name of trainable parameter.
+
+    Raises: ValueError, TypeError naming the argument.
+    """
+    check_number("threshold", threshold, low=0)
+    fishers = []
+    for name, data in (("forget", task.forget), ("retain", task.retain)):
+        order = torch.randperm(len(data), generator=generator(seed, "fisher", name))
+        chosen = data if samples is None else subset(data, order[: check_count("fisher_samples", samples)])
+        fishers.append(mean_squared_gradients(model, in_order(chosen)))
+    return {name: fishers[0][name] + TINY >= threshold * (fishers[1][name] + TINY) for name in fishers[0]}

@@ -1,0 +1,127 @@
+"""UNSIR: images of noise that hurt the forget class most, to impair it; then a repair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from unlearn_kit import UnlearnTask
+from unlearn_kit import losses as L
+from unlearn_kit.data.tensors import in_order, labels_of, subset
+from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
+from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
+from unlearn_kit.errors import check_count, check_number
+from unlearn_kit.outputs import label_loss
+from unlearn_kit.schedules import ScalarOrSchedule
+from unlearn_kit.seeding import generator
+
+
+@revision
+def unsir(
+    model: nn.Module,
+    task: UnlearnTask,
+    *,
+    noise_samples: int = 256,
+    noise_steps: int = 25,
+    noise_lr: float = 0.1,
+    noise_penalty: float = 0.1,
+    retain_samples: int = 9000,
+    epochs: int | None = None,
+    steps: int = 40,
+    batch_size: int | Mapping[str, int] = {"noise": 64, "retain": 256},  # noqa: B006 - only read
+    lr: ScalarOrSchedule = 2e-3,
+    repair_lr: ScalarOrSchedule = 1e-3,
+    optimizer: str | OptimizerFactory = "adam",
+    weight_decay: float = 0.0,
+    batch_norm: BatchNorm = "frozen",
+    clip: float | None = 1.0,
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> FitResult:
+    """Impair on noise that maximises the loss of the forget data's labels, beside retain data; repair on retain data.
+
+    Noise: ``max_z CE(f0(z), y) - noise_penalty mean |z - 1/2|^2`` by Adam, images in [0, 1], ``f0`` fixed. Impair:
+    ``min CE(f(z) -> y) + CE(f(x_r) -> y_r)``. Repair: ``min CE(f(x_r) -> y_r)``. The forget images are never read.
+
+    Args:
+        model: the original; logits ``(B, C)``; pixels in [0, 1].
+        task: what to forget (only its labels are read) and what to keep; classification.
+        noise_samples: how many images; they bear the labels of the forget data in turn.
+        noise_steps, noise_lr, noise_penalty: of the search for them.
+        retain_samples: size of the random subset of the retain data that both phases read.
+        epochs, steps: of each phase: passes over that subset, or steps; ``epochs`` replaces ``steps``.
+        batch_size: samples a step, of both streams or by stream ("noise", "retain").
+        lr, repair_lr: of the two phases.
+        optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``.
+        callbacks: called during training.
+        seed, device: of the run.
+
+    Raises: ValueError on masks; ValueError, TypeError naming the argument; DivergenceError.
+
+    Source: Tarun et al. 2021, arXiv 2111.08947.
+    """
+    if task.kind != "classification":
+        raise ValueError(
+            f"expected a classification task for unsir, which makes no sense for masks, but got {task.kind}"
+        )
+    check_count("retain_samples", retain_samples)
+    noise = TensorDataset(
+        *noise_images(model, task, noise_samples, steps=noise_steps, lr=noise_lr, penalty=noise_penalty, seed=seed)
+    )
+    order = torch.randperm(len(task.retain), generator=generator(seed, "retain subset"))
+    streams = {"noise": noise, "retain": subset(task.retain, order[:retain_samples])}
+    keep = L.cross_entropy(on="retain")
+    hurt = L.cross_entropy(on="noise") + keep
+
+    def phase(name: str, objective: L.Objective | L.Term, rate: ScalarOrSchedule) -> Phase:
+        return Phase(
+            objective,
+            streams_for(task, objective, **streams),
+            epochs=epochs,
+            steps=steps if epochs is None else None,
+            batch_size=sizes_for(batch_size, objective),
+            lr=rate,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            batch_norm=batch_norm,
+            clip=clip,
+            lead="retain",
+            name=name,
+        )
+
+    program = [phase("impair", hurt, lr), phase("repair", keep, repair_lr)]
+    return fit(model, program, seed=seed, device=device, callbacks=callbacks)
+
+
+def noise_images(
+    model: nn.Module, task: UnlearnTask, count: int, *, steps: int, lr: float, penalty: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Images ``(count, ...)`` in [0, 1] that the model gets most wrong, and the labels ``(count,)`` they bear.
+
+    Only the images take gradients; the model, in eval mode, gets none.
+
+    Raises: ValueError, TypeError naming the argument.
+    """
+    check_count("noise_samples", count)
+    check_count("noise_steps", steps, low=0)
+    check_number("noise_lr", lr, low=0)
+    check_number("noise_penalty", penalty, low=0)
+    first, _ = next(in_order(task.forget, 1))
+    held = labels_of(task.forget)
+    labels = (torch.cat([y for _, y in in_order(task.forget)]) if held is None else held).unique()
+    where = next(model.parameters()).device
+    y = labels[torch.arange(count) % len(labels)].long().to(where)
+    start = torch.randn(count, *first.shape[1:], generator=generator(seed, "noise")) / 2 + 0.5
+    z = start.clamp_(0, 1).to(where).requires_grad_(True)
+    adam = torch.optim.Adam([z], lr=lr)
+    for _ in range(steps):
+        gain = label_loss(model(z), y).mean() - penalty * (z - 0.5).square().flatten(1).sum(1).mean()
+        (z.grad,) = torch.autograd.grad(-gain, z)
+        adam.step()
+        with torch.no_grad():
+            z.clamp_(0, 1)
+    return z.detach().cpu(), y.cpu()

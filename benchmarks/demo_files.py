@@ -1,0 +1,87 @@
+"""What a demo writes beside its models: the figures and ``results.json``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from unlearn_kit.metrics import Evaluation
+from unlearn_kit.plots import tradeoff_figure
+
+from .judging import forget_score, retain_score
+from .records import peak_memory, versions
+
+if TYPE_CHECKING:
+    from .demo import DemoReport
+
+
+def draw(report: DemoReport) -> None:
+    """Write ``tradeoff.png``, and ``mix.png`` where there is a curve over ``mix``."""
+    task = report.task
+    score = "IoU" if task.kind == "segmentation" else "accuracy"
+    where = "held-out images" if len(task.forget_test) else "training images"
+    title = f"{report.config.data}: forgetting {task.rule}"
+    spots = {row.name: spot for row in report.rows if (spot := _spot(row.scores)) is not None}
+    stops = [(*spot, f"{point.retain_weight:g}") for point in report.curve if (spot := _spot(point.scores)) is not None]
+    original, reference = spots.pop("original"), spots.pop("reference")
+    figure = tradeoff_figure(
+        spots,
+        {"perturbed_sign over\nretain weight": stops} if stops else {},
+        reference,
+        original,
+        xlabel=f"{score} on what is forgotten ({where})",
+        ylabel=f"{score} on what is retained ({where})",
+        title=title,
+    )
+    figure.savefig(report.config.folder / "tradeoff.png", dpi=200)
+    if report.mix is None:
+        return
+    points, chosen = report.mix.points, report.mix.chosen
+    picked = {} if chosen is None else {"chosen on validation data": (points[chosen].forget, points[chosen].test)}
+    figure = tradeoff_figure(
+        picked,
+        {"perturbed_sign over mix": [(point.forget, point.test, f"{point.mix:g}") for point in points]},
+        (report.mix.reference.forget, report.mix.reference.test),
+        (report.mix.original.forget, report.mix.original.test),
+        xlabel="accuracy on what is forgotten (training images)",
+        ylabel="accuracy on held-out images",
+        title=title,
+    )
+    figure.savefig(report.config.folder / "mix.png", dpi=200)
+
+
+def _spot(scores: Evaluation | None) -> tuple[float, float] | None:
+    if scores is None:
+        return None
+    forget, retain = forget_score(scores), retain_score(scores)
+    return None if forget is None or retain is None else (forget, retain)
+
+
+def record(report: DemoReport) -> dict[str, Any]:
+    """Everything the report holds, as plain values: None is "n/a"."""
+    config, task = report.config, report.task
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
+    return {
+        "command": "demo",
+        "config": {
+            **given,
+            "methods": [method.text for method in config.chosen],
+            "forget": config.rule.text,
+            "model": config.network,
+            **config.training,
+        },
+        "seeds": {"training": config.seed, "unlearning": config.seed, "evaluation": config.seed},
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+        "task": {"kind": task.kind, "rule": task.rule, "num_classes": task.num_classes},
+        "rows": [row.as_dict() for row in report.rows],
+        "retain_weight_curve": [point.as_dict() for point in report.curve],
+        "mix_curve": None if report.mix is None else report.mix.as_dict(),
+        "notes": report.notes,
+        "complete": report.complete,
+        "seconds": report.seconds,
+        "peak_memory_bytes": peak_memory(),
+    }

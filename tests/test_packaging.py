@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """A wheel built from a clean copy, as from a fresh checkout."""
+    copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy / name)
+    for name in (*PACKAGES, "tests"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-q"]
+    subprocess.run([*command, "-w", str(out), str(copy)], check=True, capture_output=True)
+    (path,) = out.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_holds_every_module_of_the_three_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    modules = {path.relative_to(ROOT).as_posix() for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    assert held == modules | {f"{name}/py.typed" for name in PACKAGES}
+
+
+def test_the_wheel_brings_the_command_the_licence_and_its_requirements(wheel: zipfile.ZipFile) -> None:
+    def text(name: str) -> str:
+        (found,) = [member for member in wheel.namelist() if member.endswith(f".dist-info/{name}")]
+        return wheel.read(found).decode()
+
+    assert "unlearn-kit = benchmarks.cli:main" in text("entry_points.txt")
+    metadata = text("METADATA")
+    assert "Name: unlearn-kit\n" in metadata
+    assert "Requires-Dist: torch" in metadata
+    assert "License-Expression: MIT" in metadata
+    assert "# unlearn-kit" in metadata  # the README is the long description
+    assert text("licenses/LICENSE").startswith("MIT License")

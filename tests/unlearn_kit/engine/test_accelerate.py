@@ -1,0 +1,162 @@
+"""Training through Accelerate: the same bits in single precision, float32 weights in mixed, equal processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from unlearn_kit import DivergenceError
+from unlearn_kit import losses as L
+from unlearn_kit.data import TensorImages
+from unlearn_kit.engine import Callback, Phase, Run, fit
+from unlearn_kit.models import build
+
+
+def images(count: int, seed: int) -> TensorImages:
+    own = torch.Generator().manual_seed(seed)
+    y = torch.randint(3, (count,), generator=own)
+    return TensorImages(0.2 * torch.rand(count, 1, 8, 8, generator=own) + y.reshape(-1, 1, 1, 1) / 4, y)
+
+
+FORGET, RETAIN = images(10, 1), images(22, 2)
+
+
+def dense() -> nn.Module:
+    return build("mlp", 3, seed=0, hidden=(5,))
+
+
+def dropping() -> nn.Module:
+    model = build("small-cnn", 3, seed=0, width=2)
+    model[1].append(nn.Dropout(0.3))  # type: ignore[index]
+    return model
+
+
+def phase(**options: Any) -> Phase:
+    """Batches of 4 and of 8, the last of them 2 and 6."""
+    objective = L.cross_entropy(on="retain") - 0.1 * L.cross_entropy(on="forget")
+    streams = {"retain": RETAIN, "forget": FORGET}
+    sizes = {"retain": 8, "forget": 4}
+    return Phase(objective, **{"streams": streams, "batch_size": sizes, "epochs": 3, "lr": 0.1, "clip": 1.0, **options})
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state() -> Iterator[None]:
+    """Accelerate keeps its settings in the process."""
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_single_precision_through_an_accelerator_gives_the_same_bits(optimizer: str, tmp_path: Path) -> None:
+    program = phase(optimizer=optimizer, batch_norm="update")
+    plain = fit(dropping(), program, seed=1)
+    path = tmp_path / "run.safetensors"
+    for checkpoint in (None, path, path):  # Saved, then read back.
+        through = fit(dropping(), program, seed=1, accelerator=Accelerator(cpu=True), checkpoint=checkpoint)
+        assert through.history == plain.history
+        for name, value in plain.model.state_dict().items():
+            assert torch.equal(value, through.model.state_dict()[name])
+
+
+def test_mixed_precision_keeps_float32_weights_and_learns() -> None:
+    seen: set[torch.dtype] = set()
+
+    class Watch(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.add(x.dtype)
+            return x
+
+    model = build("small-cnn", 3, seed=0, width=4)
+    model[1].append(Watch())  # type: ignore[index]
+    program = Phase(
+        L.cross_entropy(on="retain"),
+        {"retain": RETAIN},
+        epochs=30,
+        batch_size=11,
+        optimizer="adam",
+        lr=0.01,
+        batch_norm="update",
+    )
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    result = fit(model, program, accelerator=accelerator, log_every=1)
+    assert torch.bfloat16 in seen
+    assert {value.dtype for value in result.model.state_dict().values()} == {torch.float32, torch.int64}
+    assert result.history[-1]["total"] < 0.6 * result.history[0]["total"]
+    again = fit(model, program, accelerator=accelerator, log_every=1)
+    assert again.history == result.history
+
+
+def test_double_precision_stays_double() -> None:
+    doubled = TensorImages(RETAIN.inputs.double(), RETAIN.targets)
+    program = Phase(L.cross_entropy(on="retain"), {"retain": doubled}, epochs=1, batch_size=8)
+    plain = fit(dense().double(), program).model
+    through = fit(dense().double(), program, accelerator=Accelerator(cpu=True)).model
+    for name, value in plain.state_dict().items():
+        assert value.dtype == torch.float64
+        assert torch.equal(value, through.state_dict()[name])
+
+
+def test_an_accelerator_that_accumulates_gradients_is_refused() -> None:
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    with pytest.raises(ValueError, match=r"expected accelerator to have gradient_accumulation_steps=1, .* but got 2"):
+        fit(dense(), phase(), accelerator=accelerator)
+
+
+class Bad(Callback):
+    """Spoils the data of the second process alone."""
+
+    def on_step(self, run: Run) -> None:
+        if int(os.environ["RANK"]) == 1 and run.done == 2:
+            RETAIN.inputs.fill_(torch.nan)
+
+
+def _process(rank: int, world: int, port: int, folder: str) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == world
+    path = Path(folder) / "run.safetensors"
+    result = fit(dense(), phase(), accelerator=accelerator, log_every=1, checkpoint=path, checkpoint_every=2)
+    totals = torch.tensor([record["total"] for record in result.history])
+    save_file({**result.model.state_dict(), "totals": totals}, Path(folder) / f"{rank}.safetensors")
+    updated = fit(build("small-cnn", 3, seed=0, width=2), phase(batch_norm="update"), accelerator=accelerator)
+    save_file(updated.model.state_dict(), Path(folder) / f"norm{rank}.safetensors")
+    with pytest.raises(DivergenceError):
+        fit(dense(), phase(), accelerator=accelerator, callbacks=[Bad()])
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_process, (2, port, str(tmp_path)), nprocs=2)
+    single = fit(dense(), phase(), log_every=1)
+    expected = {**single.model.state_dict(), "totals": torch.tensor([record["total"] for record in single.history])}
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    torch.testing.assert_close(first, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    norms = [load_file(tmp_path / f"norm{rank}.safetensors") for rank in range(2)]
+    torch.testing.assert_close(norms[0], norms[1], rtol=0, atol=0)
+    # What two processes saved, one reads back as finished.
+    resumed = fit(dense(), phase(), log_every=1, checkpoint=tmp_path / "run.safetensors")
+    assert torch.equal(resumed.model.get_parameter("head.weight"), first["head.weight"])

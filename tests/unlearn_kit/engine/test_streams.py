@@ -1,0 +1,141 @@
+"""Which samples come in which step: checked against sets, slices and data sets that say what they were asked."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from unlearn_kit.data import TensorImages, subset
+from unlearn_kit.engine import Stream
+from unlearn_kit.engine.streams import seed_draws
+from unlearn_kit.seeding import isolated, seed_everything
+
+
+def numbered(count: int) -> TensorImages:
+    """Sample i is the number i, with target i."""
+    return TensorImages(torch.arange(float(count)).reshape(-1, 1), torch.arange(count))
+
+
+class Jittered(Dataset):
+    """Sample i is i plus noise from all three global random states."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        noise = torch.tensor([torch.rand(()).item(), float(np.random.rand()), random.random()])  # noqa: NPY002
+        return index + noise, index
+
+
+def jittered_batches(start: int, stop: int, *, workers: int = 0, batch_size: int = 4, seed: int = 3) -> list[Tensor]:
+    with isolated(0):
+        stream = Stream("forget", Jittered(10), batch_size, seed, workers=workers)
+        return [x for _, x, _ in stream.read(start, stop)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 99))
+def test_every_pass_yields_each_sample_once_in_batches_of_the_size_asked_for(n: int, batch: int, seed: int) -> None:
+    stream = Stream("retain", numbered(n), batch, seed)
+    for epoch in range(2):
+        first = epoch * stream.batches_per_epoch
+        batches = [stream.indices(k) for k in range(first, first + stream.batches_per_epoch)]
+        assert sorted(torch.cat(batches).tolist()) == list(range(n))
+        assert [len(b) for b in batches] == [batch] * (n // batch) + ([n % batch] if n % batch else [])
+
+
+def test_a_batch_depends_on_seed_name_and_number_alone() -> None:
+    stream, again = Stream("retain", numbered(50), 20, 1), Stream("retain", numbered(50), 20, 1)
+    late = again.indices(7)
+    assert torch.equal(late, [stream.indices(k) for k in range(8)][7])
+    assert not torch.equal(stream.indices(0), stream.indices(3)), "passes are shuffled anew"
+    assert not torch.equal(stream.indices(0), Stream("forget", numbered(50), 20, 1).indices(0))
+    assert not torch.equal(stream.indices(0), Stream("retain", numbered(50), 20, 2).indices(0))
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        numbered(9),
+        TensorDataset(torch.arange(9.0).reshape(-1, 1), torch.arange(9)),
+        subset(numbered(20), range(9)),
+        [(torch.tensor([float(i)]), i) for i in range(9)],
+    ],
+    ids=["images", "tensors", "subset", "list"],
+)
+def test_what_is_read_is_what_the_indices_say(dataset: object) -> None:
+    stream = Stream("retain", dataset, 4, 0)
+    with isolated(0):
+        read = list(stream.read(2, 7))
+    assert len(read) == 5
+    for number, (indices, x, y) in zip(range(2, 7), read, strict=True):
+        assert torch.equal(indices, stream.indices(number))
+        assert x.flatten().tolist() == y.tolist() == indices.tolist()
+
+
+def test_reading_is_lazy() -> None:
+    indices, _, _ = next(Stream("retain", numbered(5), 2, 0).read(0, 10**12))
+    assert len(indices) == 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 12), st.integers(1, 5))
+def test_shares_of_processes_are_even_and_make_up_the_batch(n: int, batch: int, world: int) -> None:
+    stream = Stream("retain", numbered(n), batch, 0)
+    for number in range(stream.batches_per_epoch):
+        whole = stream.indices(number).tolist()
+        shares = [next(stream.read(number, number + 1, (rank, world)))[0].tolist() for rank in range(world)]
+        assert len({len(share) for share in shares}) == 1
+        if len(whole) % world == 0:
+            assert sorted(index for share in shares for index in share) == sorted(whole)
+        else:
+            assert all(share == whole for share in shares)
+
+
+def test_augmentations_are_the_same_from_the_middle_and_with_workers() -> None:
+    whole = jittered_batches(0, 7)
+    for again in (jittered_batches(3, 7), jittered_batches(3, 7, workers=2)):
+        assert all(torch.equal(a, b) for a, b in zip(whole[3:], again, strict=True))
+
+
+def test_augmentations_differ_between_passes_seeds_and_samples() -> None:
+    first = {round(x[0].item()): x for x in torch.cat(jittered_batches(0, 3)).floor().unique(dim=0)}
+    noise = torch.cat(jittered_batches(0, 3)).frac()
+    assert len(noise.unique()) == 30, "every number of every sample is drawn anew"
+    assert len(first) == 10
+    later, other = torch.cat(jittered_batches(3, 6)).frac(), torch.cat(jittered_batches(0, 3, seed=4)).frac()
+    assert not set(noise.flatten().tolist()) & set(later.flatten().tolist())
+    assert not set(noise.flatten().tolist()) & set(other.flatten().tolist())
+
+
+def test_an_augmented_sample_does_not_depend_on_the_batch_size() -> None:
+    small, large = torch.cat(jittered_batches(0, 5, batch_size=2)), torch.cat(jittered_batches(0, 1, batch_size=10))
+    assert torch.equal(small.sort(0).values, large.sort(0).values)
+
+
+def test_draws_are_seeded_as_everywhere_else() -> None:
+    def drawn() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), torch.rand(()).item()  # noqa: NPY002
+
+    with isolated(0):
+        seed_everything(2**61 + 5)
+        expected = drawn()
+        seed_draws(2**61 + 5)
+        assert drawn() == expected
+
+
+def test_a_stream_without_samples_or_batch_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected stream 'retain' to hold at least one sample, but got an empty"):
+        Stream("retain", Subset(numbered(3), []), 4, 0)
+    with pytest.raises(ValueError, match="expected batch_size to be at least 1, but got 0"):
+        Stream("retain", numbered(3), 0, 0)

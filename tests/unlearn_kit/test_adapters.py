@@ -1,0 +1,257 @@
+"""Adapters change nothing until trained, everything they should when on, and nothing at all when off."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from unlearn_kit import CheckpointError, adapters, models, save_model
+from unlearn_kit import losses as L
+from unlearn_kit.engine import Phase, fit
+
+
+def classifier() -> nn.Module:
+    torch.manual_seed(0)
+    return models.small_cnn(num_classes=3, channels=1, width=4).eval()
+
+
+def unet() -> nn.Module:
+    torch.manual_seed(0)
+    return models.unet(num_classes=2, channels=1, widths=(4, 8, 12, 16)).eval()
+
+
+CASES = {
+    "classifier, all": (classifier, "all", ()),
+    "classifier, head": (classifier, "head", ()),
+    "classifier, body and copied head": (classifier, "block5", ("head",)),
+    "unet, decoder and copied head": (unet, "decoder", ("segmentation_head",)),
+    "unet, all": (unet, "all", ()),
+}
+
+
+def moved(model: nn.Module) -> nn.Module:
+    """The same adapters with weights that are not at their start."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def data(model: nn.Module) -> TensorDataset:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.rand(12, 1, 16, 16, generator=generator)
+    with torch.no_grad():
+        binary = model(x).dim() == 4
+    y = (x[:, 0] > 0.6).float()[:, None] if binary else torch.randint(3, (12,), generator=generator)
+    return TensorDataset(x, y)
+
+
+def trained(adapted: nn.Module, dataset: TensorDataset, batch_norm: str) -> nn.Module:
+    phase = Phase(
+        L.cross_entropy(on="train"),
+        {"train": dataset},
+        steps=3,
+        batch_size=4,
+        lr=0.1,
+        batch_norm=batch_norm,  # type: ignore[arg-type]
+    )
+    return fit(adapted, phase).model
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_fresh_adapter_changes_nothing_and_the_original_stays_as_it_was(case: str) -> None:
+    build, where, full = CASES[case]
+    model = build()
+    before = copy.deepcopy(model.state_dict())
+    flags = [p.requires_grad for p in model.parameters()]
+    adapted = adapters.attach(model, where, rank=2, full=full)
+    x = data(model).tensors[0]
+    with torch.no_grad():
+        assert torch.equal(adapted(x), model(x))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert not adapted.training
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_switched_off_after_training_is_the_original_bit_for_bit(case: str) -> None:
+    build, where, full = CASES[case]
+    model = build()
+    dataset = data(model)
+    x = dataset.tensors[0]
+    revised = trained(adapters.attach(model, where, rank=2, full=full), dataset, "frozen")
+    with torch.no_grad():
+        on = revised(x)
+        assert not torch.equal(on, model(x))
+        with adapters.switched_off(revised):
+            assert torch.equal(revised(x), model(x))
+        assert torch.equal(revised(x), on)
+    original = model.state_dict()
+    inside = adapters.base_state(revised)
+    assert set(inside) == set(original)
+    assert all(torch.equal(value, original[key]) for key, value in inside.items())
+
+
+def test_with_batch_norm_updating_the_original_does_not_return() -> None:
+    model = classifier()
+    dataset = data(model)
+    revised = trained(adapters.attach(model, "all", rank=2), dataset, "update")
+    with torch.no_grad(), adapters.switched_off(revised):
+        assert not torch.equal(revised(dataset.tensors[0]), model(dataset.tensors[0]))
+    differing = {k for k, v in adapters.base_state(revised).items() if not torch.equal(v, model.state_dict()[k])}
+    assert differing
+    assert all("running" in key or "num_batches" in key for key in differing)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_merged_model_is_plain_and_equal_up_to_rounding(case: str) -> None:
+    build, where, full = CASES[case]
+    model = build()
+    adapted = moved(adapters.attach(model, where, rank=2, full=full))
+    merged = adapters.merge(adapted)
+    x = data(model).tensors[0]
+    assert type(merged) is type(model)
+    assert set(merged.state_dict()) == set(model.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(merged(x), adapted(x), rtol=1e-4, atol=1e-4)
+
+
+def test_update_of_a_linear_layer_is_alpha_over_rank_times_b_a() -> None:
+    model = models.mlp(num_classes=3, input_shape=(1, 4, 4), hidden=(5,)).eval()
+    adapted = moved(adapters.attach(model, "head", rank=2, alpha=6))
+    head = adapters.select(model, "head")[0]
+    weights = {key.split(".head.")[-1]: value for key, value in adapted.state_dict().items() if ".head." in key}
+    update = 6 / 2 * weights["lora_B.default.weight"] @ weights["lora_A.default.weight"]
+    merged = dict(adapters.merge(adapted).named_parameters())[f"{head}.weight"]
+    torch.testing.assert_close(merged, dict(model.named_parameters())[f"{head}.weight"] + update)
+    assert torch.linalg.matrix_rank(update) <= 2
+
+
+def test_scaling_is_linear_and_negation_undoes() -> None:
+    model = models.mlp(num_classes=3, input_shape=(1, 4, 4), hidden=()).eval()
+    adapted = moved(adapters.attach(model, "all", rank=2))
+    x = torch.rand(5, 1, 4, 4)
+    with torch.no_grad():
+        plain, on = model(x), adapted(x)
+        torch.testing.assert_close(adapters.scale(adapted, 0.0)(x), plain)
+        torch.testing.assert_close(adapters.scale(adapted, 0.5)(x), (plain + on) / 2)
+        torch.testing.assert_close(adapters.negate(adapted)(x), 2 * plain - on)
+        assert torch.equal(adapted(x), on)
+
+
+def test_scaling_moves_a_copied_head_along_its_line() -> None:
+    model = classifier()
+    adapted = moved(adapters.attach(model, "block5", rank=2, full=("head",)))
+    half = adapters.merge(adapters.scale(adapted, 0.5)).state_dict()["head.weight"]
+    whole = adapters.merge(adapted).state_dict()["head.weight"]
+    torch.testing.assert_close(half, (whole + model.state_dict()["head.weight"]) / 2)
+
+
+def test_several_adapters_act_together_apart_and_not_at_all() -> None:
+    model = models.mlp(num_classes=3, input_shape=(1, 4, 4), hidden=()).eval()
+    one = moved(adapters.attach(model, "all", rank=1, name="one"))
+    both = adapters.attach(one, "all", rank=1, name="two")
+    with torch.no_grad():
+        for key, parameter in both.named_parameters():
+            if ".two." in key:
+                parameter.add_(0.3)
+    x = torch.rand(5, 1, 4, 4)
+    with torch.no_grad():
+        plain = model(x)
+        with adapters.only(both, ["one"]):
+            first = both(x)
+        with adapters.only(both, ["two"]):
+            second = both(x)
+        assert torch.equal(first, one(x))
+        assert not torch.allclose(second, plain)
+        torch.testing.assert_close(both(x), first + second - plain)
+        with adapters.switched_off(both), adapters.only(both, ["two"]):
+            assert torch.equal(both(x), second)
+        with adapters.switched_off(both):
+            assert torch.equal(both(x), plain)
+
+
+def test_switching_leaves_gradient_flags_alone() -> None:
+    adapted = adapters.attach(classifier(), "all", rank=2)
+    for parameter in adapted.parameters():
+        parameter.requires_grad_(False)
+    with adapters.switched_off(adapted):
+        pass
+    assert not any(p.requires_grad for p in adapted.parameters())
+
+
+def test_where_chooses_by_part_pattern_module_and_head() -> None:
+    model = classifier()
+    assert adapters.select(model, "all") == [*(f"block{i}.0" for i in range(1, 6)), "head"]
+    assert adapters.select(model, "head") == ["head"]
+    assert adapters.select(model, "block2") == ["block2.0"]
+    assert adapters.select(model, "block[12].*") == ["block1.0", "block2.0"]
+    assert adapters.select(model, [model.get_submodule("block3"), "head"]) == ["block3.0", "head"]
+    assert all(name.startswith("decoder.") for name in adapters.select(unet(), "decoder"))
+    with pytest.raises(ValueError, match=r"where to choose convolutions or linear layers, but 'neck' chooses none"):
+        adapters.attach(model, "neck")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_saved_and_loaded_acts_with_the_same_bits(case: str, tmp_path) -> None:
+    build, where, full = CASES[case]
+    model = build()
+    adapted = adapters.scale(moved(adapters.attach(model, where, rank=2, alpha=5, full=full)), 0.75)
+    path = adapters.save(adapted, tmp_path / "adapter.safetensors")
+    loaded = adapters.load(model, path)
+    x = data(model).tensors[0]
+    with torch.no_grad():
+        assert torch.equal(loaded(x), adapted(x))
+        with adapters.switched_off(loaded):
+            assert torch.equal(loaded(x), model(x))
+
+
+def test_file_of_the_decoder_preset_is_small_beside_the_model(tmp_path) -> None:
+    model = models.unet(num_classes=2, channels=3)
+    adapted = adapters.attach(model, "decoder", full=("segmentation_head",))
+    adapter = adapters.save(adapted, tmp_path / "adapter.safetensors").stat().st_size
+    whole = save_model(model, tmp_path / "model.safetensors").stat().st_size
+    assert adapter < 0.15 * whole
+    trainable, total = adapters.count_trainable(adapted)
+    assert total == sum(p.numel() for p in model.parameters())
+    assert trainable < 0.1 * total
+
+
+def test_loading_onto_another_network_or_other_weights_is_refused(tmp_path) -> None:
+    path = adapters.save(adapters.attach(unet(), "decoder", rank=2), tmp_path / "adapter.safetensors")
+    with pytest.raises(CheckpointError, match=r"expected the architecture .* such as 'block1.0.weight': missing"):
+        adapters.load(classifier(), path)
+    torch.manual_seed(5)
+    other = models.unet(num_classes=2, channels=1, widths=(4, 8, 12, 16)).eval()
+    with pytest.raises(CheckpointError, match=r"expected the weights and buffers .* any_weights=True"):
+        adapters.load(other, path)
+    assert adapters.load(other, path, any_weights=True) is not other
+    plain = save_model(classifier(), tmp_path / "plain.safetensors")
+    with pytest.raises(CheckpointError, match="to hold adapters, but it holds"):
+        adapters.load(classifier(), plain)
+
+
+def test_refusals_name_the_argument() -> None:
+    model = classifier()
+    adapted = adapters.attach(model, "head", rank=2)
+    with pytest.raises(ValueError, match=r"expected name to be new, but the model has adapters \['default'\]"):
+        adapters.attach(adapted, "head", rank=2)
+    with (
+        pytest.raises(ValueError, match=r"expected name to be one of \['default'\], but got 'other'"),
+        adapters.only(adapted, ["other"]),
+    ):
+        pass
+    with pytest.raises(TypeError, match=r"expected model to have adapters .* but got Sequential"):
+        adapters.merge(model)
+    with pytest.raises(ValueError, match="expected full to name modules of the model, but got 'neck'"):
+        adapters.attach(model, "head", full=("neck",))
+    with pytest.raises(ValueError, match="expected rank to be at least 1, but got 0"):
+        adapters.attach(model, "head", rank=0)
+    with pytest.raises(ValueError, match="expected dropout in"):
+        adapters.attach(model, "head", dropout=1.0)

@@ -1,0 +1,425 @@
+"""Every constructor splits training and held-out data by one rule, and refuses what it cannot split."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from unlearn_kit import UnlearnTask
+from unlearn_kit.data import TensorImages, load_tensors, subset
+
+CLASSES = 4
+
+
+def images(labels) -> TensorImages:
+    """Images that hold their own position, so that a subset tells which samples it has."""
+    targets = torch.as_tensor(labels)
+    return TensorImages(torch.arange(len(targets), dtype=torch.float32).reshape(-1, 1, 1, 1), targets)
+
+
+def train_set(count: int = 40, seed: int = 0) -> TensorImages:
+    return images(torch.randint(CLASSES, (count,), generator=torch.Generator().manual_seed(seed)))
+
+
+def test_set() -> TensorImages:
+    return train_set(20, seed=1)
+
+
+test_set.__test__ = False
+
+
+def positions(dataset) -> list[int]:
+    return [int(x) for x in load_tensors(dataset)[0].flatten()] if len(dataset) else []
+
+
+class Sealed(Dataset):
+    """Labels to look at, samples that must not be decoded."""
+
+    def __init__(self, targets) -> None:
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int):
+        raise AssertionError(f"sample {index} was decoded")
+
+
+class Hidden(Dataset):
+    """No labels to look at; remembers what was read."""
+
+    def __init__(self, base) -> None:
+        self.base, self.read = base, []
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __getitem__(self, index: int):
+        self.read.append(index)
+        x, y = self.base[index]
+        return x, y if y.dim() else int(y)
+
+
+# --- a class --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", [0, 3, np.int64(3)])
+def test_a_class_is_forgotten_in_training_and_held_out_data(label):
+    train, test = train_set(), test_set()
+    task = UnlearnTask.forget_class(train, test, label)
+    y, y_test = train.targets.numpy(), test.targets.numpy()
+    assert positions(task.forget) == np.flatnonzero(y == label).tolist() == task.forget_indices.tolist()
+    assert positions(task.retain) == np.flatnonzero(y != label).tolist()
+    assert positions(task.forget_test) == np.flatnonzero(y_test == label).tolist()
+    assert positions(task.retain_test) == np.flatnonzero(y_test != label).tolist()
+    assert (task.num_classes, task.kind, task.forget_classes) == (CLASSES, "classification", (int(label),))
+    assert task.rule == f"class {label}"
+
+
+@given(fraction=st.floats(0.01, 0.99), seed=st.integers(0, 20))
+@settings(deadline=None, max_examples=25)
+def test_a_fraction_of_a_class_is_some_of_it_and_holds_nothing_out(fraction, seed):
+    train, test = train_set(), test_set()
+    task = UnlearnTask.forget_class(train, test, 2, fraction=fraction, seed=seed)
+    members = np.flatnonzero(train.targets.numpy() == 2).tolist()
+    assert set(positions(task.forget)) < set(members) or len(task.forget) == len(members)
+    assert len(task.forget) == max(1, round(fraction * len(members)))
+    assert sorted(positions(task.forget) + positions(task.retain)) == list(range(40))
+    assert len(task.forget_test) == 0
+    assert positions(task.retain_test) == list(range(20))
+    assert task.forget_classes == ()
+    assert task.rule == f"{fraction:g} of class 2, seed {seed}"
+
+
+@pytest.mark.parametrize("make", [list, np.asarray, torch.tensor], ids=["list", "numpy", "tensor"])
+def test_finding_a_class_decodes_no_sample(make):
+    y, y_test = (np.random.default_rng(seed).integers(0, 10, 60_000) for seed in (0, 1))
+    task = UnlearnTask.forget_class(Sealed(make(y.tolist())), Sealed(make(y_test.tolist())), 7)
+    assert len(task.forget) == (y == 7).sum()
+    assert len(task.forget_test) == (y_test == 7).sum()
+    assert len(task.forget) + len(task.retain) == 60_000
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda a, b: UnlearnTask.forget_random(a, b, 0.1),
+        lambda a, b: UnlearnTask.forget_samples(a, b, [5]),
+        lambda a, b: UnlearnTask.forget_class(a, b, 1, fraction=0.5),
+        lambda a, b: UnlearnTask.forget_class(Subset(a, range(50)), Subset(b, range(50)), 1),
+    ],
+)
+def test_no_other_rule_decodes_a_sample_either(build):
+    sealed = [Sealed((np.arange(100) % 3).tolist()) for _ in range(2)]
+    assert build(*sealed).num_classes == 3
+
+
+def test_hidden_labels_are_read_once():
+    train, test = Hidden(train_set()), Hidden(test_set())
+    task = UnlearnTask.forget_class(train, test, 1)
+    assert sorted(train.read) == list(range(40))
+    assert sorted(test.read) == list(range(20))
+    assert positions(task.forget) == np.flatnonzero(train.base.targets.numpy() == 1).tolist()
+
+
+def test_a_class_inside_subsets_of_subsets():
+    train, test = train_set(), test_set()
+    inner = Subset(Subset(train, range(5, 40)), range(0, 35, 2))
+    task = UnlearnTask.forget_class(inner, test, 1)
+    inside = range(5, 40, 2)
+    assert positions(task.forget) == [i for i in inside if train.targets[i] == 1]
+    assert positions(task.retain) == [i for i in inside if train.targets[i] != 1]
+    assert task.forget.dataset is train
+    assert [inside[i] for i in task.forget_indices] == positions(task.forget)
+
+
+def test_classes_may_be_counted_in_or_told():
+    train, test = images([0, 1, 0]), images([0, 2])
+    assert UnlearnTask.forget_class(train, test, 1).num_classes == 3
+    assert UnlearnTask.forget_class(train, test, 1, num_classes=7).num_classes == 7
+    assert UnlearnTask.forget_samples(images([0, 0]), images([0]), [1]).num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"label": 4}, ValueError, r"^expected label to be a class in \[0, 3\], but got 4$"),
+        ({"label": -1}, ValueError, "^expected label to be at least 0, but got -1$"),
+        ({"label": True}, TypeError, "^expected label to be an int, but got bool: True$"),
+        ({"label": 1.0}, TypeError, "^expected label to be an int, but got float: 1.0$"),
+        ({"label": 1, "fraction": 0}, ValueError, r"^expected fraction in \(0, 1\], but got 0$"),
+        ({"label": 1, "fraction": 1.5}, ValueError, r"^expected fraction in \(0, 1\], but got 1.5$"),
+        ({"label": 1, "num_classes": 3}, ValueError, "^expected num_classes to cover label 3, but got 3$"),
+        ({"label": 1, "num_classes": 1}, ValueError, "^expected num_classes to be at least 2, but got 1$"),
+        (
+            {"label": 5, "num_classes": 6},
+            ValueError,
+            r"^expected at least one sample to forget, but got an empty forget set \(class 5\)$",
+        ),
+    ],
+)
+def test_a_class_that_cannot_be_forgotten_is_refused(options, error, text):
+    with pytest.raises(error, match=text):
+        UnlearnTask.forget_class(train_set(), test_set(), **options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "text"),
+    [
+        ([0.0, 1.0], TypeError, "expected the labels of train to be integers, but got torch.float32"),
+        (
+            [[0], [1]],
+            ValueError,
+            r"expected the labels of train to be one class index a sample, but got shape \(2, 1\)",
+        ),
+        ([0, -1], ValueError, "expected labels of at least 0, but got -1"),
+    ],
+)
+def test_labels_that_are_no_class_indices_are_refused_by_every_rule(labels, error, text):
+    train, test = images(labels), images([0, 1])
+    for build in (
+        lambda: UnlearnTask.forget_class(train, test, 1),
+        lambda: UnlearnTask.forget_samples(train, test, [0]),
+        lambda: UnlearnTask.forget_where(train, test, [1, 0], [0, 0], lambda t: np.array(t) > 0),
+    ):
+        with pytest.raises(error, match=text):
+            build()
+
+
+def test_labels_of_another_number_than_samples_are_refused():
+    lying = Sealed([0, 1, 2])
+    lying.__class__ = type("Lying", (Sealed,), {"__len__": lambda _: 5})
+    with pytest.raises(ValueError, match="expected one label a sample of train, but got 3 for 5"):
+        UnlearnTask.forget_class(lying, test_set(), 1)
+
+
+# --- samples --------------------------------------------------------------------------------------
+
+
+@given(chosen=st.lists(st.integers(0, 39), min_size=1, max_size=40, unique=True))
+@settings(deadline=None, max_examples=25)
+def test_chosen_samples_and_the_rest_make_up_the_training_set(chosen):
+    task = UnlearnTask.forget_samples(train_set(), test_set(), chosen)
+    assert positions(task.forget) == sorted(chosen) == task.forget_indices.tolist()
+    assert positions(task.retain) == [i for i in range(40) if i not in chosen]
+    assert len(task.forget_test) == 0
+    assert positions(task.retain_test) == list(range(20))
+    assert (task.num_classes, task.forget_classes) == (CLASSES, ())
+    assert task.rule == f"{len(chosen)} chosen samples"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [tuple, np.asarray, torch.tensor, lambda i: np.asarray(i, np.uint8), lambda i: pd.Series(i, index=[7, 9])],
+    ids=["tuple", "numpy", "tensor", "bytes", "pandas"],
+)
+def test_indices_come_in_any_sequence(make):
+    assert positions(UnlearnTask.forget_samples(train_set(), test_set(), make([9, 3])).forget) == [3, 9]
+
+
+@pytest.mark.parametrize(
+    ("indices", "error", "text"),
+    [
+        ([], ValueError, "expected at least one sample to forget, but got an empty forget set"),
+        ([1, 5, 1], ValueError, "expected indices without repetition, but got 1 repeated"),
+        ([0, 40], ValueError, r"expected indices in \[0, 39\], but got \[40\]"),
+        ([-1], ValueError, r"expected indices in \[0, 39\], but got \[-1\]"),
+        ([1.0], TypeError, "expected indices to be integers, but got torch.float"),
+        ([True, False], TypeError, "expected indices to be integers, but got torch.bool"),
+    ],
+)
+def test_indices_that_name_no_samples_are_refused(indices, error, text):
+    for given_indices in (indices, np.asarray(indices), torch.tensor(indices)):
+        with pytest.raises(error, match=text):
+            UnlearnTask.forget_samples(train_set(), test_set(), given_indices)
+
+
+# --- random samples -------------------------------------------------------------------------------
+
+
+@given(fraction=st.floats(0.03, 0.97), seed=st.integers(0, 50))
+@settings(deadline=None, max_examples=25)
+def test_random_samples_are_a_share_of_all(fraction, seed):
+    task = UnlearnTask.forget_random(train_set(), test_set(), fraction, seed=seed)
+    assert len(task.forget) == round(fraction * 40)
+    assert sorted(positions(task.forget) + positions(task.retain)) == list(range(40))
+    assert positions(task.forget) == task.forget_indices.tolist()
+    assert len(task.forget_test) == 0
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda seed: UnlearnTask.forget_random(train_set(), test_set(), 0.3, seed=seed),
+        lambda seed: UnlearnTask.forget_class(train_set(), test_set(), 1, fraction=0.5, seed=seed),
+    ],
+)
+def test_the_draw_depends_on_the_seed_alone(build):
+    before = torch.get_rng_state()
+    first, again, other = (positions(build(seed).forget) for seed in (4, 4, 5))
+    assert first == again != other
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_sample_is_as_likely_as_any_other():
+    counts = np.zeros(40)
+    for seed in range(300):
+        counts[UnlearnTask.forget_random(train_set(), test_set(), 0.25, seed=seed).forget_indices] += 1
+    # Binomial(300, 1/4): 75 on average, with a standard deviation of 7.5.
+    assert counts.sum() == 3000
+    assert np.abs(counts - 75).max() < 4.5 * 7.5
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.2, float("nan")])
+def test_a_share_lies_between_nothing_and_all(fraction):
+    with pytest.raises(ValueError, match=r"^expected fraction in \(0, 1\), but got"):
+        UnlearnTask.forget_random(train_set(), test_set(), fraction)
+
+
+def test_a_share_of_less_than_a_sample_is_nothing_to_forget():
+    with pytest.raises(ValueError, match=r"got an empty forget set \(0.001 of all samples, seed 0\)"):
+        UnlearnTask.forget_random(train_set(), test_set(), 0.001)
+
+
+# --- metadata -------------------------------------------------------------------------------------
+
+
+def tables(kind):
+    devices = [["A", "B"][i % 3 == 0] for i in range(40)]
+    held_out = ["B" if i < 4 else "A" for i in range(20)]
+    if kind == "dict":
+        return [{"device": np.array(column)} for column in (devices, held_out)]
+    dtype = {"pandas": None, "nullable": "string", "categories": "category"}[kind]
+    # An index in disorder: rows count by their place.
+    return [
+        pd.DataFrame({"device": pd.Series(column, dtype=dtype)}).set_index(pd.Index(range(len(column))[::-1]))
+        for column in (devices, held_out)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["dict", "pandas", "nullable", "categories"])
+def test_metadata_split_training_and_held_out_data_alike(kind):
+    task = UnlearnTask.forget_where(train_set(), test_set(), *tables(kind), lambda t: t["device"] == "B")
+    assert positions(task.forget) == list(range(0, 40, 3)) == task.forget_indices.tolist()
+    assert positions(task.retain) == [i for i in range(40) if i % 3]
+    assert positions(task.forget_test) == [0, 1, 2, 3]
+    assert positions(task.retain_test) == list(range(4, 20))
+    assert task.num_classes == CLASSES
+
+
+def test_metadata_may_hold_nothing_out():
+    here, there = tables("pandas")
+    there["device"] = "A"
+    task = UnlearnTask.forget_where(train_set(), test_set(), here, there, lambda t: t["device"] == "B")
+    assert len(task.forget_test) == 0
+    assert len(task.retain_test) == 20
+
+
+@pytest.mark.parametrize(
+    ("predicate", "text"),
+    [
+        (
+            lambda t: (t["device"] == "B").astype(int),
+            r"return 40 bools for train_metadata, but got int64 of shape \(40,\)",
+        ),
+        (lambda t: (t["device"] == "B")[:7], r"return 40 bools for train_metadata, but got bool of shape \(7,\)"),
+        (lambda _: True, r"return 40 bools for train_metadata, but got bool of shape \(\)"),
+        (lambda t: t["device"] == "C", r"got an empty forget set \(metadata predicate\)"),
+    ],
+)
+def test_a_predicate_that_does_not_split_is_refused(predicate, text):
+    with pytest.raises(ValueError, match=text):
+        UnlearnTask.forget_where(train_set(), test_set(), *tables("pandas"), predicate)
+
+
+def test_tables_that_do_not_fit_the_data_are_refused():
+    here, there = tables("pandas")
+    with pytest.raises(ValueError, match=r"return 20 bools for test_metadata, but got bool of shape \(40,\)"):
+        UnlearnTask.forget_where(train_set(), test_set(), here, here, lambda t: t["device"] == "B")
+    with pytest.raises(TypeError, match="expected test_metadata to be a table with one row a sample, but got None"):
+        UnlearnTask.forget_where(train_set(), test_set(), here, None, lambda t: t["device"] == "B")
+    with pytest.raises(TypeError, match="expected train_metadata to be a table"):
+        UnlearnTask.forget_where(train_set(), test_set(), None, there, lambda t: t["device"] == "B")
+
+
+# --- masks ----------------------------------------------------------------------------------------
+
+
+def masks(*shape: int, classes: int | None = None) -> TensorDataset:
+    own = torch.Generator().manual_seed(0)
+    y = torch.rand(shape, generator=own).round() if classes is None else torch.randint(classes, shape, generator=own)
+    return TensorDataset(torch.arange(shape[0]).reshape(-1, 1, 1, 1) / 1.0, y)
+
+
+@pytest.mark.parametrize("shape", [(6, 1, 3, 3), (6, 3, 3)])
+def test_float_masks_are_binary_segmentation(shape):
+    task = UnlearnTask.forget_samples(masks(*shape), masks(*shape), [0, 4])
+    assert (task.kind, task.num_classes) == ("segmentation", 2)
+    assert positions(task.forget) == [0, 4]
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_integer_masks_are_counted_unless_told(hide):
+    base = masks(6, 3, 3, classes=4)
+    train = Hidden(base) if hide else base
+    task = UnlearnTask.forget_random(train, base, 0.5)
+    assert (task.kind, task.num_classes) == ("segmentation", 4)
+    told = Hidden(base)
+    assert UnlearnTask.forget_random(told, base, 0.5, num_classes=9).num_classes == 9
+    assert told.read == [0]
+
+
+def test_a_class_that_only_held_out_masks_show_counts():
+    train, test = masks(6, 3, 3, classes=3), masks(6, 3, 3, classes=5)
+    assert UnlearnTask.forget_samples(train, test, [0]).num_classes == 5
+
+
+def test_masks_hold_no_class_to_forget_as_a_whole():
+    with pytest.raises(ValueError, match=r"expected the labels of train to be one class index a sample, but got shape"):
+        UnlearnTask.forget_class(masks(6, 3, 3, classes=2), masks(6, 3, 3, classes=2), 1)
+
+
+# --- the value itself, and subset -----------------------------------------------------------------
+
+
+def test_splits_may_be_given_as_they_are():
+    parts = [images([0, 1]), images([1]), images([0]), images([1])]
+    task = UnlearnTask(*parts, num_classes=2)
+    assert (task.forget, task.retain, task.forget_test, task.retain_test) == tuple(parts)
+    assert (task.kind, task.rule, task.forget_indices) == ("classification", "given splits", None)
+    with pytest.raises(ValueError, match=r"got an empty forget set \(given splits\)"):
+        UnlearnTask(subset(parts[0], []), *parts[1:], num_classes=2)
+    with pytest.raises(ValueError, match="expected num_classes to be at least 2, but got 1"):
+        UnlearnTask(*parts, num_classes=1)
+
+
+def test_an_empty_training_set_is_refused():
+    empty = subset(train_set(), [])
+    with pytest.raises(ValueError, match="expected train to hold at least one sample, but got an empty data set"):
+        UnlearnTask.forget_samples(empty, test_set(), [])
+    assert len(UnlearnTask.forget_class(train_set(), empty, 1).retain_test) == 0
+
+
+@pytest.mark.parametrize("make", [list, np.asarray, torch.tensor, pd.Series], ids=["list", "numpy", "tensor", "pandas"])
+def test_a_mask_of_bools_means_the_samples_where_it_is_true(make):
+    mask = [i % 4 == 1 for i in range(40)]
+    assert positions(subset(train_set(), make(mask))) == list(range(1, 40, 4))
+    inner = Subset(train_set(), range(20, 60 - 20))
+    assert positions(subset(inner, make(mask[:20]))) == list(range(21, 40, 4))
+
+
+@pytest.mark.parametrize(
+    ("indices", "error", "text"),
+    [
+        ([True, False], ValueError, r"expected a mask of shape \(40,\), but got \(2,\)"),
+        ([1.7], TypeError, "expected indices to be integers or a bool mask, but got torch.float"),
+    ],
+)
+def test_a_subset_is_not_guessed_from_other_values(indices, error, text):
+    with pytest.raises(error, match=text):
+        subset(train_set(), indices)

@@ -1,0 +1,70 @@
+"""One device in the model's own precision, or whatever an ``accelerate.Accelerator`` offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class Devices:
+    """The few things that differ with mixed precision or several processes; without an accelerator, nothing.
+
+    Attributes: ``device``; ``part`` (this process and how many there are); ``shared`` (whether there are several).
+
+    Raises: ValueError on an accelerator that accumulates gradients: a batch here is one step.
+    """
+
+    def __init__(self, device: torch.device, accelerator: Accelerator | None) -> None:
+        self.accelerator = accelerator
+        self.device = device if accelerator is None else accelerator.device
+        self.part = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+        self.shared = self.part[1] > 1
+        if accelerator is not None and accelerator.gradient_accumulation_steps != 1:
+            raise ValueError(
+                "expected accelerator to have gradient_accumulation_steps=1, since a batch is one step, "
+                f"but got {accelerator.gradient_accumulation_steps}"
+            )
+
+    def prepare(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """The optimiser, made aware of the precision."""
+        if self.accelerator is None:
+            return optimizer
+        prepared: torch.optim.Optimizer = self.accelerator.prepare_optimizer(optimizer, device_placement=True)
+        return prepared
+
+    def forward(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """Logits, in float32 where they were computed in half precision."""
+        if self.accelerator is None:
+            outputs: Tensor = model(inputs)
+            return outputs
+        with self.accelerator.autocast():
+            outputs = model(inputs)
+        return outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
+
+    def backward(self, loss: Tensor, parameters: Iterable[nn.Parameter]) -> None:
+        """Gradients of the loss, the mean over all processes."""
+        if self.accelerator is None:
+            loss.backward()
+            return
+        self.accelerator.backward(loss)
+        self.average(parameter.grad for parameter in parameters if parameter.grad is not None)
+
+    def clip(self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], norm: float) -> None:
+        """Scale the gradients down to the norm."""
+        if self.accelerator is not None:
+            self.accelerator.unscale_gradients(optimizer)
+        nn.utils.clip_grad_norm_(parameters, norm)
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Each tensor, in place, the mean over all processes."""
+        if self.accelerator is None or not self.shared:
+            return
+        for tensor in tensors:
+            if tensor.is_floating_point():
+                tensor.copy_(self.accelerator.reduce(tensor.detach(), reduction="mean"))

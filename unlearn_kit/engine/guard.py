@@ -1,0 +1,96 @@
+"""What holds while a phase trains: finite weights, masked entries in place, and modes that are given back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DivergenceError
+from ..modules import batch_norms, cpu_state
+
+
+class Guard:
+    """Keeps the last weights at which everything was finite, and masked entries where they are."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        phase: str,
+        trained: Mapping[str, nn.Parameter],
+        masks: Mapping[str, Tensor],
+        *,
+        buffers: bool,
+    ) -> None:
+        self.model, self.phase = model, phase
+        self.moving = [p.data for p in trained.values()] + (list(model.buffers()) if buffers else [])
+        self.kept = [tensor.clone() for tensor in self.moving]
+        self.numbers = [tensor for tensor in self.moving if tensor.is_floating_point()]
+        self.masked = [
+            (trained[name], mask.to(trained[name].device), trained[name].detach().clone())
+            for name, mask in masks.items()
+            if name in trained
+        ]
+
+    def check_loss(self, step: int, total: Tensor, parts: Mapping[str, Tensor]) -> None:
+        """Keep the weights when the loss and they are finite.
+
+        Raises: DivergenceError naming the first part that is not.
+        """
+        if not torch.isfinite(total):
+            self._fail(step, next((name for name, value in parts.items() if not torch.isfinite(value)), "total"))
+        # A loss can hide what is infinite: the statistics of a batch norm that trains, a bias before a ReLU.
+        self.check_parameters(step)
+        torch._foreach_copy_(self.kept, self.moving)
+
+    def check_parameters(self, step: int) -> None:
+        """Look at the weights themselves, which after the last step no loss would do.
+
+        Raises: DivergenceError.
+        """
+        if not torch.stack(torch._foreach_norm(self.numbers, math.inf)).isfinite().all():
+            self._fail(step, "parameters")
+
+    def _fail(self, step: int, part: str) -> None:
+        torch._foreach_copy_(self.moving, self.kept)
+        raise DivergenceError(self.phase, step, part, cpu_state(self.model))
+
+    def mask_gradients(self) -> None:
+        """Multiply gradients by their masks, before they are clipped."""
+        for parameter, mask, _ in self.masked:
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask)
+
+    @torch.no_grad()
+    def hold_masked(self) -> None:
+        """Put masked entries back: momentum and weight decay move those whose gradient is zero."""
+        for parameter, mask, start in self.masked:
+            parameter.copy_(torch.where(mask != 0, parameter, start))
+
+
+@contextmanager
+def training(model: nn.Module, trained: Mapping[str, nn.Parameter], batch_norm: str) -> Iterator[None]:
+    """Training mode with gradients for ``trained`` alone, batch norm as asked for.
+
+    Every module and every parameter gets its own setting back.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    chosen = {id(parameter) for parameter in trained.values()}
+    try:
+        model.train()
+        for layer in batch_norms(model) if batch_norm != "update" else ():
+            learns = batch_norm == "trained" and any(id(parameter) in chosen for parameter in layer.parameters())
+            layer.train(learns)
+        for parameter, _ in flags:
+            parameter.requires_grad_(id(parameter) in chosen)
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+            parameter.grad = None

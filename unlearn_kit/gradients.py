@@ -1,0 +1,181 @@
+"""Gradients of each sample by itself, sums of them over a data set, and Hessian-vector products, on ``torch.func``.
+
+Everything here is taken in eval mode: with batch statistics no sample has a loss of its own. Only parameters that
+require a gradient take part; results are dicts by parameter name. Data come as batches ``(inputs, targets)``, read once
+and moved to the model's device. A loss is called with logits ``(B, C, ...)`` and targets ``(B, ...)`` and returns
+``(B,)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vjp, vmap
+
+from .errors import check_count
+from .modules import device_of, evaluating
+from .outputs import check_finite, label_loss, per_sample
+
+Named = dict[str, Tensor]
+SampleLoss = Callable[[Tensor, Tensor], Tensor]
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+MEMORY = 2**28  # bytes
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy in nats ``(B,)`` of class labels ``(B,)`` or masks ``(B, ..., H, W)`` (mean over the pixels)."""
+    return per_sample(label_loss(logits, targets))
+
+
+def trainable(model: nn.Module) -> Named:
+    """The parameters of ``model`` that require a gradient, detached.
+
+    Raises: ValueError when there are none.
+    """
+    found = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    if not found:
+        raise ValueError(f"expected {type(model).__name__} to have trainable parameters, but got none")
+    return found
+
+
+def chunk_size(model: nn.Module, memory: int = MEMORY) -> int:
+    """How many samples' gradients, and one tensor made of each, fit in ``memory`` bytes: 1 to 64.
+
+    Beyond 64 nothing gets faster on a CPU, while the activations, which are not counted, go on growing.
+    """
+    size = sum(p.numel() * p.element_size() for p in trainable(model).values())
+    return max(1, min(64, check_count("memory", memory) // (2 * size)))
+
+
+def per_sample_gradients(
+    model: nn.Module, inputs: Tensor, targets: Tensor, *, loss: SampleLoss = cross_entropy, memory: int = MEMORY
+) -> Named:
+    """The gradient of each sample's own loss: ``(B, *shape)`` for a parameter of ``shape``.
+
+    Args:
+        model: logits ``(B, C, ...)``; its modes stay as they are.
+        inputs, targets: ``(B, ...)``, on the model's device.
+        loss: one value a sample.
+        memory: bytes that the work may take beside the result; it sets how many samples are done at once.
+
+    Raises: ValueError on a model without trainable parameters.
+    """
+    with evaluating(model):
+        return _vectorized(model, loss, chunk_size(model, memory))(trainable(model), inputs, targets)
+
+
+def mean_gradients(model: nn.Module, batches: Batches, *, loss: SampleLoss = cross_entropy) -> Named:
+    """The gradient of the mean loss over all samples of ``batches``.
+
+    Raises: ValueError when there is no sample, or a gradient is not finite.
+    """
+
+    def total(parameters: Named, x: Tensor, y: Tensor) -> Tensor:
+        return loss(functional_call(model, parameters, (x,)), y).sum()
+
+    return _mean(model, batches, grad(total), None)
+
+
+def mean_squared_gradients(
+    model: nn.Module, batches: Batches, *, loss: SampleLoss = cross_entropy, memory: int = MEMORY
+) -> Named:
+    """The mean over samples of the squared gradient of each sample's own loss: the diagonal empirical Fisher.
+
+    Squares of batch-mean gradients would shrink with the batch size and mean something else.
+
+    Raises: ValueError when there is no sample, or a gradient is not finite.
+    """
+    return _mean_of(torch.square, model, batches, loss, memory)
+
+
+def mean_absolute_gradients(
+    model: nn.Module, batches: Batches, *, loss: SampleLoss = cross_entropy, memory: int = MEMORY
+) -> Named:
+    """The mean over samples of the absolute gradient of each sample's own loss.
+
+    Raises: ValueError when there is no sample, or a gradient is not finite.
+    """
+    return _mean_of(torch.abs, model, batches, loss, memory)
+
+
+def hessian_vector_product(
+    model: nn.Module, batches: Batches, vector: Named, *, loss: SampleLoss = cross_entropy
+) -> Named:
+    """``H v`` for the Hessian H of the mean loss over all samples of ``batches``.
+
+    Args:
+        model: logits ``(B, C, ...)``.
+        batches: read once; give a list to call this again.
+        vector: one tensor of its shape for each trainable parameter.
+        loss: one value a sample.
+
+    Raises: ValueError when the vector has other names or shapes, when there is no sample, when a product is not finite.
+    """
+    wanted = {name: p.shape for name, p in trainable(model).items()}
+    came = {name: v.shape for name, v in vector.items()}
+    if came != wanted:
+        raise ValueError(
+            f"expected vector to hold a tensor for each trainable parameter, {_shapes(wanted)}, but got {_shapes(came)}"
+        )
+
+    def product(parameters: Named, x: Tensor, y: Tensor) -> Named:
+        def total(weights: Named) -> Tensor:
+            return loss(functional_call(model, weights, (x,)), y).sum()
+
+        # vjp is jvp, H being symmetric; it costs the same, knows more operations, and torch's forward mode still
+        # compiles with the deprecated torch.jit.
+        pulled: Named = vjp(grad(total), parameters)[1]({name: vector[name] for name in parameters})[0]
+        return pulled
+
+    return _mean(model, batches, product, None)
+
+
+def _mean_of(
+    function: Callable[[Tensor], Tensor], model: nn.Module, batches: Batches, loss: SampleLoss, memory: int
+) -> Named:
+    chunk = chunk_size(model, memory)
+    gradients = _vectorized(model, loss, chunk)
+
+    def sums(parameters: Named, x: Tensor, y: Tensor) -> Named:
+        return {name: function(g).sum(0) for name, g in gradients(parameters, x, y).items()}
+
+    return _mean(model, batches, sums, chunk)
+
+
+def _vectorized(model: nn.Module, loss: SampleLoss, chunk: int) -> Callable[[Named, Tensor, Tensor], Named]:
+    def own(parameters: Named, x: Tensor, y: Tensor) -> Tensor:
+        return loss(functional_call(model, parameters, (x.unsqueeze(0),)), y.unsqueeze(0))[0]
+
+    # "different": a layer that draws random numbers even in eval mode draws them for each sample.
+    gradients: Callable[[Named, Tensor, Tensor], Named] = vmap(
+        grad(own), in_dims=(None, 0, 0), chunk_size=chunk, randomness="different"
+    )
+    return gradients
+
+
+def _mean(
+    model: nn.Module, batches: Batches, sums: Callable[[Named, Tensor, Tensor], Named], chunk: int | None
+) -> Named:
+    """Add up ``sums`` over all batches, ``chunk`` samples at a time, and divide by the number of samples."""
+    parameters, device, count = trainable(model), device_of(model), 0
+    totals = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    with evaluating(model):
+        for batch, labels in batches:
+            size = chunk or max(1, len(batch))
+            pieces = zip(batch.split(size), labels.split(size), strict=True)
+            for x, y in pieces:
+                for name, value in sums(parameters, x.to(device), y.to(device)).items():
+                    totals[name] += value
+                count += len(x)
+    if count == 0:
+        raise ValueError("expected batches to hold at least one sample, but got none")
+    for name, value in totals.items():
+        check_finite(f"the gradient of {name!r}", value.div_(count))
+    return totals
+
+
+def _shapes(shapes: dict[str, torch.Size]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(shape) for name, shape in shapes.items()}

@@ -1,0 +1,37 @@
+"""Overlap of masks, over a whole batch: Dice as segmentation-models-pytorch computes it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+
+from ..outputs import is_binary
+from .batch import IGNORE, Goal
+from .distances import bce, cross_entropy
+
+
+@cache
+def _dice_loss(binary: bool) -> Any:
+    # A large library: imported when the first Dice is computed, not with the algebra.
+    from segmentation_models_pytorch.losses import BINARY_MODE, MULTICLASS_MODE, DiceLoss
+
+    return DiceLoss(mode=BINARY_MODE if binary else MULTICLASS_MODE, from_logits=True, ignore_index=IGNORE)
+
+
+def dice(logits: Tensor, goal: Goal) -> Tensor:
+    """``1 - soft Dice`` of the batch as a whole, in [0, 1]; for several classes the mean over those that occur.
+
+    Pixels are pooled over the batch, so large objects weigh more, and there is no value a sample. A goal without
+    foreground gives 0: use it beside a pixel-wise term.
+    """
+    labels = goal.values.reshape(logits[:, 0].shape).long()
+    value: Tensor = _dice_loss(is_binary(logits))(logits, labels)
+    return value
+
+
+def dice_bce(logits: Tensor, goal: Goal) -> Tensor:
+    """:func:`dice` plus the mean binary cross-entropy of the pixels (cross-entropy for several classes), in nats."""
+    pixelwise = bce if is_binary(logits) else cross_entropy
+    return dice(logits, goal) + pixelwise(logits, goal).mean()
