@@ -21,23 +21,33 @@ from unlearn_kit.seeding import derive
 
 Preset = Literal["paper", "released"]
 
-# What an option is when it is not given; ``where`` by the kind of task.
-PRESETS: dict[str, dict[str, Any]] = {
+# What an option is when it is not given: for masks, then what differs for classes.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
-        "where": {"segmentation": "decoder", "classification": "all"},
-        "rounds": 8,
-        "restore_epochs": 2,
-        "lr": 5e-3,
-        "erase_weight": 3.0,
-        "stop_at": "held-out",
+        "segmentation": {
+            "where": "decoder",
+            "rounds": 20,
+            "restore_epochs": 2,
+            "batch_size": 16,
+            "lr": 2e-3,
+            "pace": 0.5,
+            "erase_weight": 1.0,
+            "stop_at": "held-out",
+        },
+        "classification": {"where": "all", "rounds": 1, "restore_epochs": 1, "batch_size": 128, "pace": 1.0},
     },
     "released": {
-        "where": {"segmentation": "all", "classification": "all"},
-        "rounds": 15,
-        "restore_epochs": 0,
-        "lr": 1e-4,
-        "erase_weight": 3.0,
-        "stop_at": "never",
+        "segmentation": {
+            "where": "all",
+            "rounds": 15,
+            "restore_epochs": 0,
+            "batch_size": 16,
+            "lr": 1e-4,
+            "pace": 1.0,
+            "erase_weight": 3.0,
+            "stop_at": "never",
+        },
+        "classification": {"rounds": 30},
     },
 }
 
@@ -60,10 +70,10 @@ def erase_to_retain(
     distill_weight: float = 1.0,
     logit_weight: float = 0.05,
     temperature: float = 2.0,
-    pace: float = 1.0,
+    pace: float | None = None,
     stop_at: float | Literal["held-out", "never"] | None = None,
     stop_every: int | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     lr: ScalarOrSchedule | None = None,
     restore_lr: float = 1e-3,
     optimizer: str = "adamw",
@@ -98,14 +108,14 @@ def erase_to_retain(
         where: which layers get adapters (see ``adapters.attach``).
         rank, alpha, dropout: of the adapters.
         erase_to: what the forget data are led toward: any target, such as ``losses.Background()``,
-            ``losses.Uniform(C)``, ``losses.RandomLabels(C)``, or ``losses.Boundary(model, search)`` of the other seed method.
+            ``losses.Uniform(C)``, ``losses.RandomLabels(C)``, or ``losses.Boundary(model, search)`` of the other method.
         confidence: the teacher's predictions below it are not contradicted, in [0, 1].
         erase_weight: tradeoff knob.
         distill_weight, logit_weight, temperature: of the retain side.
         pace: forget batches for each retain batch, in (0, 1] ("paper"): too many erase beyond what a model that
             never saw the data would have forgotten.
         stop_at: end the erase phase once the forget score (mean IoU, or accuracy) is at most this; "held-out" is the
-            original's own score on comparable unseen data ("paper" stops there by default); or "never".
+            original's own score on comparable unseen data ("paper" stops there where there are any); or "never".
         stop_every: steps between looks at the forget score (default: four looks a round).
         batch_size, lr, restore_lr, optimizer, weight_decay, clip: as in ``engine.Phase``.
         callbacks: called during the erase phase.
@@ -117,19 +127,22 @@ def erase_to_retain(
     Source: arXiv 2511.16574, and the code released with it.
     """
     check_choice("preset", preset, PRESETS)
-    check_number("pace", pace, low=0, high=1, open_low=True)
     given = {
         "where": where,
         "rounds": rounds,
         "restore_epochs": restore_epochs,
         "lr": lr,
+        "pace": pace,
         "erase_weight": erase_weight,
         "stop_at": stop_at,
+        "batch_size": batch_size,
     }
-    chosen = PRESETS[preset] | {name: value for name, value in given.items() if value is not None}
-    if where is None:
-        chosen["where"] = chosen["where"][task.kind]
+    chosen = PRESETS[preset]["segmentation"] | PRESETS[preset][task.kind]
+    if stop_at is None and not _comparable(task):
+        chosen["stop_at"] = "never"
+    chosen |= {name: value for name, value in given.items() if value is not None}
     check_count("rounds", chosen["rounds"], low=0)
+    check_number("pace", chosen["pace"], low=0, high=1, open_low=True)
     check_count("restore_epochs", chosen["restore_epochs"], low=0)
     level = None if chosen["stop_at"] == "never" else stop_level(model, task, chosen["stop_at"])
 
@@ -148,7 +161,7 @@ def erase_to_retain(
     erase = chosen["erase_weight"] * _erase(task, target, preset)
 
     shared: dict[str, Any] = {
-        "batch_size": batch_size,
+        "batch_size": chosen["batch_size"],
         "lr": chosen["lr"],
         "optimizer": optimizer,
         "weight_decay": weight_decay,
@@ -158,7 +171,7 @@ def erase_to_retain(
     objectives: dict[str, str] = {}
     program: Phase | Alternate
     if preset == "paper":
-        slowed = erase if pace == 1 else L.every(round(1 / pace)) * erase
+        slowed = erase if chosen["pace"] == 1 else L.every(round(1 / chosen["pace"])) * erase
         joint = keep + slowed
         objectives["erase"] = str(joint)
         program = Phase(joint, streams_for(task, joint), epochs=chosen["rounds"], lead="retain", name="erase", **shared)
@@ -208,7 +221,7 @@ def stop_level(model: nn.Module, task: UnlearnTask, stop_at: float | Literal["he
     """
     if stop_at != "held-out":
         return check_number("stop_at", stop_at, low=0, high=1)
-    if len(task.forget_test) or not len(task.retain_test):
+    if not _comparable(task):
         raise ValueError(
             "expected a number or 'never' for stop_at, but got 'held-out': this task has no held-out data that are "
             "like the forget data and are kept"
@@ -219,6 +232,11 @@ def stop_level(model: nn.Module, task: UnlearnTask, stop_at: float | Literal["he
     labels = torch.cat([y for _, y in in_order(task.forget)])
     known = [value for label in labels.tolist() if (value := by_class.get(label)) is not None]
     return sum(known) / len(known) if known else 0.0
+
+
+def _comparable(task: UnlearnTask) -> bool:
+    """Whether held-out data hold samples like the forget data that are kept."""
+    return len(task.forget_test) == 0 < len(task.retain_test)
 
 
 def _supervised(task: UnlearnTask) -> L.Term:

@@ -21,11 +21,11 @@ def fisher_forgetting(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    alpha: float = 1e-7,
+    alpha: float = 1e-6,
     cap: float = 1e3,
     reset_head: bool = True,
     head_variance: float = 1e-4,
-    samples: int | None = 4096,
+    samples: int | None = 2048,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> FitResult:

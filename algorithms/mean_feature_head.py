@@ -68,8 +68,10 @@ def mean_feature_head(
     """
     head, frozen = class_head(model, task, "mean_feature_head"), head_parameters(model)
     if not isinstance(head, nn.Linear) or head.bias is None or not head.weight.requires_grad:
-        raise ValueError(f"expected the head {head_name(model)!r} to be an nn.Linear with a bias that may change for "
-                         f"mean_feature_head, but got {head}")
+        raise ValueError(
+            f"expected the head {head_name(model)!r} to be an nn.Linear with a bias that may change for "
+            f"mean_feature_head, but got {head}"
+        )
     if objective is None:
         wrong = L.RandomLabels(task.num_classes, wrong_only=task.num_classes > 2)
         objective = L.cross_entropy(on="forget", to=wrong) + 3.0 * L.cross_entropy(on="retain")

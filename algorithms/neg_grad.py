@@ -35,8 +35,8 @@ def neg_grad(
     """Maximise ``CE(forget)``; the retain data are not read.
 
     Published defaults: lr 1e-4, 5 epochs, no clipping. Here steps instead of epochs, since every step past the one that
-    forgets costs the classes that are kept; and clipped gradients, since the loss has no upper bound and the step would
-    grow with it.
+    forgets costs the classes that are kept; a larger lr, to leave samples the model is certain of; and clipped
+    gradients, since the loss has no upper bound and the step would grow with it.
 
     Args:
         model: the original; logits ``(B, C, ...)``.
@@ -72,24 +72,25 @@ def neg_grad_plus(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    alpha: float = 0.95,
+    alpha: float = 0.99,
     epochs: int | None = None,
     steps: int = 40,
-    batch_size: int | Mapping[str, int] = 256,
-    lr: ScalarOrSchedule = cosine(2e-2, 0.0),  # noqa: B008 - frozen
-    optimizer: str | OptimizerFactory = "sgd",
+    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},
+    lr: ScalarOrSchedule = cosine(1e-3, 0.0),  # noqa: B008 - frozen
+    optimizer: str | OptimizerFactory = "adam",
     weight_decay: float = 0.0,
     batch_norm: BatchNorm = "frozen",
-    clip: float | None = 1.0,
+    clip: float | None = None,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> FitResult:
     """Minimise ``alpha CE(retain) - (1 - alpha) CE(forget)``.
 
-    Published defaults: alpha .95 on small data and .9999 on large, lr .01, 5 to 10 passes over the retain data, no
-    clipping. Here forty steps with a falling lr and clipped gradients: the second term has no lower bound, so that what
-    long training adds is damage.
+    Published defaults: alpha .95 on small data and .9999 on large, SGD lr .01, 5 to 10 passes over the retain data.
+    Here forty steps with a falling lr: the second term has no lower bound, so that what long training adds is damage.
+    And Adam, with an alpha between the two: where the model is certain of every forget sample the gradient that lifts
+    it off is orders of magnitude below the one a little later, and no lr of SGD suits both.
 
     Args:
         model: the original; logits ``(B, C, ...)``.

@@ -127,6 +127,9 @@ def perturbed_sign(
         uncrossed=chosen["uncrossed"],
         refresh=refresh,
     )
+    if isinstance(chosen["batch_size"], Mapping):
+        # The preset names both streams; without a retain weight only one is read.
+        chosen["batch_size"] = {name: chosen["batch_size"][name] for name in objective.streams}
     phase = Phase(
         objective,
         streams_for(task, objective),

@@ -8,18 +8,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
-from unlearn_kit.data.tensors import labels_of, subset
-from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, Run, fit, revision
+from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, fit, revision
 from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_of, streams_for
 from unlearn_kit.errors import check_count, check_number
-from unlearn_kit.metrics import accuracy
-from unlearn_kit.modules import cpu_state
 from unlearn_kit.schedules import ScalarOrSchedule, cosine
 from unlearn_kit.seeding import generator
+
+from .rewind import Rewind, held_out
 
 
 @revision
@@ -110,7 +109,9 @@ def scrub(
     program = Alternate(phases, epochs, shared_optimizer=True, turns={"ascend": msteps})
     if not rewind:
         return fit(student, program, seed=seed, device=device, callbacks=callbacks)
-    rewinding = Rewind(task.forget, validation or held_out(task), "descend", phases[1].total_steps)
+    rewinding = Rewind(
+        task.forget, held_out(task) if validation is None else validation, "descend", phases[1].total_steps
+    )
     fitted = fit(student, program, seed=seed, device=device, callbacks=(*callbacks, rewinding))
     return replace(fitted, details={"epoch": rewinding.chosen, "forget_errors": rewinding.errors})
 
@@ -123,55 +124,3 @@ def nudged(model: nn.Module, size: float, source: torch.Generator) -> nn.Module:
             if p.requires_grad:
                 p.mul_(1 + size * torch.randn(p.shape, generator=source).to(p))
     return student
-
-
-class Rewind(Callback):
-    """Keep each epoch's weights, and in the end choose those whose forget error is nearest the last validation error.
-
-    Args:
-        forget, validation: data sets.
-        phase, steps: an epoch ends after every ``steps`` steps of this phase.
-
-    Attributes: ``errors`` (on the forget data, one an epoch), ``chosen`` (the epoch, from 0).
-    """
-
-    def __init__(self, forget: Any, validation: Any, phase: str, steps: int) -> None:
-        self.forget, self.validation, self.phase, self.steps = forget, validation, phase, steps
-        self.errors: list[float] = []
-        self.chosen: int | None = None
-        self._weights: list[dict[str, Tensor]] = []
-
-    def on_step(self, run: Run) -> None:
-        """Measure at the end of an epoch."""
-        if run.phase == self.phase and run.step % self.steps == 0:
-            self.errors.append(error(run.model, self.forget))
-            self._weights.append(cpu_state(run.model))
-
-    def on_end(self, run: Run) -> None:
-        """Choose."""
-        if self._weights:
-            wanted = error(run.model, self.validation)
-            self.chosen = min(range(len(self.errors)), key=lambda epoch: abs(self.errors[epoch] - wanted))
-            run.chosen = self._weights[self.chosen]
-
-
-def error(model: nn.Module, dataset: Any) -> float:
-    """Share of samples (for masks, of pixels) predicted wrong, in [0, 1]; the data set is not empty."""
-    return 1 - (accuracy(model, dataset) or 0.0)
-
-
-def held_out(task: UnlearnTask) -> Any:
-    """Held-out data distributed like the forget data.
-
-    Raises: ValueError when the task has none.
-    """
-    chosen = task.forget_test
-    if len(chosen) == 0:
-        chosen, labels = task.retain_test, None
-        if task.kind == "classification":
-            labels, forgotten = labels_of(task.retain_test), labels_of(task.forget)
-        if labels is not None and forgotten is not None:
-            chosen = subset(task.retain_test, torch.isin(labels, forgotten))
-    if len(chosen) == 0:
-        raise ValueError("expected validation with rewind=True, but got None and a task without held-out data")
-    return chosen

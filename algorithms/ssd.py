@@ -19,7 +19,7 @@ def ssd(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    alpha: float = 5.0,
+    alpha: float = 3.5,
     dampening: float = 1.0,
     samples: int | None = 2048,
     seed: int = 0,
@@ -59,7 +59,7 @@ def lfssd(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    alpha: float = 5.0,
+    alpha: float = 3.5,
     dampening: float = 1.0,
     samples: int | None = 2048,
     seed: int = 0,
@@ -97,9 +97,7 @@ def squared_norm(logits: Tensor, _targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _dampen(
-    model: nn.Module, task: UnlearnTask, own: Named, kept: Named, alpha: float, dampening: float
-) -> FitResult:
+def _dampen(model: nn.Module, task: UnlearnTask, own: Named, kept: Named, alpha: float, dampening: float) -> FitResult:
     check_number("alpha", alpha, low=0)
     check_number("dampening", dampening, low=0)
     share = len(task.forget) / (len(task.forget) + len(task.retain))

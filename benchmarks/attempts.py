@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
 from dataclasses import dataclass
@@ -20,20 +21,24 @@ METHODS = tuple(name for name in algorithms.__all__ if name != "retrain")
 
 @dataclass(frozen=True)
 class Method:
-    """An algorithm by name, or ``name:preset``.
+    """An algorithm by name, with options: ``name``, ``name:preset``, ``name:option=value:option=value``.
 
-    Raises: ValueError on an unknown name, on "retrain" (it is the reference), on a preset the method does not take.
+    Values are numbers, True, False, None, or else text.
+
+    Raises: ValueError on an unknown name, on "retrain" (it is the reference), on an option the method does not take.
     """
 
     text: str
 
     def __post_init__(self) -> None:
-        name, colon, _ = self.text.partition(":")
-        if name == "retrain":
+        if self.name == "retrain":
             raise ValueError("expected methods without 'retrain', which is always shown as the reference")
-        check_choice("every method", name, METHODS)
-        if colon and "preset" not in inspect.signature(getattr(algorithms, name)).parameters:
-            raise ValueError(f"expected {name!r} without a preset, since it has none, but got {self.text!r}")
+        check_choice("every method", self.name, METHODS)
+        known = inspect.signature(getattr(algorithms, self.name)).parameters
+        for option in self.options:
+            if option == "preset" and option not in known:
+                raise ValueError(f"expected {self.name!r} without a preset, since it has none, but got {self.text!r}")
+            check_choice(f"every option of {self.name!r}", option, [n for n in known if n not in ("model", "task")])
 
     @property
     def name(self) -> str:
@@ -43,8 +48,21 @@ class Method:
     @property
     def options(self) -> dict[str, Any]:
         """What is passed on to it."""
-        preset = self.text.partition(":")[2]
-        return {"preset": preset} if preset else {}
+        options: dict[str, Any] = {}
+        for part in self.text.split(":")[1:]:
+            key, equals, value = part.partition("=")
+            if equals:
+                options[key] = _value(value)
+            else:
+                options["preset"] = part
+        return options
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from unlearn_kit.seeding import isolated
 from .attempts import Attempt, Method, Status, attempt, watchers
 from .curves import CurvePoint, MixCurve, mix_curve, retain_weight_curve
 from .demo_config import DemoConfig
-from .demo_files import draw, record
+from .demo_files import draw, draw_strip, record
 from .judging import nothing_to_forget, over_forgets
 from .recipes import Blueprint
 from .records import write_json
@@ -85,6 +85,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
         seed=config.seed,
         device=config.device,
         callbacks=watchers(config.shown("reference")),
+        objective=config.loss("retain"),
         **config.training,
     )
     theirs = evaluate(reference.model, task, seed=config.seed)
@@ -106,8 +107,14 @@ def run_demo(config: DemoConfig) -> DemoReport:
             method, original, task, seed=config.seed, device=config.device, show=config.shown(shown), **options
         )
 
+    pictured = {"before": original}
     for method in config.chosen:
-        rows.append(_row(config, method, run(method, method.text), task, theirs, reference.seconds))
+        found = run(method, method.text)
+        rows.append(_row(config, method, found, task, theirs, reference.seconds))
+        if found.result is not None and task.kind == "segmentation":
+            pictured[method.text] = found.result.model
+    if task.kind == "segmentation":
+        draw_strip(config, task, pictured | {"reference": reference.model})
     curve: list[CurvePoint] = []
     mix = None
     if config.curves and CURVED in config.chosen:
@@ -144,7 +151,8 @@ def _original(config: DemoConfig, bundle: DataBundle, network: Blueprint) -> tup
     with isolated(config.seed):
         fresh = network().to(config.device)
     callbacks = watchers(config.shown("original"))
-    fitted = train(fresh, bundle.train, seed=config.seed, callbacks=callbacks, **config.training)
+    loss = config.loss("train")
+    fitted = train(fresh, bundle.train, seed=config.seed, callbacks=callbacks, objective=loss, **config.training)
     model = fitted.model.eval()
     row = Row(
         "original",

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from unlearn_kit import losses as L
 from unlearn_kit.errors import check_choice, check_count
 from unlearn_kit.models import MODELS
 
@@ -26,7 +27,7 @@ class DemoConfig:
         forget: a rule, see :class:`.recipes.ForgetRule`.
         train_size: training images to keep.
         model, epochs: of the original and the reference.
-        methods: names, or ``name:preset``; ``everything`` is all of them.
+        methods: names with options, see :class:`.attempts.Method`; ``everything`` is all of them by name.
         curves: whether the tradeoff curves of ``perturbed_sign`` are run.
         device: where models are trained.
         root, download: where the data are, and whether they may be fetched.
@@ -97,7 +98,17 @@ class DemoConfig:
     def training(self) -> dict[str, Any]:
         """How the original and the reference are trained."""
         epochs = self.epochs if self.epochs is not None else self.recipe.epochs
-        return {"epochs": epochs, "batch_size": self.recipe.batch_size, "lr": self.recipe.lr}
+        return {
+            "epochs": epochs,
+            "batch_size": self.recipe.batch_size,
+            "lr": self.recipe.lr,
+            "optimizer": self.recipe.optimizer,
+            "weight_decay": self.recipe.weight_decay,
+        }
+
+    def loss(self, stream: str) -> L.Term:
+        """What the original and the reference minimise on ``stream``."""
+        return L.dice_bce(on=stream) if self.recipe.kind == "segmentation" else L.cross_entropy(on=stream)
 
     @property
     def data_options(self) -> dict[str, Any]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
+from unlearn_kit import UnlearnTask
+from unlearn_kit.data import load_tensors, subset
 from unlearn_kit.metrics import Evaluation
-from unlearn_kit.plots import tradeoff_figure
+from unlearn_kit.modules import device_of, evaluating
+from unlearn_kit.outputs import predicted_labels
+from unlearn_kit.plots import picture_strip, tradeoff_figure
 
 from .judging import forget_score, retain_score
 from .records import peak_memory, versions
 
 if TYPE_CHECKING:
     from .demo import DemoReport
+    from .demo_config import DemoConfig
 
 
 def draw(report: DemoReport) -> None:
@@ -51,6 +58,20 @@ def draw(report: DemoReport) -> None:
         title=title,
     )
     figure.savefig(report.config.folder / "mix.png", dpi=200)
+
+
+def draw_strip(config: DemoConfig, task: UnlearnTask, models: Mapping[str, nn.Module]) -> None:
+    """Write ``strip.png``: forgotten images, their masks, and what each of ``models`` makes of them."""
+    count = min(4, len(task.forget))
+    x, y = load_tensors(subset(task.forget, range(count)))
+    columns = [x, y.reshape(count, *y.shape[-2:]).long()]
+    for model in models.values():
+        with evaluating(model), torch.no_grad():
+            columns.append(predicted_labels(model(x.to(device_of(model)))).cpu())
+    # A preset and its options stand below the name, where a column is wide enough for them.
+    titles = ["image", "mask", *(name.replace(":", "\n") for name in models)]
+    rows = [[column[i] for column in columns] for i in range(count)]
+    picture_strip(rows, titles).savefig(config.folder / "strip.png", dpi=150)
 
 
 def _spot(scores: Evaluation | None) -> tuple[float, float] | None:

@@ -92,7 +92,7 @@ def test_released_adapts_every_convolution_and_takes_turns(lesions) -> None:
             "paper",
             "erase",
             "dice_bce(retain -> Labels) + kl(retain -> Teacher(UNet), temperature=2) + 0.05 * mse(retain -> Teacher(UNet))"
-            " + 3 * cross_entropy(forget -> Contradiction(UNet, confidence=0.9))",
+            " + every(2) * cross_entropy(forget -> Contradiction(UNet, confidence=0.9))",
         ),
         ("paper", "restore", "dice_bce(retain -> Labels)"),
         ("released", "erase", "3 * cross_entropy(forget -> Background(index=0))"),
@@ -101,7 +101,7 @@ def test_released_adapts_every_convolution_and_takes_turns(lesions) -> None:
 def test_objectives_print_as_formulas(preset, phase, formula, lesions) -> None:
     model, task = lesions
     result = erase_to_retain(model, task, preset=preset, **{**QUICK, "rounds": 0})
-    assert result.details["objectives"][phase].replace(f"{PAPER_WEIGHT} *", "3 *") == formula
+    assert result.details["objectives"][phase] == formula
 
 
 def test_one_argument_swaps_the_forget_target(lesions) -> None:

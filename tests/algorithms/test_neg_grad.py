@@ -74,7 +74,7 @@ def test_neg_grad_does_not_read_the_retain_data():
 def test_one_step_of_neg_grad_plus_weighs_both_losses():
     task, model = task_and_model()
     (x, y), (xr, yr) = load_tensors(task.forget), load_tensors(task.retain)
-    found = neg_grad_plus(model, task, alpha=0.8, steps=1, lr=0.3, clip=None).model
+    found = neg_grad_plus(model, task, alpha=0.8, steps=1, lr=0.3, optimizer="sgd").model
     loss = lambda m: 0.8 * F.cross_entropy(m(xr), yr) - 0.2 * F.cross_entropy(m(x), y)  # noqa: E731
     assert_same(found, stepped(model, loss, 0.3))
 

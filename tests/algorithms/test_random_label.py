@@ -78,6 +78,22 @@ def test_in_turn_one_epoch_is_a_step_on_random_labels_then_one_on_the_retain_dat
         torch.testing.assert_close(a, b)
 
 
+class Unreadable(TensorImages):
+    def batch(self, indices):
+        raise AssertionError("the retain data were read")
+
+
+@pytest.mark.parametrize("options", [{"steps": 2}, {"order": "in turn", "epochs": 2}])
+def test_without_a_retain_weight_the_retain_data_are_not_read(options):
+    task, model = task_and_model()
+    hidden = Unreadable(*load_tensors(images(3, 2)))
+    closed = UnlearnTask(task.forget, hidden, task.forget_test, task.retain_test, 3)
+    found = random_label(model, closed, retain_weight=0, **options)
+    assert not torch.equal(found.model.weight, model.weight)
+    with pytest.raises(AssertionError, match="the retain data were read"):
+        random_label(model, closed, **options)
+
+
 def test_in_turn_needs_epochs_and_the_order_is_checked():
     task, model = task_and_model()
     with pytest.raises(ValueError, match=r"expected epochs with order='in turn', but got None"):

@@ -150,6 +150,8 @@ def test_rewind_takes_held_out_data_of_the_forgotten_classes(setting):
     nothing = UnlearnTask(few.forget, few.retain, few.forget_test, few.forget_test, 3)
     with pytest.raises(ValueError, match="expected validation with rewind=True, but got None and a task without"):
         scrub(model, nothing, rewind=True)
+    with pytest.raises(ValueError, match="expected validation to hold at least one sample, but got an empty data set"):
+        scrub(model, few, rewind=True, validation=few.forget_test)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,9 @@ def kl(*, on: str, to: Target, temperature: float = 1.0, name: str | None = None
     Raises: ValueError on a temperature that is not positive.
     """
     check_number("temperature", temperature, low=0, open_low=True)
-    return _kl(on=on, to=to, name=name, temperature=temperature)
+    # At 1 it does nothing, and the formula is easier to read without it.
+    options = {} if temperature == 1 else {"temperature": temperature}
+    return _kl(on=on, to=to, name=name, **options)
 
 
 def parameter_norm(p: float = 1.0, *, name: str | None = None) -> Term:

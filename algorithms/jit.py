@@ -1,0 +1,83 @@
+"""Just in time: forgetting by making the network flat around the forget images, without labels or retain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unlearn_kit import UnlearnTask
+from unlearn_kit import losses as L
+from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
+from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
+from unlearn_kit.errors import check_count, check_number
+from unlearn_kit.schedules import ScalarOrSchedule
+
+
+@L.term(reduction="forward")
+def roughness(forward: Callable[[Tensor], Tensor], batch: L.Batch, *, std: float, draws: int) -> Tensor:
+    """``mean_j ||f(x) - sg f(x + std e_j)|| / ||std e_j||`` of each sample, over ``draws`` normal e_j; sg stops gradients."""
+    x, source = batch.inputs, batch.generator
+    outputs = forward(x).flatten(1)
+    ratios = []
+    for _ in range(draws):
+        noise = std * torch.randn(x.shape, generator=source, device=source.device).to(x)
+        with torch.no_grad():
+            there = forward(x + noise).flatten(1)
+        ratios.append((outputs - there).norm(dim=1) / noise.flatten(1).norm(dim=1))
+    return torch.stack(ratios).mean(0)
+
+
+@revision
+def jit(
+    model: nn.Module,
+    task: UnlearnTask,
+    *,
+    std: float = 0.5,
+    draws: int = 25,
+    epochs: int = 1,
+    steps: int | None = None,
+    batch_size: int = 64,
+    lr: ScalarOrSchedule = 3e-4,
+    optimizer: str | OptimizerFactory = "sgd",
+    weight_decay: float = 0.0,
+    batch_norm: BatchNorm = "frozen",
+    clip: float | None = None,
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> FitResult:
+    """Minimise ``mean_j ||f(x) - sg f(x + std e_j)|| / ||std e_j||`` on the forget inputs alone, in one pass.
+
+    Args:
+        model: the original; outputs ``(B, C, ...)``; pixels in [0, 1].
+        task: what to forget; classes or masks. Neither targets nor retain data are read.
+        std: positive; of the noise, in pixel units.
+        draws: of noise a sample.
+        epochs, steps: passes over the forget data; ``steps`` replaces ``epochs``.
+        batch_size, lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``.
+        callbacks: called during training.
+        seed, device: of the run.
+
+    Raises: ValueError, TypeError naming the argument; DivergenceError.
+
+    Source: Foster et al. 2024, arXiv 2402.01401.
+    """
+    check_number("std", std, low=0, open_low=True)
+    check_count("draws", draws)
+    objective = roughness(on="forget", std=std, draws=draws)
+    phase = Phase(
+        objective,
+        streams_for(task, objective),
+        epochs=epochs if steps is None else None,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        optimizer=optimizer,
+        weight_decay=weight_decay,
+        batch_norm=batch_norm,
+        clip=clip,
+        name="smooth",
+    )
+    return fit(model, phase, seed=seed, device=device, callbacks=callbacks)

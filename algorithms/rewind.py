@@ -1,0 +1,72 @@
+"""Rewinding: the epoch whose error on the forget data is that of data the model never saw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearn_kit import UnlearnTask
+from unlearn_kit.data.tensors import labels_of, subset
+from unlearn_kit.engine import Callback, Run
+from unlearn_kit.metrics import accuracy
+from unlearn_kit.modules import cpu_state
+
+
+class Rewind(Callback):
+    """Keep each epoch's weights, and in the end choose those whose forget error is nearest the last validation error.
+
+    Args:
+        forget, validation: data sets.
+        phase, steps: an epoch ends after every ``steps`` steps of this phase.
+
+    Attributes: ``errors`` (on the forget data, one an epoch), ``chosen`` (the epoch, from 0).
+
+    Raises: ValueError when ``validation`` is empty.
+
+    Source: Kurmanji et al. 2023, arXiv 2302.09880, SCRUB+R.
+    """
+
+    def __init__(self, forget: Any, validation: Any, phase: str, steps: int) -> None:
+        if len(validation) == 0:
+            raise ValueError("expected validation to hold at least one sample, but got an empty data set")
+        self.forget, self.validation, self.phase, self.steps = forget, validation, phase, steps
+        self.errors: list[float] = []
+        self.chosen: int | None = None
+        self._weights: list[dict[str, Tensor]] = []
+
+    def on_step(self, run: Run) -> None:
+        """Measure at the end of an epoch."""
+        if run.phase == self.phase and run.step % self.steps == 0:
+            self.errors.append(error(run.model, self.forget))
+            self._weights.append(cpu_state(run.model))
+
+    def on_end(self, run: Run) -> None:
+        """Choose."""
+        if self._weights:
+            wanted = error(run.model, self.validation)
+            self.chosen = min(range(len(self.errors)), key=lambda epoch: abs(self.errors[epoch] - wanted))
+            run.chosen = self._weights[self.chosen]
+
+
+def error(model: nn.Module, dataset: Any) -> float:
+    """Share of samples (for masks, of pixels) predicted wrong, in [0, 1]; the data set is not empty."""
+    return 1 - (accuracy(model, dataset) or 0.0)
+
+
+def held_out(task: UnlearnTask) -> Any:
+    """Held-out data distributed like the forget data.
+
+    Raises: ValueError when the task has none.
+    """
+    chosen = task.forget_test
+    if len(chosen) == 0:
+        chosen, labels = task.retain_test, None
+        if task.kind == "classification":
+            labels, forgotten = labels_of(task.retain_test), labels_of(task.forget)
+        if labels is not None and forgotten is not None:
+            chosen = subset(task.retain_test, torch.isin(labels, forgotten))
+    if len(chosen) == 0:
+        raise ValueError("expected validation with rewind=True, but got None and a task without held-out data")
+    return chosen
