@@ -1,20 +1,27 @@
 """The methods: one file each, every one called as ``algorithm(model, task, *, seed=0, device=None, ...)``."""
 
+from .amun import amun
 from .bad_teacher import bad_teacher
+from .boundary_expand import boundary_expand
 from .boundary_shrink import boundary_shrink
 from .delete import delete
 from .erase_to_retain import erase_to_retain
 from .finetune import finetune
 from .l1_sparse import l1_sparse
 from .last_layers import catastrophic_forget_k, exact_unlearn_k
+from .mean_feature_head import mean_feature_head
 from .neg_grad import neg_grad, neg_grad_plus
 from .perturbed_sign import perturbed_sign
 from .random_label import random_label
 from .retrain import retrain
 from .scrub import scrub
+from .sfron import sfron
+from .unsir import unsir
 
 __all__ = [
+    "amun",
     "bad_teacher",
+    "boundary_expand",
     "boundary_shrink",
     "catastrophic_forget_k",
     "delete",
@@ -22,10 +29,13 @@ __all__ = [
     "exact_unlearn_k",
     "finetune",
     "l1_sparse",
+    "mean_feature_head",
     "neg_grad",
     "neg_grad_plus",
     "perturbed_sign",
     "random_label",
     "retrain",
     "scrub",
+    "sfron",
+    "unsir",
 ]

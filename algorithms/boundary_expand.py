@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,8 @@ def boundary_expand(
     retain_weight: ScalarOrSchedule = 3.0,
     epochs: int | None = None,
     steps: int = 40,
-    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},  # noqa: B006 - only read
-    lr: ScalarOrSchedule = cosine(2e-2, 0.0),  # noqa: B008 - frozen
+    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},
+    lr: ScalarOrSchedule = cosine(5e-2, 0.0),  # noqa: B008 - frozen
     optimizer: str | OptimizerFactory = "sgd",
     weight_decay: float = 0.0,
     batch_norm: BatchNorm = "frozen",
@@ -89,14 +90,14 @@ def class_head(model: nn.Module, task: UnlearnTask, method: str) -> nn.Linear | 
             f"expected a classification task for {method}, which makes no sense for masks, but got {task.kind}"
         )
     name = head_name(model)
-    head = model.get_submodule(name)
+    head: Any = model.get_submodule(name)
     pointwise = isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1
     if not isinstance(head, nn.Linear) and not pointwise:
         raise ValueError(
             f"expected the head {name!r} to be an nn.Linear or a 1x1 nn.Conv2d for {method}, "
             f"but got {type(head).__name__}"
         )
-    return head
+    return cast(nn.Linear | nn.Conv2d, head)
 
 
 def widen(head: nn.Linear | nn.Conv2d) -> None:

@@ -108,7 +108,7 @@ def erase_to_retain(
         where: which layers get adapters (see ``adapters.attach``).
         rank, alpha, dropout: of the adapters.
         erase_to: what the forget data are led toward: any target, such as ``losses.Background()``,
-            ``losses.Uniform(C)``, ``losses.RandomLabels(C)``, or ``losses.Boundary(model, search)`` of the other method.
+            ``losses.Uniform(C)``, ``losses.RandomLabels(C)``, or the other method's ``losses.Boundary(model, search)``.
         confidence: the teacher's predictions below it are not contradicted, in [0, 1].
         erase_weight: tradeoff knob.
         distill_weight, logit_weight, temperature: of the retain side.

@@ -23,7 +23,7 @@ from unlearn_kit.modules import device_of
 
 from .erase_to_retain import stop_level
 
-SMALLEST, LARGEST, HALVINGS = -12.0, 6.0, 9  # Of the searched step, in powers of two.
+SMALLEST, LARGEST, HALVINGS = -12.0, 10.0, 9  # Of the searched step, in powers of two.
 
 
 @revision
@@ -53,7 +53,7 @@ def influence(
     Args:
         model: the original; logits ``(B, C, ...)``; float64 where the step is to be exact.
         task: what to forget and what to keep; classes or masks.
-        step: length, at least 0; None searches it, between 2^-12 and 2^6: the smallest at which the score (accuracy, or
+        step: length, at least 0; None searches it, between 2^-12 and 2^10: the smallest at which the score (accuracy, or
             mean IoU) on forget samples is at most ``forget_to``, as long as the score on retain samples has not
             fallen by more than ``retain_drop``, else the largest for which it has not.
         solver: "cg" solves by Hessian-vector products, and ends early where the curvature is negative; "woodfisher"

@@ -72,7 +72,7 @@ def neg_grad_plus(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    alpha: float = 0.99,
+    alpha: float = 0.995,
     epochs: int | None = None,
     steps: int = 40,
     batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},

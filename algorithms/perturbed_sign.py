@@ -12,7 +12,7 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
+from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
 from unlearn_kit.errors import check_choice, check_number
 from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
 
@@ -127,15 +127,12 @@ def perturbed_sign(
         uncrossed=chosen["uncrossed"],
         refresh=refresh,
     )
-    if isinstance(chosen["batch_size"], Mapping):
-        # The preset names both streams; without a retain weight only one is read.
-        chosen["batch_size"] = {name: chosen["batch_size"][name] for name in objective.streams}
     phase = Phase(
         objective,
         streams_for(task, objective),
         epochs=chosen["epochs"],
         steps=chosen["steps"],
-        batch_size=chosen["batch_size"],
+        batch_size=sizes_for(chosen["batch_size"], objective),
         lr=chosen["lr"],
         optimizer=optimizer,
         weight_decay=weight_decay,

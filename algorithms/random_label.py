@@ -11,7 +11,7 @@ from torch import nn
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_of, streams_for
+from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
 from unlearn_kit.errors import check_choice, check_number
 from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
 
@@ -71,13 +71,12 @@ def random_label(
     retain = retain_weight * L.cross_entropy(on="retain") if read else None
 
     def phase(objective: L.Objective | L.Term, name: str, epochs: int | None, steps: int | None) -> Phase:
-        streams = streams_for(task, objective)
         return Phase(
             objective,
-            streams,
+            streams_for(task, objective),
             epochs=epochs,
             steps=steps,
-            batch_size=sizes_of(streams, batch_size),
+            batch_size=sizes_for(batch_size, objective),
             lr=lr,
             optimizer=optimizer,
             weight_decay=weight_decay,

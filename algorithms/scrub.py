@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,10 +12,9 @@ from torch import nn
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_of, streams_for
+from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
 from unlearn_kit.errors import check_count, check_number
 from unlearn_kit.schedules import ScalarOrSchedule, cosine
-from unlearn_kit.seeding import generator
 
 from .rewind import Rewind, held_out
 
@@ -29,11 +27,11 @@ def scrub(
     gamma: float = 1.0,
     alpha: float = 0.5,
     temperature: float = 4.0,
-    msteps: int = 25,
+    msteps: int = 30,
     epochs: int = 50,
     forget_steps: int | None = 1,
     retain_steps: int | None = 1,
-    nudge: float = 0.01,
+    nudge: float = 0.3,
     rewind: bool = False,
     validation: Any = None,
     batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},
@@ -41,7 +39,7 @@ def scrub(
     optimizer: str | OptimizerFactory = "sgd",
     weight_decay: float = 0.0,
     batch_norm: BatchNorm = "frozen",
-    clip: float | None = 0.3,
+    clip: float | None = 0.1,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -50,12 +48,13 @@ def scrub(
 
     Only the first ``msteps`` epochs ascend. One optimiser makes all steps.
 
-    Published defaults: gamma 1 (large data .99), alpha .5 (.001), temperature 4, 5 to 10 epochs (3) of whole passes, of
-    which 3 (2) ascend, lr 5e-4, no clipping. Here an epoch is one step of each, since an ascent of a whole pass breaks
-    what it then takes many passes to mend; the steps are larger, fall to 0 and are clipped, since the ascent has no
-    upper bound. The student starts beside the teacher and not in its place: there the divergence is 0 and so is its
-    gradient, and the first ascent would climb rounding errors (with batch norm in training mode, as published, the two
-    differ from the start).
+    Published defaults: gamma 1 (large data .99), alpha .5 (.001), temperature 4, 5 to 10 epochs (3) of whole passes,
+    of which 3 (2) ascend, lr 5e-4, no clipping. Here an epoch is one step of each, since an ascent of a whole pass
+    breaks what it then takes many passes to mend; the steps are larger, fall to 0 and are clipped, since the ascent
+    has no upper bound. And the ascent climbs ``nudge CE(forget)`` as well, which is not published: where the student
+    starts, in the teacher's place, the divergence is 0 and so is its gradient. The first ascents would climb rounding
+    errors, and as often toward more certainty of the true label as toward less (with batch norm in training mode, as
+    published, the two differ from the start).
 
     Args:
         model: the original, and the teacher; logits ``(B, C, ...)``.
@@ -64,7 +63,7 @@ def scrub(
         temperature: of the distillations, above 0.
         msteps, epochs: how many of the epochs ascend, and how many there are.
         forget_steps, retain_steps: steps an epoch of ascent and of descent; None for a pass over the data.
-        nudge: relative size, at least 0, of the noise on the student's first weights.
+        nudge: weight, at least 0, of ``CE(forget)`` in the ascent: which way to leave the teacher.
         rewind: return the epoch whose error on the forget data is nearest the last epoch's error on ``validation``
             (SCRUB+R): against membership attacks, where an error above that of unseen data tells.
         validation: held-out data distributed like the forget data, for ``rewind``. By default ``task.forget_test`` or,
@@ -80,22 +79,23 @@ def scrub(
 
     Source: Kurmanji et al. 2023, arXiv 2302.09880.
     """
-    for name, value in (("gamma", gamma), ("alpha", alpha)):
+    for name, value in (("gamma", gamma), ("alpha", alpha), ("nudge", nudge)):
         check_number(name, value, low=0)
     check_count("msteps", msteps, low=0)
     check_count("epochs", epochs, low=0)
     teacher = L.Teacher(model)  # The engine trains a copy of the model: this one stays as it is.
-    ascent = -L.kl(on="forget", to=teacher, temperature=temperature)
+    ascent = L.Objective((-L.kl(on="forget", to=teacher, temperature=temperature),))
+    if nudge:
+        ascent -= nudge * L.cross_entropy(on="forget")
     descent = gamma * L.cross_entropy(on="retain") + alpha * L.kl(on="retain", to=teacher, temperature=temperature)
 
     def phase(objective: L.Objective | L.Term, name: str, steps: int | None) -> Phase:
-        streams = streams_for(task, objective)
         return Phase(
             objective,
-            streams,
+            streams_for(task, objective),
             epochs=1 if steps is None else None,
             steps=steps,
-            batch_size=sizes_of(streams, batch_size),
+            batch_size=sizes_for(batch_size, objective),
             lr=lr,
             optimizer=optimizer,
             weight_decay=weight_decay,
@@ -104,23 +104,12 @@ def scrub(
             name=name,
         )
 
-    student = nudged(model, check_number("nudge", nudge, low=0), generator(seed, "nudge"))
     phases = [phase(ascent, "ascend", forget_steps), phase(descent, "descend", retain_steps)]
     program = Alternate(phases, epochs, shared_optimizer=True, turns={"ascend": msteps})
     if not rewind:
-        return fit(student, program, seed=seed, device=device, callbacks=callbacks)
+        return fit(model, program, seed=seed, device=device, callbacks=callbacks)
     rewinding = Rewind(
         task.forget, held_out(task) if validation is None else validation, "descend", phases[1].total_steps
     )
-    fitted = fit(student, program, seed=seed, device=device, callbacks=(*callbacks, rewinding))
+    fitted = fit(model, program, seed=seed, device=device, callbacks=(*callbacks, rewinding))
     return replace(fitted, details={"epoch": rewinding.chosen, "forget_errors": rewinding.errors})
-
-
-def nudged(model: nn.Module, size: float, source: torch.Generator) -> nn.Module:
-    """A copy whose trainable weights are each multiplied by ``1 + size z``, z standard normal."""
-    student = copy.deepcopy(model)
-    with torch.no_grad():
-        for p in student.parameters():
-            if p.requires_grad:
-                p.mul_(1 + size * torch.randn(p.shape, generator=source).to(p))
-    return student

@@ -35,7 +35,7 @@ def sfron(
     slow: float = 0.0,
     epochs: int | None = None,
     steps: int = 60,
-    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},  # noqa: B006 - only read
+    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},
     lr: ScalarOrSchedule = cosine(1e-2, 0.0),  # noqa: B008 - frozen
     optimizer: str | OptimizerFactory = "sgd",
     weight_decay: float = 5e-4,

@@ -31,8 +31,8 @@ def unsir(
     retain_samples: int = 9000,
     epochs: int | None = None,
     steps: int = 40,
-    batch_size: int | Mapping[str, int] = {"noise": 64, "retain": 256},  # noqa: B006 - only read
-    lr: ScalarOrSchedule = 2e-3,
+    batch_size: int | Mapping[str, int] = {"noise": 128, "retain": 256},
+    lr: ScalarOrSchedule = 3e-3,
     repair_lr: ScalarOrSchedule = 1e-3,
     optimizer: str | OptimizerFactory = "adam",
     weight_decay: float = 0.0,

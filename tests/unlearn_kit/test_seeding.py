@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -36,11 +34,9 @@ def test_keys_do_not_run_together():
     assert len({derive(0, "a", "b"), derive(0, "ab"), derive(0, "a", 1), derive(0, "a", "1"), derive(0, "a")}) == 5
 
 
-def test_derived_seeds_are_the_same_in_another_process():
-    code = "from unlearn_kit.seeding import derive; print(derive(3, 'fit', 'step', 7))"
-    command = [sys.executable, "-c", code]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "12"})
-    assert int(found.stdout) == derive(3, "fit", "step", 7)
+def test_derived_seeds_are_the_same_in_every_process_and_release():
+    # Runs that are resumed, and results that are repeated, rest on this number.
+    assert derive(3, "fit", "step", 7) == 8956741201273886050
 
 
 def test_a_numpy_seed_is_the_same_seed():

@@ -186,7 +186,7 @@ class BestSoFar(Callback):
 
 
 class WeightAverage(Callback):
-    """Make a moving average ``a`` of the weights the run's result: every ``every`` steps ``a <- keep a + (1 - keep) w``.
+    """Make a moving average of the weights the run's result: ``a <- keep a + (1 - keep) w`` every ``every`` steps.
 
     It starts from the first weights it sees. ``keep`` in [0, 1); at 0 the last weights seen are the result.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -51,7 +50,10 @@ class Guard:
 
         Raises: DivergenceError.
         """
-        if not torch.stack(torch._foreach_norm(self.numbers, math.inf)).isfinite().all():
+        # A sum is ten times faster than a look at every entry, which decides where it overflows.
+        if torch.stack([tensor.sum() for tensor in self.numbers]).isfinite().all():
+            return
+        if not all(torch.isfinite(tensor).all() for tensor in self.numbers):
             self._fail(step, "parameters")
 
     def _fail(self, step: int, part: str) -> None:

@@ -287,10 +287,3 @@ def sizes_for(batch_size: int | Mapping[str, int], objective: Objective | Term) 
     if not isinstance(batch_size, Mapping):
         return batch_size
     return {name: size for name, size in batch_size.items() if name in Objective(objective._terms).streams}
-
-
-def sizes_of(streams: Iterable[str], batch_size: int | Mapping[str, int]) -> int | Mapping[str, int]:
-    """``batch_size`` without the streams that a phase does not read: one option for phases that read different ones."""
-    if not isinstance(batch_size, Mapping):
-        return batch_size
-    return {name: batch_size[name] for name in streams if name in batch_size}

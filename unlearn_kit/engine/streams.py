@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Iterable, Iterator
@@ -52,15 +53,13 @@ class Stream:
         does not divide evenly is read whole by all of them, so that the mean over processes is the mean over the batch.
         """
         rank, world = part
-
-        def share(number: int) -> Tensor:
-            batch = self.indices(number)
-            return batch[rank::world] if len(batch) % world == 0 else batch
-
         numbers = range(start, stop)
-        shares = ((number // self.batches_per_epoch, share(number)) for number in numbers)
-        for number, (x, y) in zip(numbers, self.samples(shares), strict=True):
-            yield share(number), x, y
+        batches = (self.indices(number) for number in numbers)
+        shares = (batch[rank::world] if len(batch) % world == 0 else batch for batch in batches)
+        asked, told = itertools.tee(shares)
+        passes = (number // self.batches_per_epoch for number in numbers)
+        for indices, (x, y) in zip(told, self.samples(zip(passes, asked, strict=True)), strict=True):
+            yield indices, x, y
 
     def samples(self, batches: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield ``(inputs, targets)`` of each ``(pass, positions)``; inside ``seeding.isolated`` only."""

@@ -25,7 +25,7 @@ def _mean_over_kept(values: Tensor, labels: Tensor) -> Tensor:
 
 def _binary_cross_entropy(logits: Tensor, goal: Goal) -> Tensor:
     wanted = goal.values.reshape(logits.shape).to(logits)
-    return F.binary_cross_entropy_with_logits(logits, wanted.clamp(0, 1), reduction="none")
+    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
 
 
 def _log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:

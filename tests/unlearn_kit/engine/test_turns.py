@@ -7,7 +7,7 @@ from torch import nn
 from unlearn_kit import losses as L
 from unlearn_kit.data.tensors import TensorImages
 from unlearn_kit.engine import Alternate, Phase, fit
-from unlearn_kit.engine.phases import plan, sizes_of
+from unlearn_kit.engine.phases import plan, sizes_for
 
 DATA = TensorImages(torch.rand(8, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2)
 
@@ -49,6 +49,6 @@ def test_trained_batch_norm_learns_only_where_its_weights_are_trained():
     assert all(module.training for module in found.modules())
 
 
-def test_sizes_of_streams_that_are_not_read_are_left_out():
-    assert sizes_of(["forget"], {"forget": 3, "retain": 5}) == {"forget": 3}
-    assert sizes_of(["forget"], 7) == 7
+def test_sizes_for_streams_that_are_not_read_are_left_out():
+    assert sizes_for({"forget": 3, "retain": 5}, L.cross_entropy(on="forget")) == {"forget": 3}
+    assert sizes_for(7, L.cross_entropy(on="forget")) == 7

@@ -297,7 +297,7 @@ CE, BCE = "cross_entropy(forget -> Labels)", "bce(retain -> Labels)"
         (ramp * F, f"ramp * {CE}"),
         ((lambda share: share) * F, f"f(progress) * {CE}"),
         (L.cross_entropy(on="forget", name="erase") + R, f"erase + {BCE}"),
-        (L.kl(on="a", to=L.Uniform(3)), "kl(a -> Uniform(num_classes=3), temperature=1)"),
+        (L.kl(on="a", to=L.Uniform(3)), "kl(a -> Uniform(num_classes=3))"),
         (L.kl(on="a", to=L.Teacher(SURE), temperature=2), "kl(a -> Teacher(Linear), temperature=2)"),
         (sum([F, R]), f"{CE} + {BCE}"),
         (sum([F]), CE),

@@ -1,0 +1,286 @@
+"""What every algorithm promises, whoever wrote it: one table, one row a method."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+import algorithms
+from unlearn_kit import UnlearnResult, UnlearnTask, adapters, models
+from unlearn_kit.data import TensorImages
+from unlearn_kit.engine import train
+from unlearn_kit.metrics import predict
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a method is run quickly, and what it is free to do.
+
+    Attributes:
+        quick: options that make it run in a moment; batches are smaller than the data and do not divide them.
+        reads_retain: whether it needs the retain data.
+        masks: whether it works on segmentation; otherwise it must refuse by name.
+        resets: whether frozen weights may change (only what starts from scratch).
+    """
+
+    quick: dict[str, Any] = field(default_factory=dict)
+    reads_retain: bool = True
+    masks: bool = True
+    resets: bool = False
+
+
+BATCH = {"batch_size": 7}
+STEPS = {"steps": 2, **BATCH}
+
+# A new algorithm is one line here.
+TABLE: dict[str, Row] = {
+    "amun": Row({**STEPS, "search_steps": 1}, masks=False),
+    "bad_teacher": Row(STEPS),
+    "boundary_expand": Row(STEPS, masks=False),
+    "boundary_shrink": Row(STEPS, reads_retain=False),
+    "catastrophic_forget_k": Row(STEPS),
+    "damp": Row({}, masks=False),
+    "delete": Row(STEPS, reads_retain=False),
+    "erase_to_retain": Row({"rounds": 1, "rank": 2, "restore_epochs": 1, **BATCH}),
+    "exact_unlearn_k": Row(STEPS, resets=True),
+    "finetune": Row(STEPS),
+    "fisher_forgetting": Row({}),
+    "influence": Row({}),
+    "jit": Row({"draws": 2, **BATCH}, reads_retain=False),
+    "l1_sparse": Row(STEPS),
+    "lfssd": Row({}),
+    "masked_small_gradient": Row({"steps": 2, **BATCH}, masks=False, resets=True),
+    "mean_feature_head": Row({"steps": 2, "rounds": 1, **BATCH}, masks=False),
+    "neg_grad": Row(STEPS, reads_retain=False),
+    "neg_grad_plus": Row(STEPS),
+    "perturbed_sign": Row(STEPS),
+    "random_label": Row(STEPS),
+    "retrain": Row({"epochs": 1, **BATCH}, resets=True),
+    "salun": Row(STEPS),
+    "scrub": Row({"epochs": 2, "msteps": 1, **BATCH}),
+    "sfron": Row({"steps": 5, **BATCH}),
+    "ssd": Row({}),
+    "unsir": Row({**STEPS, "noise_samples": 8, "noise_steps": 2}, masks=False),
+}
+
+
+def images(count: int, seed: int) -> TensorImages:
+    """Three classes, told apart by which third of the picture is bright."""
+    source = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % 3
+    x = 0.4 * torch.rand(count, 1, 8, 8, generator=source)
+    for label in range(3):
+        x[y == label, :, 2 + 2 * label : 4 + 2 * label] += 0.5
+    return TensorImages(x, y)
+
+
+def pictures(count: int, seed: int) -> TensorImages:
+    """Bright squares on noise, and their masks."""
+    source = torch.Generator().manual_seed(seed)
+    masks = torch.zeros(count, 1, 8, 8)
+    for i, corner in enumerate(torch.randint(4, (count,), generator=source).tolist()):
+        masks[i, :, corner : corner + 4, 2:6] = 1
+    return TensorImages(0.4 * torch.rand(count, 1, 8, 8, generator=source) + 0.5 * masks, masks)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> nn.Module:
+    torch.manual_seed(0)
+    network = models.small_cnn(num_classes=3, channels=1, width=4)
+    return train(network, images(45, 0), epochs=6, batch_size=9).model.eval()
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> nn.Module:
+    torch.manual_seed(0)
+    network = models.unet(num_classes=2, channels=1, widths=(4, 8, 12))
+    fitted = train(network, pictures(20, 0), epochs=4, batch_size=5, lr=1e-2, optimizer="adam")
+    return fitted.model.eval()
+
+
+def of_class() -> UnlearnTask:
+    return UnlearnTask.forget_class(images(45, 0), images(15, 1), 0)
+
+
+def of_sample() -> UnlearnTask:
+    return UnlearnTask.forget_samples(images(45, 0), images(15, 1), [4])
+
+
+def of_masks() -> UnlearnTask:
+    return UnlearnTask.forget_random(pictures(20, 0), pictures(8, 1), 0.2)
+
+
+def run(name: str, model: nn.Module, task: UnlearnTask, **options: Any) -> UnlearnResult:
+    return getattr(algorithms, name)(model, task, **{**TABLE[name].quick, **options})
+
+
+def state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(value, b[key]) for key, value in a.items())
+
+
+@pytest.fixture(params=sorted(TABLE))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_the_table_names_every_algorithm() -> None:
+    assert set(TABLE) == set(algorithms.__all__)
+    assert sorted(algorithms.__all__) == list(algorithms.__all__)
+
+
+def test_model_data_and_random_state_stay_as_they_were(name: str, classifier: nn.Module) -> None:
+    task = of_class()
+    given = copy.deepcopy(classifier)
+    given.train()
+    given.get_submodule("block2").eval()
+    given.get_parameter("block1.0.weight").requires_grad_(False)
+    before, modes = state(given), [module.training for module in given.modules()]
+    flags = [p.requires_grad for p in given.parameters()]
+    data = [copy.deepcopy(part.dataset.__dict__) for part in (task.forget, task.retain, task.retain_test)]
+    random_states = (random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002
+    threads = torch.get_num_threads()
+
+    result = run(name, given, task)
+
+    assert same(state(given), before)
+    assert [module.training for module in given.modules()] == modes
+    assert [p.requires_grad for p in given.parameters()] == flags
+    assert all(p.grad is None for p in given.parameters())
+    for held, part in zip(data, (task.forget, task.retain, task.retain_test), strict=True):
+        assert torch.equal(held["inputs"], part.dataset.inputs)
+        assert torch.equal(held["targets"], part.dataset.targets)
+    after = (random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002
+    assert after[0] == random_states[0]
+    assert all(np.array_equal(a, b) for a, b in zip(after[1], random_states[1], strict=True))
+    assert torch.equal(after[2], random_states[2])
+    assert torch.get_num_threads() == threads
+    shared = {p.data_ptr() for p in given.parameters()} & {p.data_ptr() for p in result.model.parameters()}
+    assert not shared
+
+
+def test_same_seed_same_bits(name: str, classifier: nn.Module) -> None:
+    task = of_class()
+    first = run(name, classifier, task, seed=3)
+    torch.rand(5)
+    second = run(name, classifier, task, seed=3)
+    assert same(state(first.model), state(second.model))
+
+
+def test_result_tells_what_was_done(name: str, classifier: nn.Module) -> None:
+    task = of_class()
+    result = run(name, classifier, task, seed=1)
+    assert result.method == name
+    assert result.seconds > 0
+    assert result.config["seed"] == 1
+    assert json.dumps(result.config)
+    assert json.dumps(result.history)
+    assert all(torch.isfinite(v).all() for v in result.model.state_dict().values() if v.is_floating_point())
+    assert torch.isfinite(predict(result.model, task.retain_test)[0]).all()
+    assert not result.model.training
+    assert getattr(algorithms, name).__doc__.count("Source:") <= 1
+
+
+def test_it_does_something(name: str, classifier: nn.Module) -> None:
+    task = of_class()
+    result = run(name, classifier, task)
+    with torch.no_grad():
+        x = task.forget.dataset.inputs
+        assert not torch.equal(result.model(x), classifier(x))
+
+
+def test_one_sample_to_forget(name: str, classifier: nn.Module) -> None:
+    result = run(name, classifier, of_sample())
+    assert torch.isfinite(predict(result.model, of_sample().forget)[0]).all()
+
+
+def test_masks_work_or_are_refused_by_name(name: str, segmenter: nn.Module) -> None:
+    task = of_masks()
+    if TABLE[name].masks:
+        result = run(name, segmenter, task)
+        logits, _ = predict(result.model, task.forget)
+        assert logits.shape == (4, 1, 8, 8)
+        assert torch.isfinite(logits).all()
+    else:
+        with pytest.raises(ValueError, match=r"mask|segmentation"):
+            run(name, segmenter, task)
+
+
+def test_frozen_parameters_do_not_move(name: str, classifier: nn.Module) -> None:
+    if TABLE[name].resets:
+        pytest.skip("starts from fresh weights")
+    given = copy.deepcopy(classifier)
+    frozen = ["block1.0.weight", "block3.1.weight", "block3.1.bias"]
+    for key in frozen:
+        given.get_parameter(key).requires_grad_(False)
+    decay = {"weight_decay": 0.1} if "weight_decay" in inspect.signature(getattr(algorithms, name)).parameters else {}
+    result = run(name, given, of_class(), **decay)
+    weights = adapters.base_state(result.model)
+    assert all(torch.equal(weights[key], given.get_parameter(key)) for key in frozen)
+
+
+class Unreadable(Dataset):
+    """A retain set whose images must not be asked for."""
+
+    def __init__(self, targets: torch.Tensor) -> None:
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Any:
+        raise AssertionError("the retain data were read")
+
+
+def test_retain_data_that_are_not_needed_are_not_read(name: str, classifier: nn.Module) -> None:
+    task = of_class()
+    blind = UnlearnTask(
+        task.forget, Unreadable(torch.ones(30).long()), task.forget_test, task.retain_test, 3, forget_classes=(0,)
+    )
+    if not TABLE[name].reads_retain:
+        run(name, classifier, blind)
+    else:
+        with pytest.raises(AssertionError, match="the retain data were read"):
+            run(name, classifier, blind)
+
+
+def test_a_retain_weight_of_zero_reads_no_retain_data(name: str, classifier: nn.Module) -> None:
+    if "retain_weight" not in inspect.signature(getattr(algorithms, name)).parameters:
+        pytest.skip("has no retain weight")
+    task = of_class()
+    blind = UnlearnTask(
+        task.forget, Unreadable(torch.ones(30).long()), task.forget_test, task.retain_test, 3, forget_classes=(0,)
+    )
+    run(name, classifier, blind, retain_weight=0.0)
+
+
+def test_bad_options_are_refused_by_name(name: str, classifier: nn.Module) -> None:
+    known = inspect.signature(getattr(algorithms, name)).parameters
+    with pytest.raises(TypeError, match=rf"option of {name} to be one of .* but got 'seeed'; did you mean 'seed'"):
+        run(name, classifier, of_class(), seeed=1)
+    wrong = {"batch_size": 0, "lr": -1.0, "optimizer": "sgdd", "batch_norm": "thawed", "weight_decay": -1.0}
+    for option in wrong.keys() & known.keys():
+        with pytest.raises((ValueError, TypeError), match=f"expected .*{option}"):
+            run(name, classifier, of_class(), **{option: wrong[option]})
+    with pytest.raises(TypeError, match="expected task to be an UnlearnTask, but got str"):
+        getattr(algorithms, name)(classifier, "class 0")
+    with pytest.raises(ValueError, match=r"expected model to have 3 outputs, .* but got outputs of shape \(1, 5\)"):
+        run(name, models.small_cnn(num_classes=5, channels=1, width=4), of_class())
+
+
+def test_the_caller_gets_the_modes_it_gave(name: str, classifier: nn.Module) -> None:
+    given = copy.deepcopy(classifier).train()
+    assert run(name, given, of_class()).model.training
