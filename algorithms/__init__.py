@@ -4,18 +4,25 @@ from .amun import amun
 from .bad_teacher import bad_teacher
 from .boundary_expand import boundary_expand
 from .boundary_shrink import boundary_shrink
+from .damp import damp
 from .delete import delete
 from .erase_to_retain import erase_to_retain
 from .finetune import finetune
+from .fisher_forgetting import fisher_forgetting
+from .influence import influence
+from .jit import jit
 from .l1_sparse import l1_sparse
 from .last_layers import catastrophic_forget_k, exact_unlearn_k
+from .masked_small_gradient import masked_small_gradient
 from .mean_feature_head import mean_feature_head
 from .neg_grad import neg_grad, neg_grad_plus
 from .perturbed_sign import perturbed_sign
 from .random_label import random_label
 from .retrain import retrain
+from .salun import salun
 from .scrub import scrub
 from .sfron import sfron
+from .ssd import lfssd, ssd
 from .unsir import unsir
 
 __all__ = [
@@ -24,18 +31,26 @@ __all__ = [
     "boundary_expand",
     "boundary_shrink",
     "catastrophic_forget_k",
+    "damp",
     "delete",
     "erase_to_retain",
     "exact_unlearn_k",
     "finetune",
+    "fisher_forgetting",
+    "influence",
+    "jit",
     "l1_sparse",
+    "lfssd",
+    "masked_small_gradient",
     "mean_feature_head",
     "neg_grad",
     "neg_grad_plus",
     "perturbed_sign",
     "random_label",
     "retrain",
+    "salun",
     "scrub",
     "sfron",
+    "ssd",
     "unsir",
 ]

@@ -20,9 +20,9 @@ def delete(
     task: UnlearnTask,
     *,
     epochs: int | None = None,
-    steps: int = 60,
+    steps: int = 80,
     batch_size: int = 64,
-    lr: ScalarOrSchedule = cosine(2e-2, 0.0),  # noqa: B008 - frozen
+    lr: ScalarOrSchedule = cosine(1e-2, 0.0),  # noqa: B008 - frozen
     optimizer: str | OptimizerFactory = "sgd",
     weight_decay: float = 0.0,
     batch_norm: BatchNorm = "frozen",
@@ -33,10 +33,9 @@ def delete(
 ) -> FitResult:
     """Minimise ``KL(softmax of f0(x) without the logit of y || softmax of f(x))`` on the forget data alone.
 
-    Published: a class of CIFAR with SGD and no retain data; the settings recalled, not read, are 10 to 20 epochs at a
-    constant lr of 1e-3 or below with batch 128 or 256. Here sixty steps of a large, falling lr with clipped gradients:
-    the first steps take the class away, and the later ones bring back the order of the others, which no retain data
-    guard.
+    Published: no retain data; the learning rate and the number of epochs were not readable. Here eighty steps of a
+    large, falling lr with clipped gradients: the first steps take the class away, and the later ones bring back the
+    order of the others, which no retain data guard.
 
     Args:
         model: the original; logits ``(B, C, ...)``; of a single logit what remains is the opposite label.

@@ -43,8 +43,8 @@ def catastrophic_forget_k(
     Args:
         model: the original; logits ``(B, C, ...)``.
         task: what to forget and what to keep.
-        k: how many modules that own parameters are trained besides the head (a convolution and its batch norm are two),
-            in the order in which the network registers them.
+        k: how many modules that own parameters are trained besides the head (a convolution and its batch norm are two;
+            all of them, where there are fewer), in the order in which the network registers them.
         blocks: names of the submodules to train, instead of those.
         epochs, steps: passes over the retain data; ``steps`` replaces ``epochs``.
         batch_size, lr, optimizer, weight_decay, batch_norm: as in ``engine.Phase``.

@@ -45,7 +45,7 @@ def mean_feature_head(
     """Each round set the head to the class means of the features; then train everything else toward ``objective``.
 
     Row k of the head becomes ``s (m_k - m) / |m_k - m|``, with m_k the mean feature of the training data of class k
-    (forget and retain), m the mean of the m_k, and the bias ``-row m``. The paper's scale was not readable: here s is
+    (forget and retain; without any, the row stays), m the mean of the m_k, and the bias ``-row m``. The paper's scale was not readable: here s is
     the root mean square norm of the original head's rows, so that logits keep their size.
 
     Published default: a new head each epoch of a long training. Here two heads of 50 steps each: a head that is set
@@ -63,8 +63,8 @@ def mean_feature_head(
         callbacks: called during training.
         seed, device: of the run.
 
-    Raises: ValueError on masks, on a head of another kind or a frozen one, by name, and on a class without samples;
-        ValueError, TypeError naming the argument; DivergenceError.
+    Raises: ValueError on masks, on a head of another kind or a frozen one, by name; ValueError, TypeError naming
+        the argument; DivergenceError.
 
     Source: Gao et al. 2026, arXiv 2604.08271.
     """
@@ -104,22 +104,20 @@ def _setter(task: UnlearnTask, scale: float, count: int, seed: int) -> Callable[
     labels = torch.cat([y for _, y in in_order(both)]) if held is None else held
     order = torch.randperm(len(labels), generator=generator(seed, "class samples"))
     chosen = torch.cat([order[labels[order] == label][:count] for label in range(task.num_classes)])
-    missing = sorted(set(range(task.num_classes)) - set(labels.tolist()))
-    if missing:
-        raise ValueError(f"expected training data of every class for its mean feature, but got none of {missing}")
     x, y = (torch.cat(parts) for parts in zip(*in_order(subset(both, chosen)), strict=True))
 
     def set_head(model: nn.Module) -> None:
         weight, bias = mean_head(class_features(model, x, y))
+        present = y.unique().to(weight.device)
         head = cast(nn.Linear, model.get_submodule(head_name(model)))
-        head.weight.copy_(scale * weight)
-        head.bias.copy_(scale * bias)
+        head.weight[present] = scale * weight
+        head.bias[present] = scale * bias
 
     return set_head
 
 
 def class_features(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """The mean of what the declared head is given, for each class: ``(C, D)``."""
+    """The mean of what the declared head is given, for each class there is: ``(C, D)``."""
     seen: list[Tensor] = []
     hook = model.get_submodule(head_name(model)).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -62,6 +62,40 @@ def random_label(
 
     Source: Golatkar et al. 2020, arXiv 1911.04933; settings of Fan et al. 2024, arXiv 2310.12508.
     """
+    program = relabelling(
+        task,
+        wrong_only=wrong_only,
+        fixed=fixed,
+        order=order,
+        retain_weight=retain_weight,
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        optimizer=optimizer,
+        weight_decay=weight_decay,
+        batch_norm=batch_norm,
+        clip=clip,
+    )
+    return fit(model, program, seed=seed, device=device, callbacks=callbacks)
+
+
+def relabelling(
+    task: UnlearnTask,
+    *,
+    wrong_only: bool | None,
+    fixed: bool,
+    order: Literal["together", "in turn"],
+    retain_weight: ScalarOrSchedule,
+    epochs: int | None,
+    steps: int,
+    batch_size: int | Mapping[str, int],
+    **options: Any,
+) -> Phase | Alternate:
+    """The phases of ``random_label``; ``options`` are those of ``engine.Phase``.
+
+    Raises: ValueError, TypeError naming the argument.
+    """
     check_choice("order", order, ("together", "in turn"))
     if order == "in turn" and epochs is None:
         raise ValueError("expected epochs with order='in turn', but got None")
@@ -77,20 +111,13 @@ def random_label(
             epochs=epochs,
             steps=steps,
             batch_size=sizes_for(batch_size, objective),
-            lr=lr,
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            batch_norm=batch_norm,
-            clip=clip,
             name=name,
+            **options,
         )
 
-    program: Phase | Alternate
     if order == "together" or epochs is None:
         objective = forget if retain is None else forget + retain
-        program = phase(objective, "unlearn", epochs, steps if epochs is None else None)
-    else:
-        turns = [phase(forget, "relabel", 1, None)]
-        turns += [] if retain is None else [phase(retain, "retain", 1, None)]
-        program = Alternate(turns, epochs, shared_optimizer=True)
-    return fit(model, program, seed=seed, device=device, callbacks=callbacks)
+        return phase(objective, "unlearn", epochs, steps if epochs is None else None)
+    turns = [phase(forget, "relabel", 1, None)]
+    turns += [] if retain is None else [phase(retain, "retain", 1, None)]
+    return Alternate(turns, epochs, shared_optimizer=True)

@@ -68,7 +68,7 @@ LABELS = {"original": "original (do nothing)", "reference": "reference (retraine
 def wide(console: Console) -> Console:
     """The same console, wide enough for a table when its output goes to a file or a pipe."""
     if not console.is_terminal:
-        console.width = max(console.width, 120)
+        console.width = max(console.width, 160)
     return console
 
 
@@ -78,7 +78,7 @@ def demo_table(report: DemoReport) -> Table:
     table = _table(f"{report.config.data}: forgetting {report.task.rule}")
     what = "IoU" if kind == "segmentation" else "accuracy"
     table.caption = f"{what}; ideal is the reference's value, not zero; one run, seed {report.config.seed}"
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for column in COLUMNS[kind]:
         table.add_column(column.title, justify="right")
     for place, row in enumerate(report.rows):

@@ -99,12 +99,12 @@ def head_parameters(model: nn.Module) -> list[str]:
 
 
 def last_blocks(model: nn.Module, k: int) -> list[str]:
-    """Names of the last ``k`` modules that own parameters, and after them the head's.
+    """Names of the last ``k`` modules that own parameters (all, where there are fewer), and after them the head's.
 
     Modules come in the order in which the network registers them, a convolution and its batch norm as two. The head is
     the declared one, or else the last such module. What the network itself owns belongs to no module.
 
-    Raises: TypeError, ValueError when ``k`` is not in 0 to the number of such modules before the head.
+    Raises: TypeError, ValueError when ``k`` is no int of at least 0, and when there is no such module.
     """
     check_count("k", k, low=0)
     owners = [name for name in dict.fromkeys(key.rpartition(".")[0] for key, _ in model.named_parameters()) if name]
@@ -115,9 +115,7 @@ def last_blocks(model: nn.Module, k: int) -> list[str]:
     except ValueError:
         head = owners[-1]
     body = [name for name in owners if not f"{name}.".startswith(f"{head}.")]
-    if k > len(body):
-        raise ValueError(f"expected k to be at most {len(body)} in {type(model).__name__}, but got {k}")
-    return [*body[len(body) - k :], head]
+    return [*body[max(0, len(body) - k) :], head]
 
 
 def parameters_under(model: nn.Module, modules: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from torch import nn
 from algorithms.amun import adversarial_set, amun
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data.tensors import TensorImages
-from unlearn_kit.models import mlp, unet
+from unlearn_kit.models import mlp
 
 SOURCE = torch.Generator().manual_seed(0)
 INPUTS = torch.rand(24, 1, 3, 3, generator=SOURCE)
@@ -104,6 +104,6 @@ def test_options_out_of_range_are_refused(option: str, value: float) -> None:
 
 
 def test_masks_are_refused() -> None:
-    masks = TensorImages(torch.rand(4, 1, 16, 16), torch.ones(4, 1, 16, 16))
+    masks = TensorImages(torch.rand(4, 1, 5, 5), torch.ones(4, 1, 5, 5))
     with pytest.raises(ValueError, match=r"expected a classification task for amun, .* but got segmentation"):
-        amun(unet(2, 1, widths=(4, 4), decoder_widths=(4, 4)), UnlearnTask.forget_samples(masks, masks, [0]))
+        amun(nn.Conv2d(1, 1, 1), UnlearnTask.forget_samples(masks, masks, [0]))

@@ -10,7 +10,7 @@ from algorithms.boundary_expand import boundary_expand, widen
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data.tensors import TensorImages
 from unlearn_kit.engine import Callback, Run
-from unlearn_kit.models import declare_head, mlp, resnet, unet, with_normalization
+from unlearn_kit.models import declare_head, mlp, resnet, with_normalization
 
 
 def data(*, channels: int = 1, size: int = 4, count: int = 12) -> TensorImages:
@@ -110,9 +110,9 @@ def test_what_cannot_be_widened_is_refused_by_name() -> None:
     halves = TensorImages(data().inputs, torch.arange(12) % 2)
     with pytest.raises(ValueError, match="expected a head with one output a class, but got one output"):
         boundary_expand(single, UnlearnTask.forget_class(halves, halves, 0))
-    masks = TensorImages(torch.rand(4, 1, 16, 16), torch.ones(4, 1, 16, 16))
+    masks = TensorImages(torch.rand(4, 1, 5, 5), torch.ones(4, 1, 5, 5))
     segmentation = UnlearnTask.forget_samples(masks, masks, [0])
     with pytest.raises(ValueError, match=r"expected a classification task for boundary_expand, .* got segmentation"):
-        boundary_expand(unet(2, 1, widths=(4, 4), decoder_widths=(4, 4)), segmentation)
+        boundary_expand(nn.Conv2d(1, 1, 1), segmentation)
     with pytest.raises(ValueError, match=r"expected retain_weight in \[0"):
         boundary_expand(mlp(3, input_shape=(1, 4, 4)), task(), retain_weight=-1.0)

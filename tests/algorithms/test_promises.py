@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 import algorithms
 from unlearn_kit import UnlearnResult, UnlearnTask, adapters, models
 from unlearn_kit.data import TensorImages
-from unlearn_kit.engine import train
+from unlearn_kit.engine import Callback, Run, train
 from unlearn_kit.metrics import predict
 
 
@@ -103,7 +103,7 @@ def classifier() -> nn.Module:
 @pytest.fixture(scope="module")
 def segmenter() -> nn.Module:
     torch.manual_seed(0)
-    network = models.unet(num_classes=2, channels=1, widths=(4, 8, 12))
+    network = models.unet(num_classes=2, channels=1, widths=(4, 8, 12), decoder_widths=(12, 8, 4))
     fitted = train(network, pictures(20, 0), epochs=4, batch_size=5, lr=1e-2, optimizer="adam")
     return fitted.model.eval()
 
@@ -178,6 +178,7 @@ def test_same_seed_same_bits(name: str, classifier: nn.Module) -> None:
     torch.rand(5)
     second = run(name, classifier, task, seed=3)
     assert same(state(first.model), state(second.model))
+    assert first.history == second.history
 
 
 def test_result_tells_what_was_done(name: str, classifier: nn.Module) -> None:
@@ -248,7 +249,7 @@ class Unreadable(Dataset):
 def test_retain_data_that_are_not_needed_are_not_read(name: str, classifier: nn.Module) -> None:
     task = of_class()
     blind = UnlearnTask(
-        task.forget, Unreadable(torch.ones(30).long()), task.forget_test, task.retain_test, 3, forget_classes=(0,)
+        task.forget, Unreadable(torch.arange(30) % 2 + 1), task.forget_test, task.retain_test, 3, forget_classes=(0,)
     )
     if not TABLE[name].reads_retain:
         run(name, classifier, blind)
@@ -262,7 +263,7 @@ def test_a_retain_weight_of_zero_reads_no_retain_data(name: str, classifier: nn.
         pytest.skip("has no retain weight")
     task = of_class()
     blind = UnlearnTask(
-        task.forget, Unreadable(torch.ones(30).long()), task.forget_test, task.retain_test, 3, forget_classes=(0,)
+        task.forget, Unreadable(torch.arange(30) % 2 + 1), task.forget_test, task.retain_test, 3, forget_classes=(0,)
     )
     run(name, classifier, blind, retain_weight=0.0)
 
@@ -284,3 +285,55 @@ def test_bad_options_are_refused_by_name(name: str, classifier: nn.Module) -> No
 def test_the_caller_gets_the_modes_it_gave(name: str, classifier: nn.Module) -> None:
     given = copy.deepcopy(classifier).train()
     assert run(name, given, of_class()).model.training
+
+
+class Counter(Callback):
+    steps = 0
+
+    def on_step(self, run: Run) -> None:
+        self.steps += 1
+
+
+def test_callbacks_see_the_steps_and_change_nothing(name: str, classifier: nn.Module) -> None:
+    if "callbacks" not in inspect.signature(getattr(algorithms, name)).parameters:
+        pytest.skip("takes no steps")
+    counter = Counter()
+    watched = run(name, classifier, of_class(), callbacks=[counter])
+    assert counter.steps >= 1
+    assert same(state(watched.model), state(run(name, classifier, of_class()).model))
+
+
+def test_frozen_batch_norm_keeps_every_buffer(name: str, classifier: nn.Module) -> None:
+    option = inspect.signature(getattr(algorithms, name)).parameters.get("batch_norm")
+    if option is None:
+        pytest.skip("never trains batch norm, or always does")
+    before = dict(classifier.named_buffers())
+    if not TABLE[name].resets:
+        assert option.default == "frozen"
+        assert same(dict(run(name, classifier, of_class()).model.named_buffers()), before)
+    moved = dict(run(name, classifier, of_class(), batch_norm="update").model.named_buffers())
+    assert not same(moved, before)
+    assert all(torch.isfinite(value).all() for value in moved.values())
+
+
+def test_a_last_batch_of_a_single_sample(name: str, classifier: nn.Module) -> None:
+    if "batch_size" not in inspect.signature(getattr(algorithms, name)).parameters:
+        pytest.skip("has no batches")
+    task = of_class()  # Fifteen samples to forget and thirty to keep.
+    for batch_size in (14, 29, 1000):
+        result = run(name, classifier, task, batch_size=batch_size)
+        assert torch.isfinite(predict(result.model, task.retain_test)[0]).all()
+
+
+def test_lengths_that_are_none_are_refused_by_name(name: str, classifier: nn.Module) -> None:
+    known = inspect.signature(getattr(algorithms, name)).parameters
+    quick = {key: value for key, value in TABLE[name].quick.items() if key not in ("steps", "epochs")}
+    for option in {"steps", "epochs", "rounds"} & known.keys():
+        with pytest.raises(ValueError, match=f"expected {option} to be at least [01], but got -1"):
+            getattr(algorithms, name)(classifier, of_class(), **{**quick, option: -1})
+
+
+def test_the_docstring_names_every_option(name: str) -> None:
+    text = inspect.getdoc(getattr(algorithms, name)) or ""
+    assert not [option for option in inspect.signature(getattr(algorithms, name)).parameters if option not in text]
+    assert "Raises:" in text

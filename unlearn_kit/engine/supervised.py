@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ..errors import check_number
 from ..losses import Objective, Term, cosine, cross_entropy
 from ..schedules import ScalarOrSchedule
 from .fit import FitResult, fit
@@ -31,8 +32,10 @@ def supervised_phase(
         epochs, batch_size, lr, optimizer, weight_decay, **options: as in :class:`Phase`.
         objective: reads ``stream`` alone (default: cross-entropy toward the labels).
         stream: the name it is read by.
+
+    Raises: ValueError, TypeError naming the argument.
     """
-    schedule: ScalarOrSchedule | None = None if lr is None else cosine(lr, 0.0)
+    schedule: ScalarOrSchedule | None = None if lr is None else cosine(check_number("lr", lr, low=0), 0.0)
     return Phase(
         objective=objective if objective is not None else cross_entropy(on=stream),
         streams={stream: dataset},

@@ -279,6 +279,8 @@ def test_supervised_training_falls_along_a_cosine_and_moves_batch_norm() -> None
     own = supervised_phase(RETAIN, epochs=1, stream="retain", objective=KEEP, lr=None, optimizer=torch.optim.Rprop)
     assert own.lr is None
     assert own.terms.streams == ("retain",)
+    with pytest.raises(ValueError, match=r"expected lr in .* but got -0.1"):
+        train(cnn(), RETAIN, epochs=1, lr=-0.1)
 
 
 # Which data
