@@ -24,7 +24,7 @@ def damp(
     *,
     strength: float = 1.0,
     growth: float = 2.0,
-    samples: int | None = 4096,
+    samples: int | None = 2048,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> FitResult:
@@ -70,15 +70,16 @@ def damp(
                 weight.sub_(strengths[name] * torch.outer(rows @ d, d).view_as(weight))
     if not strengths:
         raise ValueError(
-            "expected a layer whose mean input on the forget data differs from those of the retain classes, but got none"
+            "expected a layer whose mean input on the forget data is its own, not of the retain classes, but got none"
         )
     return FitResult(model, details={"strengths": strengths})
 
 
 def own_direction(mean: Tensor, others: Tensor) -> Tensor | None:
-    """The unit residual ``(D,)`` of ``mean`` outside the span of the rows of ``others (K, D)``; None when it has none."""
+    """The unit residual ``(D,)`` of ``mean`` outside the span of the rows of ``others (K, D)``; None without one."""
     basis = torch.linalg.svd(others, full_matrices=False)
-    span = basis.Vh[basis.S > 1e-6 * basis.S.max().clamp(min=1e-30)]
+    rank = int((max(1e-6 * float(basis.S.max()), 1e-30) < basis.S).sum())
+    span = basis.Vh[:rank]
     residual = mean - span.T @ (span @ mean)
     return residual / residual.norm() if residual.norm() > 1e-4 * mean.norm() else None
 
@@ -121,13 +122,13 @@ def _means(
 def _layer_input(layer: nn.Module, x: Tensor) -> Tensor:
     """What each sample multiplies the layer's weight by, averaged over positions: ``(B, D)`` in float64."""
     if isinstance(layer, nn.Linear):
-        return x.reshape(len(x), -1, x.shape[-1]).double().mean(1)
+        return x.reshape(len(x), -1, x.shape[-1]).mean(1).double()
     if not isinstance(layer, nn.Conv2d):
         raise TypeError(f"expected a Linear or Conv2d layer, but got {type(layer).__name__}")
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = F.pad(x, _pads(layer), mode=mode)
     patches = F.unfold(padded, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
-    return patches.double().mean(2)
+    return patches.mean(2).double()
 
 
 def _pads(layer: nn.Conv2d) -> list[int]:

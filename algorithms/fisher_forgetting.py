@@ -34,7 +34,8 @@ def fisher_forgetting(
     ``F_R`` is the mean squared gradient of each retain sample's own cross-entropy. Where whole classes are forgotten,
     their rows of the head are drawn anew, with mean 0 and variance ``head_variance``.
 
-    Published defaults: alpha 1e-6, cap 1e3.
+    Published defaults: alpha 1e-6, cap 1e3, as here. What forgets a class is mostly its row of the head; the noise of
+    this size hides what else the weights hold.
 
     Args:
         model: the original; logits ``(B, C, ...)``.

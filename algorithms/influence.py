@@ -16,7 +16,7 @@ from unlearn_kit.data import in_order, load_tensors
 from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.engine import FitResult, revision
 from unlearn_kit.errors import check_choice, check_count, check_number
-from unlearn_kit.gradients import Named, hessian_vector_product, mean_gradients, per_sample_gradients, trainable
+from unlearn_kit.gradients import Named, hessian_vector_product, mean_gradients, per_sample_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.metrics import accuracy, iou
 from unlearn_kit.modules import device_of
@@ -53,8 +53,8 @@ def influence(
     Args:
         model: the original; logits ``(B, C, ...)``; float64 where the step is to be exact.
         task: what to forget and what to keep; classes or masks.
-        step: length, at least 0; None searches it, between 2^-12 and 2^10: the smallest at which the score (accuracy, or
-            mean IoU) on forget samples is at most ``forget_to``, as long as the score on retain samples has not
+        step: length, at least 0; None searches it, between 2^-12 and 2^10: the smallest at which the score (accuracy,
+            or mean IoU) on forget samples is at most ``forget_to``, as long as the score on retain samples has not
             fallen by more than ``retain_drop``, else the largest for which it has not.
         solver: "cg" solves by Hessian-vector products, and ends early where the curvature is negative; "woodfisher"
             takes the mean outer product of single samples' gradients for H, whose inverse is exact. That holds
@@ -67,7 +67,7 @@ def influence(
         retain_drop, search_samples: of the search; samples of either data set it looks at.
         seed, device: of the run.
 
-    The result's details: ``step``, ``products`` (of "cg"), ``residual`` (relative).
+    The result's details: ``step``, and ``products`` of "cg".
 
     Raises: ValueError, TypeError naming the argument; ValueError when no step of the search keeps the retain score.
 

@@ -45,8 +45,8 @@ def mean_feature_head(
     """Each round set the head to the class means of the features; then train everything else toward ``objective``.
 
     Row k of the head becomes ``s (m_k - m) / |m_k - m|``, with m_k the mean feature of the training data of class k
-    (forget and retain; without any, the row stays), m the mean of the m_k, and the bias ``-row m``. The paper's scale was not readable: here s is
-    the root mean square norm of the original head's rows, so that logits keep their size.
+    (forget and retain; without any, the row stays), m the mean of the m_k, and the bias ``-row m``. The paper's scale
+    was not readable: here s is the root mean square norm of the original head's rows, so that logits keep their size.
 
     Published default: a new head each epoch of a long training. Here two heads of 50 steps each: a head that is set
     anew finds the forget class again as long as its features hold together, and it takes as many steps to lead it away.

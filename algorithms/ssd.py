@@ -19,7 +19,7 @@ def ssd(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    alpha: float = 3.5,
+    alpha: float | None = None,
     dampening: float = 1.0,
     samples: int | None = 2048,
     seed: int = 0,
@@ -29,19 +29,20 @@ def ssd(
 
     ``I_F`` and ``I_D`` are the mean squared gradients of each sample's own cross-entropy over the forget data and over
     all training data. Published defaults: alpha 10, dampening 1 (ViT: alpha 5 for a class, 25 for a subclass), both
-    measured on all data. Here alpha is 5: since ``I_D`` holds the forget data itself, ``I_F / I_D`` never exceeds
-    ``|D| / |F|``, which is 10 when one class of ten is forgotten, and alpha 10 then selects nothing.
+    measured on all data. Since ``I_D`` holds the forget data itself, ``I_F / I_D`` never exceeds ``|D| / |F|``: alpha
+    10 selects nothing where one class of ten is forgotten. Here alpha follows the share s = |F| / |D| of the forget
+    data, ``5 / (1 - s + 5 s)``: weights that matter five times more to the forget than to the retain data are selected.
 
     Args:
         model: the original; logits ``(B, C, ...)``.
         task: what to forget and what to keep; classes or masks.
-        alpha: at least 0; how many times more than to all data a weight must matter to the forget data.
+        alpha: at least 0; how many times more than to all data a weight must matter to the forget data (None: above).
         dampening: at least 0; factor of what is left of a selected weight.
         samples: how many samples of either data set the importances are measured on, drawn once; None for all. A
             thousand images take about a second.
         seed, device: of the run.
 
-    The result's details: ``changed``, the share of trainable weights that were selected.
+    The result's details: ``changed``, the share of trainable weights that were selected, and ``alpha``.
 
     Raises: ValueError, TypeError naming the argument.
 
@@ -51,7 +52,7 @@ def ssd(
     retain = in_order(random_subset(task.retain, samples, seed=seed), device=device)
     own = mean_squared_gradients(model, forget, loss=label_cross_entropy)
     kept = mean_squared_gradients(model, retain, loss=label_cross_entropy)
-    return _dampen(model, task, own, kept, alpha, dampening)
+    return _dampen(model, task, own, kept, alpha, 5.0, dampening)
 
 
 @revision
@@ -59,7 +60,7 @@ def lfssd(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    alpha: float = 3.5,
+    alpha: float | None = None,
     dampening: float = 1.0,
     samples: int | None = 2048,
     seed: int = 0,
@@ -67,18 +68,19 @@ def lfssd(
 ) -> FitResult:
     """``ssd`` without labels: the importances are ``mean |grad ||f(x)||^2|``, each sample's own gradient.
 
-    Published default: alpha 10. Here alpha is 5, as in ``ssd``. The absolute value is taken sample by sample, so
-    that nothing depends on a batch size and opposite samples do not cancel.
+    Published default: alpha 10. Here it follows the share of the forget data as in ``ssd``, for weights that matter
+    nine times more. The absolute value is taken sample by sample, so that nothing depends on a batch size and opposite
+    samples do not cancel.
 
     Args:
         model: the original; outputs ``(B, C, ...)``.
-        task: what to forget and what to keep; classes or masks. No target is read.
-        alpha: at least 0; how many times more than to all data a weight must matter to the forget data.
+        task: what to forget and what to keep; classes or masks. No target is used.
+        alpha: at least 0; how many times more than to all data a weight must matter to the forget data (None: above).
         dampening: at least 0; factor of what is left of a selected weight.
         samples: how many samples of either data set the importances are measured on, drawn once; None for all.
         seed, device: of the run.
 
-    The result's details: ``changed``, the share of trainable weights that were selected.
+    The result's details: ``changed``, the share of trainable weights that were selected, and ``alpha``.
 
     Raises: ValueError, TypeError naming the argument.
 
@@ -88,7 +90,7 @@ def lfssd(
     retain = in_order(random_subset(task.retain, samples, seed=seed), device=device)
     own = mean_absolute_gradients(model, forget, loss=squared_norm)
     kept = mean_absolute_gradients(model, retain, loss=squared_norm)
-    return _dampen(model, task, own, kept, alpha, dampening)
+    return _dampen(model, task, own, kept, alpha, 9.0, dampening)
 
 
 def squared_norm(logits: Tensor, _targets: Tensor) -> Tensor:
@@ -97,10 +99,13 @@ def squared_norm(logits: Tensor, _targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _dampen(model: nn.Module, task: UnlearnTask, own: Named, kept: Named, alpha: float, dampening: float) -> FitResult:
-    check_number("alpha", alpha, low=0)
+def _dampen(
+    model: nn.Module, task: UnlearnTask, own: Named, kept: Named, alpha: float | None, times: float, dampening: float
+) -> FitResult:
     check_number("dampening", dampening, low=0)
     share = len(task.forget) / (len(task.forget) + len(task.retain))
+    # I_F > alpha I_D is then I_F > times I_R.
+    alpha = times / (1 - share + times * share) if alpha is None else check_number("alpha", alpha, low=0)
     parameters, changed, count = dict(model.named_parameters()), 0, 0
     for name, importance in own.items():
         everything = share * importance + (1 - share) * kept[name]
@@ -108,4 +113,4 @@ def _dampen(model: nn.Module, task: UnlearnTask, own: Named, kept: Named, alpha:
         factor = (dampening * everything / importance).clamp(max=1)  # 0 / 0 is never chosen.
         parameters[name].copy_(torch.where(chosen, parameters[name] * factor, parameters[name]))
         changed, count = changed + int(chosen.sum()), count + chosen.numel()
-    return FitResult(model, details={"changed": changed / count})
+    return FitResult(model, details={"changed": changed / count, "alpha": alpha})

@@ -59,7 +59,7 @@ TABLE: dict[str, Row] = {
     "jit": Row({"draws": 2, **BATCH}, reads_retain=False),
     "l1_sparse": Row(STEPS),
     "lfssd": Row({}),
-    "masked_small_gradient": Row({"steps": 2, **BATCH}, masks=False, resets=True),
+    "masked_small_gradient": Row({"steps": 2, **BATCH}, resets=True),
     "mean_feature_head": Row({"steps": 2, "rounds": 1, **BATCH}, masks=False),
     "neg_grad": Row(STEPS, reads_retain=False),
     "neg_grad_plus": Row(STEPS),

@@ -433,7 +433,11 @@ def test_masked_entries_do_not_move_and_the_others_move_as_if_alone(optimizer: s
 def test_a_mask_of_numbers_scales_gradients_and_holds_where_it_is_zero() -> None:
     masks = {"head.bias": torch.tensor([1.0, 0.25, 0.0])}
     options: dict[str, Any] = {"steps": 1, "lr": 1.0, "momentum": 0.0, "trainable": ["head.bias"]}
-    start, plain, masked = dense(), fit(dense(), phase(**options)).model, fit(dense(), phase(masks=masks, **options)).model
+    start, plain, masked = (
+        dense(),
+        fit(dense(), phase(**options)).model,
+        fit(dense(), phase(masks=masks, **options)).model,
+    )
     moves = [(model.get_parameter("head.bias") - start.get_parameter("head.bias")) for model in (plain, masked)]
     torch.testing.assert_close(moves[1], moves[0] * masks["head.bias"])
     decayed = fit(dense(), phase(masks=masks, **options | {"steps": 3, "weight_decay": 0.5, "momentum": 0.9})).model

@@ -41,6 +41,7 @@ def class_task() -> SimpleNamespace:
         retain_test=labelled(3, 41, (1, 2)),
         num_classes=3,
         kind="classification",
+        forget_classes=(),
     )
 
 
@@ -53,6 +54,7 @@ def random_task() -> SimpleNamespace:
         retain_test=labelled(7, 50),
         num_classes=3,
         kind="classification",
+        forget_classes=(),
     )
 
 
@@ -65,6 +67,7 @@ def mask_task() -> SimpleNamespace:
         retain_test=masks(3, 7),
         num_classes=2,
         kind="segmentation",
+        forget_classes=(),
     )
 
 
@@ -126,6 +129,7 @@ def test_segmentation_agrees_with_scikit_learn_image_by_image(mask_task: SimpleN
         **{name: masks(seed, n, channels) for seed, (name, n) in enumerate(zip(SPLITS, (5, 9, 0, 7), strict=True))},
         num_classes=max(channels, 2),
         kind="segmentation",
+        forget_classes=(),
     )
     found = evaluate(nn.Identity(), task, batch_size=2)
     foreground = list(range(1, max(channels, 2)))

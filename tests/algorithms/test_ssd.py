@@ -1,0 +1,109 @@
+"""SSD and its label-free form against a loop over single samples."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from algorithms import lfssd, ssd
+from unlearn_kit import UnlearnTask
+from unlearn_kit.data.tensors import TensorImages, load_tensors
+
+
+def images(count, seed):
+    source = torch.Generator().manual_seed(seed)
+    return TensorImages(torch.rand(count, 6, generator=source), torch.arange(count) % 4)
+
+
+def setting():
+    data = images(40, 0)
+    torch.manual_seed(0)
+    return UnlearnTask.forget_class(data, data, 1), nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+def of_each_sample(model, dataset, loss):
+    """Gradients of every sample, one ordinary backward pass each."""
+    rows = []
+    for x, y in zip(*load_tensors(dataset), strict=True):
+        model.zero_grad()
+        loss(model(x[None]), y[None]).backward()
+        rows.append([p.grad.clone() for p in model.parameters()])
+    model.zero_grad()
+    return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+def dampened(model, task, loss, power, alpha, factor):
+    own, kept = (of_each_sample(model, data, loss) for data in (task.forget, task.retain))
+    edited = []
+    for p, f, r in zip(model.parameters(), own, kept, strict=True):
+        i_f, i_d = f.abs().pow(power).mean(0), torch.cat([f, r]).abs().pow(power).mean(0)
+        edited.append(torch.where(i_f > alpha * i_d, p * torch.clamp(factor * i_d / i_f, max=1), p).detach())
+    return edited
+
+
+@pytest.mark.parametrize(("alpha", "factor"), [(1.5, 1.0), (1.2, 0.5), (0.5, 2.0)])
+def test_ssd_dampens_what_a_loop_over_samples_finds(alpha, factor):
+    task, model = setting()
+    found = ssd(model, task, alpha=alpha, dampening=factor, samples=None)
+    expected = dampened(model, task, F.cross_entropy, 2, alpha, factor)
+    assert 0 < found.details["changed"] < 1
+    for a, b in zip(found.model.parameters(), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_lfssd_dampens_what_a_loop_over_squared_output_norms_finds():
+    task, model = setting()
+    found = lfssd(model, task, alpha=1.1, samples=None).model
+    expected = dampened(model, task, lambda z, y: z.square().sum(), 1, 1.1, 1.0)
+    assert any(not torch.equal(a, b) for a, b in zip(expected, model.parameters(), strict=True))
+    for a, b in zip(found.parameters(), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_lfssd_uses_no_labels():
+    task, model = setting()
+    x, y = load_tensors(task.forget)
+    unlabelled = UnlearnTask(TensorImages(x, 0 * y + 3), task.retain, task.forget_test, task.retain_test, 4)
+    for a, b in zip(lfssd(model, task).model.parameters(), lfssd(model, unlabelled).model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("method", "times"), [(ssd, 5), (lfssd, 9)])
+def test_the_default_selects_what_matters_so_many_times_more_to_the_forget_data(method, times):
+    task, model = setting()
+    alpha = method(model, task).details["alpha"]
+    share = len(task.forget) / 40
+    # I_F = times I_R sits exactly at the threshold.
+    assert alpha * (share * times + (1 - share)) == pytest.approx(times)
+    assert alpha < 1 / share
+
+
+def test_an_alpha_beyond_the_inverse_share_selects_nothing():
+    task, model = setting()
+    result = ssd(model, task, alpha=4.001, samples=None)
+    assert result.details["changed"] == 0
+    assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), model.parameters(), strict=True))
+
+
+def test_ssd_measures_masks_pixel_by_pixel():
+    source = torch.Generator().manual_seed(3)
+    x = torch.rand(12, 1, 6, 6, generator=source)
+    data = TensorImages(x, (x > 0.5).float())
+    task = UnlearnTask.forget_samples(data, data, [0, 1, 2])
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 1, 1))
+    found = ssd(model, task, alpha=1.2, samples=None)
+    expected = dampened(model, task, F.binary_cross_entropy_with_logits, 2, 1.2, 1.0)
+    assert found.details["changed"] > 0
+    for a, b in zip(found.model.parameters(), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_ssd_refuses_bad_options():
+    task, model = setting()
+    with pytest.raises(ValueError, match=r"expected alpha in \[0, inf\), but got -1"):
+        ssd(model, task, alpha=-1)
+    with pytest.raises(ValueError, match=r"expected dampening in \[0, inf\), but got -0.5"):
+        ssd(model, task, dampening=-0.5)
+    with pytest.raises(ValueError, match="expected samples to be at least 1, but got 0"):
+        lfssd(model, task, samples=0)
