@@ -27,7 +27,7 @@ def boundary_expand(
     epochs: int | None = None,
     steps: int = 40,
     batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},
-    lr: ScalarOrSchedule = cosine(5e-2, 0.0),  # noqa: B008 - frozen
+    lr: ScalarOrSchedule = cosine(3e-2, 0.0),  # noqa: B008 - frozen
     optimizer: str | OptimizerFactory = "sgd",
     weight_decay: float = 0.0,
     batch_norm: BatchNorm = "frozen",

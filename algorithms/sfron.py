@@ -49,10 +49,10 @@ def sfron(
 
     The ascent weighs sample i by ``CE_i^-adaptivity`` (normalised to mean 1, so that what is forgotten counts less) and
     moves only weights with ``Fisher_F / Fisher_R >= threshold``, Fishers being mean squared per-sample gradients of the
-    original. One optimiser makes all steps. The result is the average of the weights after each round.
+    original. One optimiser makes all steps. With ``slow`` the result is a moving average over the rounds.
 
     Published defaults: 1500 retain steps, batch 128, Fishers of batch-mean gradients over all data, no average
-    (``slow=0``). Here 60 steps, and Fishers from samples.
+    (``slow=0``), gradients of the ascent clipped at 7. Here 60 steps, Fishers from samples, all gradients clipped at 1.
 
     Args:
         model: the original; logits ``(B, C, ...)``.
@@ -67,7 +67,7 @@ def sfron(
             ``steps``.
         batch_size: samples a step, of both streams or by stream.
         lr, optimizer, weight_decay, batch_norm: as in ``engine.Phase``; a schedule of lr spans the run.
-        clip: largest gradient norm of an ascent, or None.
+        clip: largest gradient norm, or None.
         callbacks: called during training.
         seed, device: of the run.
 

@@ -32,6 +32,7 @@ def ssd(
     measured on all data. Since ``I_D`` holds the forget data itself, ``I_F / I_D`` never exceeds ``|D| / |F|``: alpha
     10 selects nothing where one class of ten is forgotten. Here alpha follows the share s = |F| / |D| of the forget
     data, ``5 / (1 - s + 5 s)``: weights that matter five times more to the forget than to the retain data are selected.
+    Of many samples drawn at random no weight matters so much more, and nothing changes.
 
     Args:
         model: the original; logits ``(B, C, ...)``.

@@ -58,7 +58,9 @@ def test_one_step_is_that_of_the_three_cross_entropies() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(9, 3))
     data = TensorImages(INPUTS, torch.arange(24) % 3)
     task = UnlearnTask.forget_class(data, data, 0)
-    result = amun(model, task, steps=1, batch_size=30, lr=0.1, weight_decay=0.0, forget_weight=0.5, retain_weight=2.0)
+    result = amun(
+        model, task, steps=1, batch_size=30, lr=0.1, weight_decay=0.0, clip=None, forget_weight=0.5, retain_weight=2.0
+    )
     x, y, radii = adversarial_set(model, task.forget, radius=0.01, growth=2, max_radius=1, steps=3)
     loss = nn.functional.cross_entropy
     old, own = model[1].weight, data.targets

@@ -91,7 +91,8 @@ def test_released_adapts_every_convolution_and_takes_turns(lesions) -> None:
         (
             "paper",
             "erase",
-            "dice_bce(retain -> Labels) + kl(retain -> Teacher(UNet), temperature=2) + 0.05 * mse(retain -> Teacher(UNet))"
+            "dice_bce(retain -> Labels) + kl(retain -> Teacher(UNet), temperature=2)"
+            " + 0.05 * mse(retain -> Teacher(UNet))"
             " + every(2) * cross_entropy(forget -> Contradiction(UNet, confidence=0.9))",
         ),
         ("paper", "restore", "dice_bce(retain -> Labels)"),

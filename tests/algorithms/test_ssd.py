@@ -54,7 +54,7 @@ def test_ssd_dampens_what_a_loop_over_samples_finds(alpha, factor):
 def test_lfssd_dampens_what_a_loop_over_squared_output_norms_finds():
     task, model = setting()
     found = lfssd(model, task, alpha=1.1, samples=None).model
-    expected = dampened(model, task, lambda z, y: z.square().sum(), 1, 1.1, 1.0)
+    expected = dampened(model, task, lambda z, _: z.square().sum(), 1, 1.1, 1.0)
     assert any(not torch.equal(a, b) for a, b in zip(expected, model.parameters(), strict=True))
     for a, b in zip(found.parameters(), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)

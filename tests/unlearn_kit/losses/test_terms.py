@@ -258,6 +258,45 @@ def test_mistakes_are_refused_when_the_term_is_made(mistake, error, text):
         mistake()
 
 
+@L.term(reduction="forward")
+def unevenness(forward, batch, *, shift: float) -> Tensor:
+    """How much the outputs change when the inputs are shifted."""
+    return (forward(batch.inputs + shift) - forward(batch.inputs)).square().sum(1)
+
+
+def test_a_forward_term_runs_the_model_on_inputs_of_its_own_making():
+    term = unevenness(on="forget", shift=0.5)
+    assert str(term) == "unevenness(forget, shift=0.5)"
+    assert term.to is None
+    x = torch.rand(6, 3)
+    seen = []
+
+    def forward(inputs: Tensor) -> Tensor:
+        seen.append(inputs)
+        return inputs**2
+
+    evaluation = L.Objective((2.0 * term,)).evaluate(
+        torch.nn.Identity(), {"forget": L.Batch(x, torch.zeros(6))}, forward=forward
+    )
+    assert len(seen) == 2  # The outputs at the inputs themselves are not computed besides.
+    expected = ((x + 0.5) ** 2 - x**2).square().sum(1).mean()
+    torch.testing.assert_close(evaluation.parts["unevenness(forget, shift=0.5)"], expected)
+    torch.testing.assert_close(evaluation.total, 2 * expected)
+    with pytest.raises(TypeError, match=r"expected no to=: unevenness has no target, but got Labels\(\)"):
+        unevenness(on="forget", to=L.Labels(), shift=0.5)
+
+
+@L.term(reduction="forward")
+def whole(forward, batch) -> Tensor:
+    return forward(batch.inputs).sum()
+
+
+def test_a_forward_term_returns_one_value_a_sample():
+    batch = L.Batch(torch.rand(6, 3), torch.zeros(6))
+    with pytest.raises(ValueError, match=r"expected whole\(forget\) to return shape \(6,\), but got \(\)"):
+        L.Objective((whole(on="forget"),)).evaluate(torch.nn.Identity(), {"forget": batch})
+
+
 @L.term
 def summed(logits: Tensor) -> Tensor:
     return logits.sum()
