@@ -97,7 +97,8 @@ def erase_to_retain(
 
     The result's model is adapted: ``adapters.switched_off`` undoes the revision, ``adapters.merge`` makes it final,
     ``adapters.save`` keeps it apart. ``details`` holds "objectives" (formulas by phase), "trainable" (parameters that
-    were trained, and all of the original's), "stop_level", and "stopped" (why the erase phase ended early, or None).
+    were trained, and all of the original's), "stop_level" (of the result), and "stopped" (why the erase phase ended
+    early, or None).
 
     Args:
         model: the original and teacher; logits ``(B, 1, H, W)``, ``(B, K, H, W)`` or ``(B, C)``.
@@ -114,8 +115,8 @@ def erase_to_retain(
         distill_weight, logit_weight, temperature: of the retain side.
         pace: forget batches for each retain batch, in (0, 1] ("paper"): too many erase beyond what a model that
             never saw the data would have forgotten.
-        stop_at: end the erase phase once the forget score (mean IoU, or accuracy) is at most this; "held-out" is the
-            original's own score on comparable unseen data ("paper" stops there where there are any); or "never".
+        stop_at: end the erase phase once the forget score (mean IoU, or accuracy) is at most this; "held-out" is
+            the model's own score on comparable unseen data ("paper" stops there where there are any); or "never".
         stop_every: steps between looks at the forget score (default: four looks a round).
         batch_size, lr, restore_lr, optimizer, weight_decay, clip: as in ``engine.Phase``.
         callbacks: called during the erase phase.
@@ -144,7 +145,9 @@ def erase_to_retain(
     check_count("rounds", chosen["rounds"], low=0)
     check_number("pace", chosen["pace"], low=0, high=1, open_low=True)
     check_count("restore_epochs", chosen["restore_epochs"], low=0)
-    level = None if chosen["stop_at"] == "never" else stop_level(model, task, chosen["stop_at"])
+    stops = chosen["stop_at"] != "never"
+    if stops:
+        stop_level(model, task, chosen["stop_at"])
 
     head = head_name(model) if chosen["restore_epochs"] else None
     adapted = adapters.attach(
@@ -185,9 +188,9 @@ def erase_to_retain(
         program = Alternate(passes, rounds=chosen["rounds"], shared_optimizer=True)
         a_round = sum(phase.total_steps for phase in passes)
     watch = list(callbacks)
-    if level is not None:
+    if stops:
         every = stop_every or math.ceil(a_round / 4)
-        watch.append(_stop_below(task, level, every))
+        watch.append(_stop(task, chosen["stop_at"], every))
     fitted = fit(adapted, program, seed=seed, device=device, callbacks=watch)
     final, history = fitted.model, fitted.history
     if head is not None:
@@ -205,7 +208,7 @@ def erase_to_retain(
     details = {
         "objectives": objectives,
         "trainable": adapters.count_trainable(final),
-        "stop_level": level,
+        "stop_level": stop_level(final, task, chosen["stop_at"]) if stops else None,
         "stopped": fitted.stopped,
     }
     return FitResult(final, history, details=details)
@@ -258,13 +261,24 @@ def _erase(task: UnlearnTask, target: L.Target, preset: str) -> L.Term:
     return L.cross_entropy(on="forget", to=target)
 
 
-def _stop_below(task: UnlearnTask, level: float, every: int) -> StopWhen:
-    def score(model: nn.Module) -> float | None:
-        if task.kind == "classification":
-            return accuracy(model, task.forget)
-        if task.forget_classes:
-            per_class = iou(model, task.forget, per_class=True) or {}
-            return per_class.get(task.forget_classes[0])
-        return iou(model, task.forget)
+def forget_score(model: nn.Module, task: UnlearnTask) -> float:
+    """Mean IoU of the forget data (of the forgotten class, where one of the masks is), or their accuracy; in [0, 1]."""
+    if task.kind == "classification":
+        return accuracy(model, task.forget) or 0.0
+    if task.forget_classes:
+        return (iou(model, task.forget, per_class=True) or {})[task.forget_classes[0]]
+    return iou(model, task.forget) or 0.0
 
-    return StopWhen(score, lambda value: value <= level, every=every, name="forget score")
+
+def _stop(task: UnlearnTask, stop_at: float | Literal["held-out"], every: int) -> StopWhen:
+    if stop_at == "held-out":
+        # Of the model as it is: what erasing costs on unseen data lowers what is left to reach.
+        return StopWhen(
+            lambda model: forget_score(model, task) - stop_level(model, task, stop_at),
+            lambda above: above <= 0,
+            every=every,
+            name="forget score above held-out",
+        )
+    return StopWhen(
+        lambda model: forget_score(model, task), lambda score: score <= stop_at, every=every, name="forget score"
+    )

@@ -126,10 +126,13 @@ def test_forgets_and_an_early_stop_forgets_less(lesions) -> None:
     options = {"rounds": 12, "batch_size": 8, "lr": 1e-2, "pace": 1.0, "restore_epochs": 0}
     far = erase_to_retain(model, task, stop_at="never", **options)
     near = erase_to_retain(model, task, stop_at="held-out", **options)
-    before, held_out = iou(model, task.forget), iou(model, task.retain_test)
+    before, held_out = iou(model, task.forget), iou(near.model, task.retain_test)
     assert near.details["stop_level"] == pytest.approx(held_out)
-    assert near.details["stopped"].startswith("forget score = ")
+    assert near.details["stopped"].startswith("forget score above held-out = ")
     assert iou(far.model, task.forget) < iou(near.model, task.forget) <= held_out < before
+    middle = erase_to_retain(model, task, stop_at=0.5, **options)
+    assert middle.details["stopped"].startswith("forget score = ")
+    assert middle.details["stop_level"] == 0.5
 
 
 def test_stop_level_of_classes_weighs_as_the_forget_data_do(digits) -> None:
