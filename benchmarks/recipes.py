@@ -44,7 +44,7 @@ SEGMENTERS = (
     "erase_to_retain",
     "erase_to_retain:released",
     "erase_to_retain:released:lr=0.001",
-    "erase_to_retain:stop_at=0.5",
+    "erase_to_retain:stop_at=0.6",
 )
 
 RECIPES: dict[str, Recipe] = {
