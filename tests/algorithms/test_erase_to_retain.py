@@ -152,7 +152,8 @@ def test_stop_level_of_classes_weighs_as_the_forget_data_do(digits) -> None:
 
 def test_a_class_is_forgotten_toward_uniform(digits) -> None:
     model, task = digits
-    result = erase_to_retain(model, task, preset="released", rounds=6, batch_size=32, lr=1e-2, stop_at="never")
+    # The forget data fill one batch: a round makes a single step away from them.
+    result = erase_to_retain(model, task, preset="released", rounds=20, batch_size=32, lr=1e-2, stop_at="never")
     assert result.details["objectives"]["erase"] == "3 * kl(forget -> Uniform(num_classes=10))"
     assert accuracy(result.model, task.forget) < 0.5 < 0.8 < accuracy(result.model, task.retain)
     with adapters.switched_off(result.model):
