@@ -122,8 +122,8 @@ def erase_to_retain(
         callbacks: called during the erase phase.
         seed, device: of the run.
 
-    Raises: ValueError, TypeError naming the argument; ValueError on ``stop_at="held-out"`` where the held-out data are
-        themselves to be forgotten; DivergenceError.
+    Raises: ValueError, TypeError naming the argument; ValueError on ``stop_at="held-out"`` where a whole class is
+        to be forgotten; DivergenceError.
 
     Source: arXiv 2511.16574, and the code released with it.
     """
@@ -139,7 +139,7 @@ def erase_to_retain(
         "batch_size": batch_size,
     }
     chosen = PRESETS[preset]["segmentation"] | PRESETS[preset][task.kind]
-    if stop_at is None and not _comparable(task):
+    if stop_at is None and _comparable(task) is None:
         chosen["stop_at"] = "never"
     chosen |= {name: value for name, value in given.items() if value is not None}
     check_count("rounds", chosen["rounds"], low=0)
@@ -217,29 +217,34 @@ def erase_to_retain(
 def stop_level(model: nn.Module, task: UnlearnTask, stop_at: float | Literal["held-out"]) -> float:
     """The forget score (mean IoU, or accuracy) at which erasing ends.
 
-    "held-out" is the score of ``model`` on held-out data like the forget data: all of them for masks; for classes
-    weighted as the classes are among the forget data. A model that never saw the forget data would score about that.
+    "held-out" is the score of ``model`` on held-out data like the forget data: of ``forget_test`` where the rule names
+    such data (a device, a plane), else of ``retain_test``; for classes weighted as they are among the forget data. A
+    model that never saw the forget data would score about that.
 
-    Raises: ValueError where the rule applies to held-out data as well, so that none of them are comparable.
+    Raises: ValueError where a whole class is to be forgotten, so that no held-out score is a goal.
     """
     if stop_at != "held-out":
         return check_number("stop_at", stop_at, low=0, high=1)
-    if not _comparable(task):
+    held_out = _comparable(task)
+    if held_out is None:
         raise ValueError(
-            "expected a number or 'never' for stop_at, but got 'held-out': this task has no held-out data that are "
-            "like the forget data and are kept"
+            "expected a number or 'never' for stop_at, but got 'held-out': this task has no held-out data whose score "
+            "a model that never saw the forget data would reach"
         )
     if task.kind == "segmentation":
-        return float(iou(model, task.retain_test) or 0.0)
-    by_class = per_class_accuracy(model, task.retain_test) or {}
+        return iou(model, held_out) or 0.0
+    by_class = per_class_accuracy(model, held_out) or {}
     labels = torch.cat([y for _, y in in_order(task.forget)])
     known = [value for label in labels.tolist() if (value := by_class.get(label)) is not None]
     return sum(known) / len(known) if known else 0.0
 
 
-def _comparable(task: UnlearnTask) -> bool:
-    """Whether held-out data hold samples like the forget data that are kept."""
-    return len(task.forget_test) == 0 < len(task.retain_test)
+def _comparable(task: UnlearnTask) -> Any:
+    """Held-out data like the forget data: of the same device or plane, where that is the rule; None for a whole class."""
+    if task.forget_classes:
+        return None
+    held_out = task.forget_test if len(task.forget_test) else task.retain_test
+    return held_out if len(held_out) else None
 
 
 def _supervised(task: UnlearnTask) -> L.Term:

@@ -135,6 +135,17 @@ def test_forgets_and_an_early_stop_forgets_less(lesions) -> None:
     assert middle.details["stop_level"] == 0.5
 
 
+def test_stop_level_of_an_attribute_is_the_score_of_unseen_data_that_share_it(lesions) -> None:
+    model, _ = lesions
+    bundle = data.load("synthetic-lesions", train_size=24, test_size=24, size=16)
+    device = bundle.train_metadata["device"].iloc[0]
+    task = UnlearnTask.forget_where(
+        bundle.train, bundle.test, bundle.train_metadata, bundle.test_metadata, lambda t: t["device"] == device
+    )
+    assert 0 < len(task.forget_test) < 24
+    assert stop_level(model, task, "held-out") == pytest.approx(iou(model, task.forget_test))
+
+
 def test_stop_level_of_classes_weighs_as_the_forget_data_do(digits) -> None:
     model, _ = digits
     bundle = data.load("digits", train_size=300)
@@ -179,7 +190,7 @@ def test_only_the_pixels_of_a_mask_class_are_erased() -> None:
 
 def test_refusals(lesions, digits) -> None:
     model, task = digits
-    with pytest.raises(ValueError, match=r"a number or 'never' for stop_at, but got 'held-out'.*are kept"):
+    with pytest.raises(ValueError, match=r"a number or 'never' for stop_at, but got 'held-out'.*would reach"):
         erase_to_retain(model, task, stop_at="held-out")
     model, task = lesions
     with pytest.raises(ValueError, match=r"expected preset to be one of .*did you mean 'released'"):
