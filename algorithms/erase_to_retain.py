@@ -240,7 +240,7 @@ def stop_level(model: nn.Module, task: UnlearnTask, stop_at: float | Literal["he
 
 
 def _comparable(task: UnlearnTask) -> Any:
-    """Held-out data like the forget data: of the same device or plane, where that is the rule; None for a whole class."""
+    """Held-out data like the forget data: of the same device or plane, where that is the rule; of a class, None."""
     if task.forget_classes:
         return None
     held_out = task.forget_test if len(task.forget_test) else task.retain_test
