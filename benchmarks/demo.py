@@ -30,7 +30,10 @@ CURVED = Method("perturbed_sign")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. None is "n/a", and ``reason`` says why there are no scores."""
+    """A line of the table. None is "n/a", and ``reason`` says why there are no scores.
+
+    ``trainable`` is how many parameters an adapter trained, and how many the original has.
+    """
 
     name: str
     scores: Evaluation | None = None
@@ -41,6 +44,7 @@ class Row:
     config: dict[str, Any] = field(default_factory=dict)
     history_length: int = 0
     model: str | None = None
+    trainable: tuple[int, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values; the reference's scores are not repeated in each row."""
@@ -199,6 +203,7 @@ def _row(
         config=result.config,
         history_length=len(result.history),
         model=_save(config, method.text, result.model),
+        trainable=result.details.get("trainable"),
     )
     try:
         return replace(row, scores=evaluate(result.model, task, theirs, seed=config.seed))
@@ -222,6 +227,8 @@ def _notes(rows: Sequence[Row], curve: Sequence[CurvePoint]) -> list[str]:
             f"over-forgetting: {', '.join(over)}: clearly worse on the forget data than a model that never saw them, "
             "which marks them"
         )
+    adapted = [(row.name, row.trainable) for row in others if row.trainable is not None]
+    notes += [f"{name}: trained {n:,} parameters, {n / of:.1%} of the model's {of:,}" for name, (n, of) in adapted]
     notes += [f"{row.name}: {row.status}: {row.reason}" for row in others if row.reason is not None]
     failed = [point for point in curve if point.reason is not None]
     return notes + [f"{CURVED.text}, retain_weight={point.retain_weight:g}: {point.reason}" for point in failed]
