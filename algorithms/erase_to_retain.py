@@ -147,7 +147,7 @@ def erase_to_retain(
     check_count("restore_epochs", chosen["restore_epochs"], low=0)
     stops = chosen["stop_at"] != "never"
     if stops:
-        stop_level(model, task, chosen["stop_at"])
+        _check_stop(task, chosen["stop_at"])
 
     head = head_name(model) if chosen["restore_epochs"] else None
     adapted = adapters.attach(
@@ -223,20 +223,27 @@ def stop_level(model: nn.Module, task: UnlearnTask, stop_at: float | Literal["he
 
     Raises: ValueError where a whole class is to be forgotten, so that no held-out score is a goal.
     """
+    _check_stop(task, stop_at)
     if stop_at != "held-out":
-        return check_number("stop_at", stop_at, low=0, high=1)
+        return float(stop_at)
     held_out = _comparable(task)
-    if held_out is None:
-        raise ValueError(
-            "expected a number or 'never' for stop_at, but got 'held-out': this task has no held-out data whose score "
-            "a model that never saw the forget data would reach"
-        )
     if task.kind == "segmentation":
         return iou(model, held_out) or 0.0
     by_class = per_class_accuracy(model, held_out) or {}
     labels = torch.cat([y for _, y in in_order(task.forget)])
     known = [value for label in labels.tolist() if (value := by_class.get(label)) is not None]
     return sum(known) / len(known) if known else 0.0
+
+
+def _check_stop(task: UnlearnTask, stop_at: float | Literal["held-out"]) -> None:
+    """Refuse a level that is none, before the model is run on anything."""
+    if stop_at != "held-out":
+        check_number("stop_at", stop_at, low=0, high=1)
+    elif _comparable(task) is None:
+        raise ValueError(
+            "expected a number or 'never' for stop_at, but got 'held-out': this task has no held-out data whose score "
+            "a model that never saw the forget data would reach"
+        )
 
 
 def _comparable(task: UnlearnTask) -> Any:
