@@ -1,0 +1,78 @@
+"""``unlearn-kit demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from .reporting import Debug, reported
+
+
+def demo(
+    data: Annotated[str, typer.Option(help="digits (bundled) or fashion-mnist.")] = "digits",
+    out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="out/demo-DATA")] = None,
+    seed: Annotated[int, typer.Option(help="Of training, unlearning and evaluation.")] = 0,
+    forget: Annotated[
+        str | None,
+        typer.Option(
+            help="class:LABEL, fraction:LABEL:SHARE, random:SHARE or where:COLUMN:VALUE.", show_default="class:0"
+        ),
+    ] = None,
+    train_size: Annotated[int | None, typer.Option(help="Keep only that many training images.")] = None,
+    model: Annotated[str | None, typer.Option(help="Network, as listed by `list`.", show_default="by data set")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Of the original's and the reference's training.", show_default="by data set")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Run every algorithm.")] = False,
+    methods: Annotated[
+        str | None, typer.Option(help="Algorithms, by comma; NAME:PRESET picks a preset.", show_default="three")
+    ] = None,
+    curves: Annotated[bool, typer.Option(help="Run perturbed_sign over its tradeoff knobs.")] = True,
+    root: Annotated[Path | None, typer.Option(help="Folder that holds the data.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the data when they are missing.")] = False,
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, mps.")] = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Train a model, make it forget in several ways, and show each beside a model that never saw the data.
+
+    Writes results.json, tradeoff.png and the models. Leaves with 1 when a method diverged, or one named refused.
+    """
+    with reported(debug):
+        import torch
+
+        from ..demo import run_demo
+        from ..demo_config import DemoConfig
+        from ..tables import demo_table, mix_table, wide
+
+        torch.set_num_threads(threads)
+        config = DemoConfig(
+            data=data,
+            out=out,
+            seed=seed,
+            forget=forget,
+            train_size=train_size,
+            model=model,
+            epochs=epochs,
+            methods=None if methods is None else tuple(name.strip() for name in methods.split(",")),
+            everything=everything,
+            curves=curves,
+            device=device,
+            root=root,
+            download=download,
+            progress=True,
+        )
+        report = run_demo(config)
+    console = wide(Console())
+    console.print(demo_table(report))
+    if report.mix is not None:
+        console.print(mix_table(report.mix))
+    for note in report.notes:
+        console.print(Text(note, style="yellow"))
+    console.print(Text(f"{report.seconds:.0f} s in all; written to {config.folder}"), soft_wrap=True)
+    if not report.complete:
+        raise typer.Exit(1)
