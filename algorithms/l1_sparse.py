@@ -12,7 +12,7 @@ from unlearn_kit import losses as L
 from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
 from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
 from unlearn_kit.errors import check_number
-from unlearn_kit.schedules import ScalarOrSchedule
+from unlearn_kit.schedules import ScalarOrSchedule, cosine
 
 
 @revision
@@ -24,7 +24,7 @@ def l1_sparse(
     epochs: int = 1,
     steps: int | None = None,
     batch_size: int = 256,
-    lr: ScalarOrSchedule = 1e-2,
+    lr: ScalarOrSchedule = cosine(1e-2, 0.0),  # noqa: B008 - frozen
     optimizer: str | OptimizerFactory = "sgd",
     weight_decay: float = 5e-4,
     batch_norm: BatchNorm = "frozen",
@@ -34,8 +34,8 @@ def l1_sparse(
 ) -> FitResult:
     """Minimise ``CE(retain) + gamma (1 - t/T) |theta|_1`` from the original weights, t from 0 to T.
 
-    Published defaults: gamma about 1e-4 (recalled, not read), lr .01, 10 epochs. Here 1 epoch, as in ``finetune``, and
-    gamma five times as large for it.
+    Published defaults: gamma about 1e-4 (recalled, not read), lr .01, 10 epochs. Here 1 epoch and a falling rate,
+    as in ``finetune``, and gamma five times as large for it.
 
     Args:
         model: the original; logits ``(B, C, ...)``.

@@ -27,7 +27,7 @@ def catastrophic_forget_k(
     epochs: int = 1,
     steps: int | None = None,
     batch_size: int = 256,
-    lr: ScalarOrSchedule = 1e-2,
+    lr: ScalarOrSchedule = cosine(1e-2, 0.0),  # noqa: B008 - frozen
     optimizer: str | OptimizerFactory = "sgd",
     weight_decay: float = 5e-4,
     batch_norm: BatchNorm = "frozen",
@@ -38,7 +38,7 @@ def catastrophic_forget_k(
 ) -> FitResult:
     """Minimise ``CE(retain)`` over the last k blocks and the head; everything before them is frozen.
 
-    Published defaults: lr .01, 10 epochs, k from 1 to the depth. Here 1 epoch, as in ``finetune``.
+    Published defaults: lr .01, 10 epochs, k from 1 to the depth. Here 1 epoch and a falling rate, as in ``finetune``.
 
     Args:
         model: the original; logits ``(B, C, ...)``.

@@ -10,6 +10,7 @@ from torch import nn
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
+from unlearn_kit.engine.balance import Balance
 from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
 from unlearn_kit.errors import check_number
 from unlearn_kit.schedules import ScalarOrSchedule, cosine
@@ -81,6 +82,7 @@ def neg_grad_plus(
     weight_decay: float = 0.0,
     batch_norm: BatchNorm = "frozen",
     clip: float | None = None,
+    balance: Balance | None = None,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -100,6 +102,8 @@ def neg_grad_plus(
             ``steps``.
         batch_size: samples a step, of both streams or by stream.
         lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``.
+        balance: None combines the gradients by ``alpha``; "nash" whatever alpha, "pcgrad" without conflict, as in
+            ``engine.Phase``. Adam divides the length of a step out again: use SGD to tell their lengths apart.
         callbacks: called during training.
         seed, device: of the run.
 
@@ -120,6 +124,7 @@ def neg_grad_plus(
         weight_decay=weight_decay,
         batch_norm=batch_norm,
         clip=clip,
+        balance=balance,
         lead="retain",
         name="unlearn",
     )

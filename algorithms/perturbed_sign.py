@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
-from unlearn_kit.boundary import PerturbedSign
-from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
+from unlearn_kit.boundary import PerturbedSign, smoothed_search
+from unlearn_kit.data.sampling import random_subset
+from unlearn_kit.data.tensors import load_tensors
+from unlearn_kit.engine import Callback, FitResult, Phase, Stationarity, fit, revision
+from unlearn_kit.engine.balance import Balance
 from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
 from unlearn_kit.errors import check_choice, check_number
+from unlearn_kit.losses import distances
+from unlearn_kit.modules import device_of
+from unlearn_kit.outputs import is_binary, predicted_labels, probabilities
 from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
 
 # What an option is when it is not given. "paper" is the released recipe, with its faults mended.
@@ -57,6 +64,9 @@ def perturbed_sign(
     mix: float = 1.0,
     uncrossed: Literal["keep", "runner-up"] | None = None,
     refresh: Literal["step", "epoch", "once"] = "once",
+    hypergradient: Literal["none", "unrolled", "implicit"] = "none",
+    balance: Balance | None = None,
+    certificate: bool = False,
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int | Mapping[str, int] | None = None,
@@ -95,6 +105,17 @@ def perturbed_sign(
             masks every preset keeps it, since the runner-up of a binary mask is its negative.
         refresh: whether the boundary is searched anew every step, every epoch, or once. The original is frozen, so
             without noise and augmentation all three are the same, and "once" costs least.
+        hypergradient: "none" takes what the boundary gives as constant. "unrolled" and "implicit" search the model in
+            training instead of the original, in every step whatever ``refresh``, and differentiate the original's soft
+            labels there through that search with respect to the weights (``boundary.smoothed_search``): the full
+            gradient of the bilevel problem in which the inner problem follows the outer variable. They need
+            ``labels="soft"``, noise, frozen batch norm, one decision a sample, and no ``top_k``. Samples whose implicit
+            system is not solved in 20 iterations take their label as constant.
+        balance: None adds the gradients of the two streams by their weights; "nash" and "pcgrad" as in ``engine.Phase``.
+        certificate: whether to measure, in ``details``, what is guaranteed: "boundary", the certificate of up to 256
+            forget samples (``boundary.Certificate``), "summary", that in words, and "outer", the squared gradients of
+            the outer problem beside the bound on them (``engine.Stationarity``). It changes no weight. One decision a
+            sample only.
         epochs, steps: passes over the forget data, or steps; exactly one.
         batch_size: samples a step, of both streams or by stream.
         lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``.
@@ -111,6 +132,12 @@ def perturbed_sign(
         chosen |= {"epochs": epochs, "steps": steps}
     given: dict[str, Any] = {"search": search, "retain_weight": retain_weight, "batch_size": batch_size, "lr": lr}
     given |= {"clip": clip, "uncrossed": uncrossed}
+    check_choice("hypergradient", hypergradient, ("none", "unrolled", "implicit"))
+    if hypergradient != "none":
+        # Where a sample stops is no smooth function; a search that asks for it is refused, the preset's is changed.
+        if search is None:
+            chosen["search"] = replace(chosen["search"], stop_when_flipped=False)
+        _check_hypergradient(task, hypergradient, labels, top_k, batch_norm)
     if task.kind == "segmentation":
         chosen["uncrossed"] = "keep"
     chosen |= {name: value for name, value in given.items() if value is not None}
@@ -126,6 +153,7 @@ def perturbed_sign(
         mix=mix,
         uncrossed=chosen["uncrossed"],
         refresh=refresh,
+        hypergradient=hypergradient,
     )
     phase = Phase(
         objective,
@@ -138,9 +166,17 @@ def perturbed_sign(
         weight_decay=weight_decay,
         batch_norm=batch_norm,
         clip=chosen["clip"],
+        balance=balance,
         name="unlearn",
     )
-    return fit(model, phase, seed=seed, device=device, callbacks=callbacks)
+    if not certificate:
+        return fit(model, phase, seed=seed, device=device, callbacks=callbacks)
+    x, y = load_tensors(random_subset(task.forget, 256, seed=seed))
+    at = device_of(model)
+    found = chosen["search"].search(model, x.to(at), y.to(at), certificate=True).certificate
+    outer = Stationarity(phase, seed=seed)
+    fitted = fit(model, phase, seed=seed, device=device, callbacks=(*callbacks, outer))
+    return replace(fitted, details={"boundary": found, "summary": found.summary(), "outer": outer.details()})
 
 
 def boundary_objective(
@@ -154,11 +190,54 @@ def boundary_objective(
     mix: float = 1.0,
     uncrossed: Literal["keep", "runner-up"] = "keep",
     refresh: Literal["step", "epoch", "once"] = "once",
+    hypergradient: Literal["none", "unrolled", "implicit"] = "none",
 ) -> L.Objective:
     """The outer objective: the boundary's labels on the forget data, and the retain term unless its weight is 0."""
     boundary = L.Boundary(model, search, soft=soft, top_k=top_k, mix=mix, uncrossed=uncrossed)
-    target: L.Target = boundary if refresh == "step" else L.Cached(boundary, refresh)
-    objective = L.Objective((L.cross_entropy(on="forget", to=target),))
+    if hypergradient == "none":
+        target: L.Target = boundary if refresh == "step" else L.Cached(boundary, refresh)
+        objective = L.Objective((L.cross_entropy(on="forget", to=target),))
+    else:
+        objective = L.Objective((_moving_boundary(boundary, hypergradient),))
     if not is_schedule(retain_weight) and check_number("retain_weight", retain_weight, low=0) == 0:
         return objective
     return objective + retain_weight * L.cross_entropy(on="retain", to=retain_target or L.Labels())
+
+
+def _moving_boundary(boundary: L.Boundary, mode: Literal["unrolled", "implicit"]) -> L.Term:
+    """CE toward the original's soft labels where the model in training changes its mind, and all of its gradient."""
+    original, mix = boundary.model, boundary.mix
+
+    @L.term(reduction="forward")
+    def cross_entropy(forward: Callable[[Tensor], Tensor], batch: L.Batch, *, hypergradient: str) -> Tensor:  # noqa: ARG001
+        x, y = batch.inputs, batch.targets
+        limits = {"iterations": 20, "tolerance": 1e-3} if mode == "implicit" else {}
+        found = smoothed_search(boundary.search, forward, x, y, mode=mode, strict=False, **limits)
+        logits = original(found.inputs)
+        if boundary.uncrossed == "runner-up":
+            logits = _runner_up(logits, y)
+        wanted = probabilities(logits)
+        if mix < 1:
+            with torch.no_grad():
+                here = probabilities(original(x))
+            wanted = mix * wanted + (1 - mix) * here
+        return distances.cross_entropy(forward(x), L.Goal("probabilities", wanted))
+
+    return cross_entropy(on="forget", name=f"cross_entropy(forget -> {boundary}, {mode})", hypergradient=mode)
+
+
+def _runner_up(logits: Tensor, own: Tensor) -> Tensor:
+    """Logits with the class ``own`` taken out where it is the predicted one (a single logit changes sign)."""
+    kept = (predicted_labels(logits) == own.long()).unsqueeze(1)
+    if is_binary(logits):
+        return torch.where(kept, -logits, logits)
+    others = logits.scatter(1, own.unsqueeze(1), torch.finfo(logits.dtype).min)
+    return torch.where(kept, others, logits)
+
+
+def _check_hypergradient(task: UnlearnTask, mode: str, labels: str, top_k: int | None, batch_norm: str) -> None:
+    wanted = {"labels": (labels, "soft"), "top_k": (top_k, None), "batch_norm": (batch_norm, "frozen")}
+    wanted["task.kind"] = (task.kind, "classification")
+    for name, (came, needed) in wanted.items():
+        if came != needed:
+            raise ValueError(f"expected {name} to be {needed!r} with hypergradient={mode!r}, but got {came!r}")

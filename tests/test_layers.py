@@ -23,22 +23,23 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 # The floors of the core, from the ground up. A room imports from floors below its own.
 FLOORS = (
     ("errors", "results"),
-    ("outputs", "schedules", "seeding"),
+    ("hashing", "outputs", "schedules", "seeding"),
     ("modules",),
     ("gradients", "models", "plots"),
     ("checkpoints", "data", "boundary"),
     ("tasks",),
     ("losses", "adapters"),
     ("metrics",),
-    ("engine", "composition"),
+    ("engine",),
+    ("composition",),
     ("tuning",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 # Slow or optional: imported in the functions that use them.
 HEAVY = (
-    "accelerate", "matplotlib", "nilearn", "pandas", "peft", "plotly", "ray", "segmentation_models_pytorch", "sklearn",
-    "typer",
+    "accelerate", "higher", "matplotlib", "nilearn", "pandas", "peft", "plotly", "pyarrow", "pydantic", "ray",
+    "segmentation_models_pytorch", "sklearn", "typer", "yaml",
 )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ TABLE: dict[str, Row] = {
     "amun": Row({**STEPS, "search_steps": 1}, masks=False),
     "bad_teacher": Row(STEPS),
     "boundary_expand": Row(STEPS, masks=False),
-    "boundary_shrink": Row(STEPS, reads_retain=False),
+    "boundary_shrink": Row(STEPS),
     "catastrophic_forget_k": Row(STEPS),
     "damp": Row({}, masks=False),
     "delete": Row(STEPS, reads_retain=False),
