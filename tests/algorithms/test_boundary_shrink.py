@@ -33,13 +33,13 @@ def test_one_step_by_hand(setting):
 
     inputs = forget[0].clone().requires_grad_()
     (slope,) = torch.autograd.grad(F.cross_entropy(network(inputs), forget[1]), inputs)
-    labels = network((forget[0] + 0.3 * slope.sign()).clamp(0, 1)).argmax(1)
+    labels = network((forget[0] + 1.0 * slope.sign()).clamp(0, 1)).argmax(1)
     assert (labels != 0).any()
     loss = F.cross_entropy(network(forget[0]), labels) + 2 * F.cross_entropy(network(retain[0]), retain[1])
     weights = list(network.parameters())
     wanted = [p - 0.1 * g for p, g in zip(weights, torch.autograd.grad(loss, weights), strict=True)]
 
-    options = {"radius": 0.3, "retain_weight": 2.0, "steps": 1, "batch_size": 9, "lr": 0.1, "clip": None}
+    options = {"radius": 1.0, "retain_weight": 2.0, "steps": 1, "batch_size": 9, "lr": 0.1, "clip": None}
     found = boundary_shrink(network, task, **options).model
     for mine, theirs in zip(found.parameters(), wanted, strict=True):
         torch.testing.assert_close(mine, theirs)
@@ -58,5 +58,5 @@ def test_published_form_reads_no_retain_data(setting):
 def test_a_negative_weight_is_refused(setting):
     network, x, y = setting
     task = UnlearnTask.forget_class(TensorImages(x, y), TensorImages(x, y), 0)
-    with pytest.raises(ValueError, match="expected retain_weight to be"):
+    with pytest.raises(ValueError, match="expected retain_weight in"):
         boundary_shrink(network, task, retain_weight=-1.0)
