@@ -23,11 +23,11 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 # The floors of the core, from the ground up. A room imports from floors below its own.
 FLOORS = (
     ("errors", "results"),
-    ("hashing", "outputs", "schedules", "seeding"),
+    ("outputs", "schedules", "seeding"),
     ("modules",),
     ("gradients", "models", "plots"),
     ("checkpoints", "data", "boundary"),
-    ("tasks",),
+    ("hashing", "tasks"),
     ("losses", "adapters"),
     ("metrics",),
     ("engine",),

@@ -1,6 +1,9 @@
 """Proofs of forgetting: utility, membership audits, distances to the retrained reference."""
 
-from .evaluate import Evaluation, evaluate
+from .cost import Cost, measured
+from .evaluate import Evaluation, evaluate, split_score
+from .features import feature_distance
+from .leakage import ClassLeakage, class_leakage
 from .membership import (
     FEATURES,
     MembershipReport,
@@ -11,6 +14,8 @@ from .membership import (
     true_positive_rate,
 )
 from .predict import Reading, predict
+from .probe import ProbeReport, linear_probe
+from .quantization import QuantizedScores, quantize_attack
 from .reference import (
     LayerDistances,
     activation_distance,
@@ -21,6 +26,17 @@ from .reference import (
     js_divergences,
     layerwise_distance,
     zrf,
+)
+from .relearning import AnamnesisIndex, RelearnReport, anamnesis_index, relearn_time
+from .statistics import (
+    PairedComparison,
+    Seeds,
+    Summary,
+    VarianceComponents,
+    independent_seeds,
+    paired_comparison,
+    summary,
+    variance_components,
 )
 from .utility import (
     accuracy,
@@ -37,33 +53,55 @@ from .utility import (
 
 __all__ = [
     "FEATURES",
+    "AnamnesisIndex",
+    "ClassLeakage",
+    "Cost",
     "Evaluation",
     "LayerDistances",
     "MembershipReport",
+    "PairedComparison",
+    "ProbeReport",
+    "QuantizedScores",
     "Reading",
+    "RelearnReport",
+    "Seeds",
+    "Summary",
+    "VarianceComponents",
     "accuracy",
     "activation_distance",
     "activation_distances",
     "agreement",
+    "anamnesis_index",
     "average_gap",
+    "class_leakage",
     "class_matched",
     "completeness",
     "correct",
     "dice",
     "dice_scores",
     "evaluate",
+    "feature_distance",
+    "independent_seeds",
     "iou",
     "iou_scores",
     "js_divergence",
     "js_divergences",
     "layerwise_distance",
+    "linear_probe",
     "loss_auc",
+    "measured",
     "membership_inference",
+    "paired_comparison",
     "per_class_accuracy",
     "predict",
     "probability_smaller",
+    "quantize_attack",
+    "relearn_time",
+    "split_score",
+    "summary",
     "true_positive_rate",
     "tug_of_war",
     "tug_of_war_mia",
+    "variance_components",
     "zrf",
 ]

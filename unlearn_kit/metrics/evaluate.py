@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 import torch
 from torch import Tensor, nn
 
+from ..errors import check_choice
 from .membership import class_matched, loss, probability_smaller
 from .predict import Reading, class_labels, map_batches
 from .utility import average_gap, class_means, correct, iou_scores, tug_of_war, tug_of_war_mia
@@ -104,10 +105,10 @@ def evaluate(
         _check_same_data(reference, task.kind, sizes)
     splits = {name: _read(model, getattr(task, name), task.kind, reading) for name in SPLITS}
     # Where one class of the masks is to be forgotten, the retain splits hold every image already.
-    names = ("retain_test",) if _forgets_mask_class(task) else ("forget_test", "retain_test")
+    names = ("retain_test",) if forgets_mask_class(task) else ("forget_test", "retain_test")
     held_out = [part for name in names if (part := splits[name]) is not None]
     test = _Samples(*(torch.cat(column) for column in zip(*held_out, strict=True))) if held_out else None
-    columns = {name: _columns(task, name) for name in SPLITS}
+    columns = {name: score_columns(task, name) for name in SPLITS}
     scores = {name: _mean(part, columns[name]) for name, part in splits.items()}
     membership = _membership(splits, seed)
 
@@ -135,6 +136,15 @@ def evaluate(
     )
 
 
+def split_score(model: nn.Module, task: UnlearnTask, split: str, **reading: Unpack[Reading]) -> float | None:
+    """The score of :func:`evaluate` on one split, in [0, 1]: accuracy, or for masks the IoU per image, then the mean.
+
+    None where the split is empty; ideal: the reference's value. Raises: ValueError on an unknown split.
+    """
+    check_choice("split", split, SPLITS)
+    return _mean(_read(model, getattr(task, split), task.kind, reading), score_columns(task, split))
+
+
 def _check_same_data(reference: Evaluation, kind: str, sizes: dict[str, int]) -> None:
     if not isinstance(reference, Evaluation):
         raise TypeError(f"expected reference to be a Module or an Evaluation, but got {type(reference).__name__}")
@@ -160,14 +170,15 @@ def _image_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
     return iou_scores(logits, targets), loss(logits, targets), labels
 
 
-def _forgets_mask_class(task: UnlearnTask) -> bool:
+def forgets_mask_class(task: UnlearnTask) -> bool:
+    """Whether one class of the masks is to be forgotten, so that images hold both what goes and what stays."""
     return task.kind == "segmentation" and bool(task.forget_classes)
 
 
-def _columns(task: UnlearnTask, split: str) -> list[int]:
+def score_columns(task: UnlearnTask, split: str) -> list[int]:
     """The mask classes that count: the foreground, divided where one class of the masks is to be forgotten."""
     foreground = list(range(1, task.num_classes))
-    if not _forgets_mask_class(task):
+    if not forgets_mask_class(task):
         return foreground
     if split.startswith("forget"):
         return list(task.forget_classes)
