@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..errors import check_count, check_number
-from ..seeding import derive
+from ..seeding import derive, isolated
 from .bundle import DataBundle
 from .classification import limit_train
 from .mask_pairs import check_no_root
@@ -31,8 +31,9 @@ def load(
 
     Raises: ValueError, TypeError on options outside their range.
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    with isolated(0):  # importing scikit-learn draws from the caller's random state
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
 
     check_no_root("digits", root, "come with scikit-learn")
     check_number("test_share", test_share, low=0.01, high=0.99)

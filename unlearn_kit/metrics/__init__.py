@@ -1,9 +1,12 @@
 """Proofs of forgetting: utility, membership audits, distances to the retrained reference."""
 
+from .audit_design import ShadowAudit, ShadowReport, with_random_labels
 from .cost import Cost, measured
+from .ensembles import Ensemble, train_ensemble
 from .evaluate import Evaluation, evaluate, split_score
 from .features import feature_distance
 from .leakage import ClassLeakage, class_leakage
+from .margins import TensorCache, ensemble_margins
 from .membership import (
     FEATURES,
     MembershipReport,
@@ -28,6 +31,7 @@ from .reference import (
     zrf,
 )
 from .relearning import AnamnesisIndex, RelearnReport, anamnesis_index, relearn_time
+from .shadow import Klom, ULira, klom, klom_floor, klom_values, u_lira
 from .statistics import (
     PairedComparison,
     Seeds,
@@ -56,7 +60,9 @@ __all__ = [
     "AnamnesisIndex",
     "ClassLeakage",
     "Cost",
+    "Ensemble",
     "Evaluation",
+    "Klom",
     "LayerDistances",
     "MembershipReport",
     "PairedComparison",
@@ -65,7 +71,11 @@ __all__ = [
     "Reading",
     "RelearnReport",
     "Seeds",
+    "ShadowAudit",
+    "ShadowReport",
     "Summary",
+    "TensorCache",
+    "ULira",
     "VarianceComponents",
     "accuracy",
     "activation_distance",
@@ -79,6 +89,7 @@ __all__ = [
     "correct",
     "dice",
     "dice_scores",
+    "ensemble_margins",
     "evaluate",
     "feature_distance",
     "independent_seeds",
@@ -86,6 +97,9 @@ __all__ = [
     "iou_scores",
     "js_divergence",
     "js_divergences",
+    "klom",
+    "klom_floor",
+    "klom_values",
     "layerwise_distance",
     "linear_probe",
     "loss_auc",
@@ -99,9 +113,12 @@ __all__ = [
     "relearn_time",
     "split_score",
     "summary",
+    "train_ensemble",
     "true_positive_rate",
     "tug_of_war",
     "tug_of_war_mia",
+    "u_lira",
     "variance_components",
+    "with_random_labels",
     "zrf",
 ]

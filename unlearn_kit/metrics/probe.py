@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..data.tensors import subset
 from ..errors import check_count
 from ..modules import head_name
-from ..seeding import derive, generator
+from ..seeding import derive, generator, isolated
 from .evaluate import forgets_mask_class, score_columns
 from .features import captured
 from .predict import Reading, class_labels, map_batches
@@ -158,10 +158,11 @@ def _score(probe: Any, x: Tensor, y: Tensor, num_classes: int) -> Tensor:
 
 
 def _classifier(several: bool) -> Any:
-    from sklearn.dummy import DummyClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    with isolated(0):  # importing scikit-learn draws from the caller's random state
+        from sklearn.dummy import DummyClassifier
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
 
     # Of a single class there is nothing to separate, which scikit-learn refuses.
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)) if several else DummyClassifier()

@@ -94,6 +94,9 @@ TABLE: dict[str, Row] = {
     "class_leakage": Row(lambda c: metrics.class_leakage(c.model, c.task, c.reference), LABELS),
     "completeness": Row(on_two("completeness")),
     "dice": Row(on_data("dice"), MASKS),
+    "ensemble_margins": Row(
+        lambda c: metrics.ensemble_margins(metrics.Ensemble.of([c.model, c.reference]), c.task.forget), LABELS
+    ),
     "evaluate": Row(lambda c: metrics.evaluate(c.model, c.task, c.reference)),
     "feature_distance": Row(on_two("feature_distance")),
     "iou": Row(on_data("iou"), MASKS),
@@ -112,11 +115,13 @@ TABLE: dict[str, Row] = {
 
 # Values and types, and functions of numbers, logits or time.
 WITHOUT_A_MODEL = {
-    "AnamnesisIndex", "ClassLeakage", "Cost", "Evaluation", "FEATURES", "LayerDistances", "MembershipReport",
-    "PairedComparison", "ProbeReport", "QuantizedScores", "Reading", "RelearnReport", "Seeds", "Summary",
-    "VarianceComponents", "activation_distances", "agreement", "average_gap", "class_matched", "correct", "dice_scores",
-    "independent_seeds", "iou_scores", "js_divergences", "measured", "paired_comparison", "probability_smaller",
-    "summary", "true_positive_rate", "tug_of_war", "tug_of_war_mia", "variance_components",
+    "AnamnesisIndex", "ClassLeakage", "Cost", "Ensemble", "Evaluation", "FEATURES", "Klom", "LayerDistances",
+    "MembershipReport", "PairedComparison", "ProbeReport", "QuantizedScores", "Reading", "RelearnReport", "Seeds",
+    "ShadowAudit", "ShadowReport", "Summary", "TensorCache", "ULira", "VarianceComponents", "activation_distances",
+    "agreement", "average_gap", "class_matched", "correct", "dice_scores", "independent_seeds", "iou_scores",
+    "js_divergences", "klom", "klom_floor", "klom_values", "measured", "paired_comparison", "probability_smaller",
+    "summary", "train_ensemble", "true_positive_rate", "tug_of_war", "tug_of_war_mia", "u_lira", "variance_components",
+    "with_random_labels",
 }  # fmt: skip
 
 

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset, TensorDataset
+
+from unlearn_kit import models
+from unlearn_kit.data.tensors import TensorImages, subset
+from unlearn_kit.hashing import hash_code, hash_config, hash_dataset, hash_model, hash_tensor
+
+
+def test_a_tensor_is_its_dtype_shape_and_bits() -> None:
+    x = torch.arange(6.0).view(2, 3)
+    assert hash_tensor(x) == hash_tensor(x.T.contiguous().T) == hash_tensor(x.numpy())
+    others = [x.view(3, 2), x.double(), -x, x.flatten(), torch.tensor([0.0]), torch.tensor([-0.0]), torch.tensor(0.0)]
+    assert len({hash_tensor(value) for value in (x, *others)}) == 8
+    assert hash_tensor(torch.tensor([True])) != hash_tensor(torch.tensor([1], dtype=torch.uint8))
+    assert len(hash_tensor(torch.empty(0))) == 64
+    with pytest.raises(TypeError, match="expected a Tensor or an array, but got list"):
+        hash_tensor([1])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected an array of numbers"):
+        hash_tensor(np.array([None]))
+
+
+def test_a_model_is_its_architecture_and_weights() -> None:
+    model = models.build("small-cnn", 3, seed=0)
+    assert hash_model(model) == hash_model(models.build("small-cnn", 3, seed=0).eval())
+    assert hash_model(model) != hash_model(models.build("small-cnn", 3, seed=1))
+    changed = models.build("small-cnn", 3, seed=0)
+    changed.block1[1].running_mean[0] = 1
+    assert hash_model(changed) != hash_model(model)
+    assert hash_model(nn.Sequential(nn.ReLU())) != hash_model(nn.Sequential(nn.Tanh()))
+
+
+class Stored(Dataset):
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.x[index], int(self.y[index])
+
+
+def test_a_data_set_is_its_samples_however_stored() -> None:
+    x, y = torch.rand(7, 1, 2, 2), torch.arange(7)
+    value = hash_dataset(TensorDataset(x, y))
+    assert value == hash_dataset(TensorImages(x, y)) == hash_dataset(Stored(x, y))
+    assert value == hash_dataset(subset(TensorDataset(torch.cat([x, x]), torch.cat([y, y])), range(7)))
+    assert value != hash_dataset(TensorDataset(x.flip(0), y))
+    assert value != hash_dataset(TensorDataset(x, y.flip(0)))
+    assert value != hash_dataset(TensorDataset(x.flatten(1), y))
+
+
+@dataclass
+class Setting:
+    a: int = 1
+
+
+@dataclass
+class Other:
+    a: int = 1
+
+
+def test_settings_that_differ_have_different_hashes() -> None:
+    values = [
+        None, True, 1, 1.0, "1", 0.1, [1], [[1]], {"a": 1}, {"a": [1]}, Setting(), Setting(2), Other(), torch.tensor(1),
+        len, partial(len), partial(int, base=2), nn.ReLU(), torch.device("cpu"), torch.float32, float("inf"),
+    ]  # fmt: skip
+    assert len({hash_config(value) for value in values}) == len(values)
+    assert hash_config({"a": 1, "b": 2}) == hash_config({"b": 2, "a": 1})
+    assert hash_config((1, 2)) == hash_config([1, 2])
+    assert hash_config(np.float64(0.5)) == hash_config(0.5)
+    with pytest.raises(TypeError, match=r"expected settings of numbers.*but got function"):
+        hash_config(lambda: 1)
+    with pytest.raises(TypeError, match="but got object"):
+        hash_config({"a": object()})
+
+
+def test_code_changes_its_hash(tmp_path, monkeypatch) -> None:
+    for name, text in (("ukhash_one", "x = 1"), ("ukhash_two", "x = 2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert hash_code("ukhash_one") != hash_code("ukhash_two")
+    assert hash_code("ukhash_one") == hash_code("ukhash_one")
+    assert hash_code("unlearn_kit") != hash_code("unlearn_kit.hashing")
+
+
+def test_another_process_finds_the_same() -> None:
+    code = """
+import torch
+from unlearn_kit import models
+from unlearn_kit.hashing import *
+print(hash_config({"b": {1: 2.5}, "a": ["x", None]}), hash_model(models.build("mlp", 3, seed=0)))
+print(hash_code("unlearn_kit"))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    mine = hash_config({"a": ["x", None], "b": {1: 2.5}}), hash_model(models.build("mlp", 3, seed=0))
+    assert run.stdout.split() == [*mine, hash_code("unlearn_kit")]
