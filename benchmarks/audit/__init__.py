@@ -1,0 +1,1 @@
+"""The full audit of methods against the distribution of retrained references: ``unlearn-kit audit``."""

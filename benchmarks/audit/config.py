@@ -1,0 +1,71 @@
+"""What an audit is asked to do, refused before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlearn_kit import UnlearnTask
+from unlearn_kit.data import DataBundle
+from unlearn_kit.errors import check_count
+from unlearn_kit.metrics import with_random_labels
+
+from ..attempts import Method
+from ..demo_config import DemoConfig
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """An audit of some methods on one request; None stands for the data set's own recipe.
+
+    Attributes:
+        study: the data, request, network, training, methods, seed and folder, as a demo has them.
+        models: oracles, and as many originals: how many stand behind ``u_lira`` and ``klom``. At least 4.
+        pairs: how many of them the audits of single models are run on, each beside a reference of its own; two of them
+            make an interval.
+        random_labels: give the samples to forget wrong labels first, which only memorising can fit: a forget set on
+            which an audit must detect that nothing was done. For requests of single samples.
+        cache: folder for trained models and margins (None: inside the study's folder).
+
+    Raises: ValueError, TypeError naming the option.
+    """
+
+    study: DemoConfig
+    models: int = 64
+    pairs: int = 5
+    random_labels: bool = False
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_count("models", self.models, low=4)
+        check_count("pairs", self.pairs)
+        if 2 * self.pairs > self.models:
+            raise ValueError(
+                f"expected pairs to be at most half of models, since each needs two references, "
+                f"but got {self.pairs} of {self.models}"
+            )
+        if self.study.recipe.kind != "classification":
+            raise ValueError(
+                f"expected data with class labels, whose margins shadow models are compared by, "
+                f"but got {self.study.data!r}, which has masks"
+            )
+        if self.random_labels and not self.study.rule.text.startswith("random:"):
+            raise ValueError(f"expected random_labels with forget='random:...', but got {self.study.rule.text!r}")
+
+    @property
+    def methods(self) -> list[Method]:
+        """What is audited."""
+        return self.study.chosen
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        return self.study.out if self.study.out is not None else Path("out") / f"audit-{self.study.data}"
+
+    def task(self, bundle: DataBundle) -> UnlearnTask:
+        """The request, with the samples to forget mislabelled where that is asked for."""
+        task = self.study.rule.task(bundle, self.study.seed)
+        if not self.random_labels or task.forget_indices is None:
+            return task
+        train = with_random_labels(bundle.train, task.forget_indices, bundle.num_classes, seed=self.study.seed)
+        return UnlearnTask.forget_samples(train, bundle.test, task.forget_indices, num_classes=bundle.num_classes)

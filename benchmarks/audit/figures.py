@@ -1,0 +1,106 @@
+"""The figures of one model: every audit that needs no more than it, a reference and the original."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from unlearn_kit import UnlearnTask, metrics
+from unlearn_kit.metrics import RelearnReport
+
+CUT = 200  # steps after which relearning is given up
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model to judge beside a reference; the original says which forget score relearning has to reach."""
+
+    model: nn.Module
+    reference: nn.Module
+    original: nn.Module
+    task: UnlearnTask
+    seed: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure: its key, its heading, the group it belongs to, and which value is ideal, in words."""
+
+    key: str
+    title: str
+    group: str
+    ideal: str = "the reference's"
+    form: str = "{:.3f}"
+
+
+ROWS = (
+    Row("forget", "forget score, training data", "quality"),
+    Row("forget_test", "forget score, held-out data", "quality"),
+    Row("retain", "retain score, training data", "quality"),
+    Row("retain_test", "retain score, held-out data", "quality"),
+    Row("average_gap", "average gap", "quality", "two references'"),
+    Row("tug_of_war", "tug of war", "quality", "two references'"),
+    Row("tug_of_war_mia", "tug of war, membership", "quality", "two references'"),
+    Row("loss_auc", "membership by loss, AUC", "membership"),
+    Row("member_share", "membership attack, share called members", "membership"),
+    Row("member_auc", "membership attack, AUC", "membership"),
+    Row("member_tpr", "membership attack, TPR at 1 % FPR", "membership"),
+    Row("svc_auc", "membership attack by SVC, AUC", "membership"),
+    Row("leak_auc", "class leakage, AUC", "membership"),
+    Row("leak_js", "class leakage, JS to the reference", "membership", "two references'"),
+    Row("probe", "linear probe, forget score", "what is left"),
+    Row("relearn", f"relearning from forget data, steps (cut at {CUT})", "what is left", form="{:.0f}"),
+    Row("relearn_retain", f"relearning from retain data, steps (cut at {CUT})", "what is left", form="{:.0f}"),
+    Row("anamnesis", "anamnesis index", "what is left", "1"),
+    Row("int8", "forget score at 8 bits", "what is left"),
+    Row("int4", "forget score at 4 bits", "what is left"),
+    Row("cka", "features, CKA to the reference on forget data", "distance", "two references'"),
+    Row("activation", "activation distance on forget data", "distance", "two references'"),
+    Row("js", "JS divergence on forget data", "distance", "two references'"),
+    Row("completeness", "completeness on forget data", "distance", "two references'"),
+    Row("weights", "weights, distance to the reference", "distance", "two references'"),
+    Row("zrf", "ZRF", "distance"),
+)
+
+
+def figures(pair: Pair) -> dict[str, float | None]:
+    """Every row's value, None where there is nothing to measure; models are untouched."""
+    model, reference, task, seed = pair.model, pair.reference, pair.task, pair.seed
+    scores = metrics.evaluate(model, task, reference, seed=seed)
+    logistic = metrics.membership_inference(model, task, seed=seed)
+    svc = metrics.membership_inference(model, task, seed=seed, attack="svc", limit=1000)
+    leak = metrics.class_leakage(model, task, reference, seed=seed)
+    probe = metrics.linear_probe(model, task, seed=seed)
+    relearn = partial(metrics.anamnesis_index, model, task, reference, original=pair.original, max_steps=CUT, seed=seed)
+    forget, retain = relearn(on="forget"), relearn(on="retain")
+    rounded = {row.bits: row.forget for row in metrics.quantize_attack(model, task)}
+    layers = (metrics.feature_distance(model, reference, task.forget) or {}).values()
+    known = [value for value in layers if value is not None]
+    return {
+        **{row.key: getattr(scores, row.key) for row in ROWS if row.group == "quality"},
+        "loss_auc": scores.membership,
+        "member_share": None if logistic is None else logistic.forget_share,
+        "member_auc": None if logistic is None else logistic.auc,
+        "member_tpr": None if logistic is None else logistic.tpr,
+        "svc_auc": None if svc is None else svc.auc,
+        "leak_auc": None if leak is None or leak.membership is None else leak.membership.auc,
+        "leak_js": None if leak is None else leak.js,
+        "probe": None if probe is None else probe.forget,
+        "relearn": None if forget is None else _steps(forget.model),
+        "relearn_retain": None if retain is None else _steps(retain.model),
+        "anamnesis": None if forget is None else forget.value,
+        "int8": rounded[8],
+        "int4": rounded[4],
+        "cka": sum(known) / len(known) if known else None,
+        "activation": metrics.activation_distance(model, reference, task.forget),
+        "js": metrics.js_divergence(model, reference, task.forget),
+        "completeness": metrics.completeness(model, reference, task.forget),
+        "weights": metrics.layerwise_distance(model, reference).total,
+        "zrf": metrics.zrf(model, task.forget, seed=seed),
+    }
+
+
+def _steps(report: RelearnReport) -> float:
+    return float(CUT if report.steps is None else report.steps)

@@ -1,0 +1,258 @@
+"""An audit, end to end: shadow models, the methods on each, single-model audits on some, a verdict for each claim."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Subset
+
+import algorithms
+from unlearn_kit import DivergenceError, UnlearnTask, adapters
+from unlearn_kit.data import load
+from unlearn_kit.metrics import ShadowAudit, ShadowReport, summary, train_ensemble
+from unlearn_kit.seeding import derive
+
+from ..attempts import Method
+from ..progress import in_words
+from ..recipes import Blueprint
+from ..records import versions, write_json
+from .config import AuditConfig
+from .figures import ROWS, Pair, figures
+from .verdicts import Values, klom_verdict, paired_verdict, u_lira_verdict
+
+NOTHING, REFERENCE = "do nothing", "reference"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A method's figures: of the shadow models, and of each pair by row (None is "n/a"); or the reason of none."""
+
+    name: str
+    shadow: ShadowReport | None = None
+    pairs: Mapping[str, list[float | None]] | None = None
+    verdicts: Mapping[str, str] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What an audit found; ``nothing`` is the original, ``reference`` a second reference beside the first."""
+
+    config: AuditConfig
+    task: UnlearnTask
+    nothing: Audited
+    reference: Audited
+    methods: list[Audited]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds an audit is likely to take: training the shadow models, and one run of each method (None: unknown)."""
+
+    training: float
+    runs: Mapping[str, float | None]
+    models: int
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        known = {name: seconds * self.models for name, seconds in self.runs.items() if seconds is not None}
+        parts = [f"{2 * self.models} trainings {in_words(self.training)}"]
+        parts += [f"{self.models} x {name} {in_words(seconds)}" for name, seconds in known.items()]
+        parts += [f"{name} unknown" for name in self.runs if name not in known]
+        return f"about {in_words(self.training + sum(known.values()))}: {', '.join(parts)}; what was kept costs nothing"
+
+
+class AuditStudy:
+    """The data, the request and the shadow models of an audit; nothing is trained before it is asked for.
+
+    Raises: ValueError, TypeError on a request that does not fit the data; DataNotFoundError.
+    """
+
+    def __init__(self, config: AuditConfig, progress: Progress | None = None) -> None:
+        self.config = config
+        study = config.study
+        bundle = load(study.data, study.root, **study.data_options)
+        self.task = config.task(bundle)
+        if len(self.task.forget) == 0 or len(self.task.retain) == 0:
+            raise ValueError(f"expected forget={study.rule.text!r} to leave data on both sides, but one is empty")
+        self.network = Blueprint(study.network, bundle.num_classes, channels=bundle.train[0][0].shape[0])
+        self.progress: Progress = progress or _silent
+        self.shadow = ShadowAudit(
+            self.network,
+            self.task,
+            models=config.models,
+            seed=study.seed,
+            cache=config.cache if config.cache is not None else config.folder / "cache",
+            progress=self.progress,
+            device=study.device,
+            **study.training,
+        )
+
+    def estimate(self) -> Estimate:
+        """Time a few steps of training and one run of each method, on networks that are thrown away."""
+        training, sizes = (
+            self.config.study.training,
+            (len(self.task.forget) + len(self.task.retain), len(self.task.retain)),
+        )
+        size, count = training["batch_size"], min(self.config.models, 64)
+        few = Subset(self.task.retain, range(min(len(self.task.retain), 4 * size)))
+        began = time.perf_counter()
+        trial = train_ensemble(
+            self.network,
+            few,
+            [range(len(few))] * count,
+            seeds=range(count),
+            device=self.config.study.device,
+            **{**training, "epochs": 1},
+        )
+        step = (time.perf_counter() - began) / count / -(-len(few) // size)
+        steps = sum(-(-n // size) * training["epochs"] for n in sizes)
+        runs = {method.text: self._trial(method, trial[0]) for method in self.config.methods}
+        return Estimate(step * steps * self.config.models, runs, self.config.models)
+
+    def _trial(self, method: Method, model: nn.Module) -> float | None:
+        began = time.perf_counter()
+        try:
+            self._algorithm(method)(model, self.task, seed=0)
+        except (ValueError, TypeError, DivergenceError):  # an untrained network may be beyond a method
+            return None
+        return time.perf_counter() - began
+
+    def run(self) -> AuditReport:
+        """Audit doing nothing, a second reference and every method; write ``audit.json``.
+
+        A method that refuses the request or diverges is reported with its reason, and the others go on.
+        """
+        began = time.perf_counter()
+        plain = self._audited(NOTHING, None, None, self._pairs(NOTHING, None))
+        second = self._pairs(REFERENCE, None)
+        reference = Audited(REFERENCE, pairs=second, verdicts={})
+        found = []
+        for method in self.config.methods:
+            try:
+                pairs = self._pairs(method.text, method)
+                found.append(self._audited(method.text, method, plain, pairs, second))
+            except (ValueError, TypeError, DivergenceError) as error:
+                found.append(Audited(method.text, reason=f"{type(error).__name__}: {error}"))
+        plain = self._audited(NOTHING, None, plain, plain.pairs or {}, second)
+        report = AuditReport(self.config, self.task, plain, reference, found, time.perf_counter() - began)
+        self.config.folder.mkdir(parents=True, exist_ok=True)
+        write_json(as_json(report), self.config.folder / "audit.json")
+        return report
+
+    def _algorithm(self, method: Method) -> Any:
+        return partial(getattr(algorithms, method.name), device=self.config.study.device, **method.options)
+
+    def _pairs(self, name: str, method: Method | None) -> dict[str, list[float | None]]:
+        """Figures of each row over the pairs: pair k is revision k of original k beside oracle k."""
+        count, found = self.config.pairs, []
+        originals, oracles = self.shadow.originals(), self.shadow.references()
+        for place in range(count):
+            model = originals[place]
+            if name == REFERENCE:
+                model = oracles[count + place]
+            elif method is not None:
+                seed = self.shadow.unlearning_seed(place)
+                model = adapters.plain(self._algorithm(method)(model, self.task, seed=seed).model)
+            pair = Pair(
+                model, oracles[place], originals[place], self.task, derive(self.config.study.seed, "evaluation", place)
+            )
+            found.append(figures(pair))
+            self.progress(f"auditing pairs, {name}", place + 1, count)
+        return {row.key: [one[row.key] for one in found] for row in ROWS}
+
+    def _audited(
+        self,
+        name: str,
+        method: Method | None,
+        plain: Audited | None,
+        pairs: Mapping[str, list[float | None]],
+        second: Mapping[str, list[float | None]] | None = None,
+    ) -> Audited:
+        algorithm = None if method is None else getattr(algorithms, method.name)
+        options = {} if method is None else {**method.options, "device": self.config.study.device}
+        shadow = self.shadow.audit(algorithm, options=options, name=name)
+        if plain is None or plain.shadow is None or second is None or plain.pairs is None:
+            return Audited(name, shadow, pairs)
+        verdicts = {"u_lira": u_lira_verdict(shadow.u_lira, plain.shadow.u_lira)}
+        verdicts |= {f"klom_{split}": klom_verdict(found) for split, found in shadow.klom.items()}
+        verdicts |= {row.key: paired_verdict(pairs[row.key], second[row.key], plain.pairs[row.key]) for row in ROWS}
+        return Audited(name, shadow, pairs, verdicts=verdicts)
+
+
+def _silent(_what: str, _done: int, _of: int) -> None:
+    """No progress."""
+
+
+def run_audit(config: AuditConfig, progress: Progress | None = None) -> AuditReport:
+    """See :class:`AuditStudy`."""
+    return AuditStudy(config, progress).run()
+
+
+def as_json(report: AuditReport) -> dict[str, Any]:
+    """Everything as plain values; every figure with mean, half-width of its 95 % t interval, and n."""
+    study, config = report.config.study, report.config
+
+    def row(audited: Audited) -> dict[str, Any]:
+        pairs = audited.pairs or {}
+        return {
+            "name": audited.name,
+            "reason": audited.reason,
+            "shadow": None if audited.shadow is None else _shadow(audited.shadow),
+            "figures": {key: {"values": values, **_summary(values)} for key, values in pairs.items()},
+            "verdicts": dict(audited.verdicts or {}),
+        }
+
+    return {
+        "command": "audit",
+        "data": study.data,
+        "forget": study.rule.text,
+        "random_labels": config.random_labels,
+        "model": study.network,
+        "training": study.training,
+        "seed": study.seed,
+        "models": config.models,
+        "pairs": config.pairs,
+        "sizes": {name: len(getattr(report.task, name)) for name in ("forget", "retain", "forget_test", "retain_test")},
+        "versions": versions(),
+        "rows": [asdict(entry) for entry in ROWS],
+        "audited": [row(report.nothing), row(report.reference), *(row(method) for method in report.methods)],
+        "seconds": report.seconds,
+    }
+
+
+def _summary(values: Values) -> dict[str, Any]:
+    found = summary([value for value in values if value is not None])
+    return (
+        {"mean": None, "half_width": None, "n": 0}
+        if found is None
+        else {
+            "mean": found.mean,
+            "half_width": found.half_width,
+            "n": found.n,
+        }
+    )
+
+
+def _shadow(report: ShadowReport) -> dict[str, Any]:
+    per_example = ("per_example", "floor_per_example")
+
+    def plain(value: Any) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        return {key: item for key, item in vars(value).items() if key not in per_example}
+
+    return {
+        "models": report.models,
+        "seconds": report.seconds,
+        "u_lira": plain(report.u_lira),
+        "klom": {split: plain(found) for split, found in report.klom.items()},
+    }

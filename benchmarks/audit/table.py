@@ -1,0 +1,84 @@
+"""An audit as tables: each figure beside a second reference, doing nothing and its ideal; then what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from unlearn_kit.metrics import Klom, summary
+
+from ..tables import MISSING
+from .figures import ROWS, Row
+from .study import Audited, AuditReport
+
+
+def shadow_table(report: AuditReport) -> Table:
+    """U-LiRA and KLoM of every method."""
+    config = report.config
+    table = Table(
+        title=f"{config.study.data}: {config.study.rule.text}, {config.models} models on each side",
+        caption="KLoM in nats, median and 95th percentile over examples",
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for heading in ("", "U-LiRA", "95 % interval", "KLoM forget", "retain", "held out", "verdict on U-LiRA"):
+        table.add_column(heading, justify="left" if heading in ("", "verdict on U-LiRA") else "right")
+    floors = report.nothing.shadow
+    if floors is not None:
+        spots = [floors.klom[split] for split in ("forget", "retain", "held_out")]
+        table.add_row("ideal", "0.500", "", *(_pair(spot, "floor_") for spot in spots), "")
+    for audited in (report.nothing, *report.methods):
+        shadow = audited.shadow
+        if shadow is None:
+            table.add_row(audited.name, *[MISSING] * 5, audited.reason or "")
+            continue
+        accuracy = MISSING if shadow.u_lira is None else f"{shadow.u_lira.accuracy:.3f}"
+        ends = () if shadow.u_lira is None else shadow.u_lira.interval
+        interval = "[{:.3f}, {:.3f}]".format(*ends) if ends and None not in ends else MISSING
+        spots = [shadow.klom[split] for split in ("forget", "retain", "held_out")]
+        table.add_row(
+            audited.name,
+            accuracy,
+            interval,
+            *(_pair(spot) for spot in spots),
+            (audited.verdicts or {}).get("u_lira", ""),
+        )
+    return table
+
+
+def _pair(found: Klom | None, prefix: str = "") -> str:
+    if found is None:
+        return MISSING
+    return f"{getattr(found, prefix + 'median'):.2f} / {getattr(found, prefix + 'p95'):.2f}"
+
+
+def method_table(report: AuditReport, audited: Audited) -> Table:
+    """Every figure of one method with its 95 % t interval, what stands beside it, and the verdict."""
+    table = Table(
+        title=f"{audited.name}, {report.config.pairs} pairs",
+        caption="mean ± half-width of the 95 % t interval over pairs",
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for heading in ("", "do nothing", audited.name, "2nd reference", "ideal", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("", "ideal", "verdict") else "right")
+    last = ROWS[0].group
+    for row in ROWS:
+        if row.group != last:
+            table.add_section()
+            last = row.group
+        cells = [_cell(row, (one.pairs or {}).get(row.key, [])) for one in (report.nothing, audited, report.reference)]
+        table.add_row(row.title, *cells, row.ideal, (audited.verdicts or {}).get(row.key, ""))
+    return table
+
+
+def _cell(row: Row, values: Sequence[float | None]) -> str:
+    found = summary([value for value in values if value is not None])
+    if found is None:
+        return MISSING
+    spread = "" if found.half_width is None else f" ± {row.form.format(found.half_width)}"
+    return row.form.format(found.mean) + spread
