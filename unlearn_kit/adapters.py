@@ -14,7 +14,7 @@ import fnmatch
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ def attach(
         name: of this adapter.
         full: names of modules that the adapter replaces by a trained copy of their own (such as the head).
 
-    Raises: ValueError when ``where`` chooses nothing or ``name`` is taken; TypeError, ValueError naming the argument.
+    Raises: ValueError when ``where`` chooses nothing, ``name`` is taken, or another adapter replaces a module of
+        ``full``; TypeError, ValueError naming the argument.
     """
     from peft import LoraConfig, PeftModel, get_peft_model
 
@@ -64,6 +65,10 @@ def attach(
     for module in full:
         if module not in base:
             raise ValueError(f"expected full to name modules of the model, but got {module!r}")
+    for owner, held in getattr(model, "peft_config", {}).items():
+        for module in full:
+            if module in (held.modules_to_save or ()):
+                raise ValueError(f"expected full to name modules not replaced yet, but {owner!r} replaces {module!r}")
     inside = tuple(f"{module}." for module in full)
     chosen = [key for key in select(model, where) if key not in full and not key.startswith(inside)]
     if not chosen:
@@ -124,7 +129,7 @@ def only(model: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
     for name in names:
         _check_name(adapted, name)
     before = list(adapted.base_model.active_adapters)
-    was_on = _is_on(adapted)
+    was_on = is_on(adapted)
     gradients = [(p, p.requires_grad) for p in adapted.parameters()]
     try:
         if names:
@@ -157,6 +162,13 @@ def merge(model: nn.Module) -> nn.Module:
     """
     merged: nn.Module = copy.deepcopy(_adapted(model)).merge_and_unload()
     return merged.requires_grad_(True)
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """``model`` itself where it has no adapters, else :func:`merge` of it: what works on any revision needs no more."""
+    from peft import PeftModel
+
+    return merge(model) if isinstance(model, PeftModel) else model
 
 
 def scale(model: nn.Module, factor: float, name: str = "default") -> nn.Module:
@@ -210,25 +222,12 @@ def save(model: nn.Module, path: str | Path) -> Path:
 
     Raises: TypeError on a model without adapters; FileNotFoundError on a missing folder.
     """
-    from peft import get_peft_model_state_dict
-
     adapted = _adapted(model)
-    modules = _plain_names(adapted)
     tensors: dict[str, Tensor] = {}
     rows: dict[str, dict[str, Any]] = {}
-    for name, config in adapted.peft_config.items():
-        held = get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)
+    for name in adapted.peft_config:
+        rows[name], held = _take(adapted, name)
         tensors |= {f"{name}/{key}": value.detach().to("cpu").contiguous() for key, value in held.items()}
-        targets = [key for key in modules if re.fullmatch(str(config.target_modules), key)]
-        full = list(config.modules_to_save or ())
-        rows[name] = {
-            "targets": targets,
-            "rank": config.r,
-            "alpha": config.lora_alpha,
-            "dropout": config.lora_dropout,
-            "full": full,
-            "scaling": _scaling(adapted, name),
-        }
     shapes = {key: list(value.shape) for key, value in base_state(adapted).items()}
     metadata = {"adapters": json.dumps(rows), "shapes": json.dumps(shapes), "base": _digest(base_state(adapted))}
     return save_tensors(tensors, path, metadata)
@@ -245,8 +244,6 @@ def load(model: nn.Module, path: str | Path, *, any_weights: bool = False) -> nn
     Raises: CheckpointError when the file is unreadable, of another architecture (naming what differs) or
         other weights.
     """
-    from peft import set_peft_model_state_dict
-
     tensors, metadata = load_tensors_file(path)
     if "adapters" not in metadata:
         raise CheckpointError(f"expected {str(path)!r} to hold adapters, but it holds {sorted(tensors)[:3]} ...")
@@ -267,11 +264,100 @@ def load(model: nn.Module, path: str | Path, *, any_weights: bool = False) -> nn
         )
     adapted = model
     for name, row in json.loads(metadata["adapters"]).items():
-        adapted = attach(adapted, row["targets"], row["rank"], row["alpha"], row["dropout"], name, full=row["full"])
         own = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
-        set_peft_model_state_dict(adapted, own, adapter_name=name)
-        if row["scaling"] is not None:
-            _set_scaling(adapted, name, row["scaling"])
+        adapted = _give(adapted, row, own, name)
+    return adapted
+
+
+def adapter_names(model: nn.Module) -> list[str]:
+    """Names of the adapters, in the order they were attached.
+
+    Raises: TypeError on a model without adapters.
+    """
+    return list(_adapted(model).peft_config)
+
+
+def switch_(model: nn.Module, names: Sequence[str]) -> nn.Module:
+    """Let just the adapters ``names`` act from now on, added up in the order they were attached; none: the original.
+
+    Changes and returns ``model``; those that act take gradients. See :func:`only` for a while.
+
+    Raises: ValueError on an unknown adapter; TypeError on a model without adapters.
+    """
+    adapted = _adapted(model)
+    for name in names:
+        _check_name(adapted, name)
+    ordered = [name for name in adapted.peft_config if name in names]
+    adapted.base_model.enable_adapter_layers()
+    if ordered:
+        _activate(adapted, ordered)
+    else:
+        adapted.base_model.disable_adapter_layers()
+    return model
+
+
+def gather(models: Mapping[str, nn.Module]) -> nn.Module:
+    """One new model with the adapters of several, each of which has one, trained beside the same original.
+
+    Args:
+        models: adapted models by the name that their adapter gets. All of them act.
+
+    Raises: TypeError on a model without adapters; ValueError when there is none, one has several, or the originals
+        differ in weights or buffers.
+    """
+    if not models:
+        raise ValueError("expected at least one adapted model, but got none")
+    first, *_ = models
+    gathered: Any = None
+    for name, model in models.items():
+        own = adapter_names(model)
+        if len(own) != 1:
+            raise ValueError(f"expected models[{name!r}] to have one adapter, but it has {own}")
+        if gathered is None:
+            gathered, digest = _without(model), _digest(base_state(model))
+        elif _digest(base_state(model)) != digest:
+            raise ValueError(f"expected adapters of one original, but those of {first!r} and {name!r} differ")
+        gathered = _give(gathered, *_take(model, own[0]), name)
+    made: nn.Module = gathered
+    return made
+
+
+def _without(model: nn.Module) -> nn.Module:
+    """A copy of the original inside an adapted model."""
+    from peft.utils import ModulesToSaveWrapper
+
+    held: Any = copy.deepcopy(_adapted(model))
+    for module in held.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.set_adapter([])  # or peft would leave the adapter's own copy of the module in the place of it
+    original: nn.Module = held.unload()
+    return original
+
+
+def _take(model: Any, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What it takes to attach an adapter elsewhere: its options and its tensors."""
+    from peft import get_peft_model_state_dict
+
+    config = model.peft_config[name]
+    row = {
+        "targets": [key for key in _plain_names(model) if re.fullmatch(str(config.target_modules), key)],
+        "rank": config.r,
+        "alpha": config.lora_alpha,
+        "dropout": config.lora_dropout,
+        "full": list(config.modules_to_save or ()),
+        "scaling": _scaling(model, name),
+    }
+    return row, get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+
+
+def _give(model: nn.Module, row: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> nn.Module:
+    """A copy of ``model`` with an adapter that was taken from another."""
+    from peft import set_peft_model_state_dict
+
+    adapted = attach(model, row["targets"], row["rank"], row["alpha"], row["dropout"], name, full=row["full"])
+    set_peft_model_state_dict(adapted, dict(tensors), adapter_name=name)
+    if row["scaling"] is not None:
+        _set_scaling(adapted, name, row["scaling"])
     return adapted
 
 
@@ -292,7 +378,8 @@ def _activate(model: Any, names: list[str]) -> None:
     model.base_model.set_adapter(names if len(names) > 1 else names[0])
 
 
-def _is_on(model: nn.Module) -> bool:
+def is_on(model: nn.Module) -> bool:
+    """Whether adapters act at all: False inside ``switched_off``."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return not any(module.disable_adapters for module in model.modules() if isinstance(module, BaseTunerLayer))
