@@ -19,7 +19,7 @@ from unlearn_kit.engine.balance import Balance
 from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
 from unlearn_kit.errors import check_choice, check_number
 from unlearn_kit.losses import distances
-from unlearn_kit.modules import device_of
+from unlearn_kit.modules import device_of, frozen_copy
 from unlearn_kit.outputs import is_binary, predicted_labels, probabilities
 from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
 
@@ -111,7 +111,7 @@ def perturbed_sign(
             gradient of the bilevel problem in which the inner problem follows the outer variable. They need
             ``labels="soft"``, noise, frozen batch norm, one decision a sample, and no ``top_k``. Samples whose implicit
             system is not solved in 20 iterations take their label as constant.
-        balance: None adds the gradients of the two streams by their weights; "nash" and "pcgrad" as in ``engine.Phase``.
+        balance: None adds the gradients of the two streams by their weights; "nash", "pcgrad" as in ``engine.Phase``.
         certificate: whether to measure, in ``details``, what is guaranteed: "boundary", the certificate of up to 256
             forget samples (``boundary.Certificate``), "summary", that in words, and "outer", the squared gradients of
             the outer problem beside the bound on them (``engine.Stationarity``). It changes no weight. One decision a
@@ -206,13 +206,12 @@ def boundary_objective(
 
 def _moving_boundary(boundary: L.Boundary, mode: Literal["unrolled", "implicit"]) -> L.Term:
     """CE toward the original's soft labels where the model in training changes its mind, and all of its gradient."""
-    original, mix = boundary.model, boundary.mix
+    original, mix = frozen_copy(boundary.model), boundary.mix
 
     @L.term(reduction="forward")
-    def cross_entropy(forward: Callable[[Tensor], Tensor], batch: L.Batch, *, hypergradient: str) -> Tensor:  # noqa: ARG001
+    def cross_entropy(forward: Callable[[Tensor], Tensor], batch: L.Batch) -> Tensor:
         x, y = batch.inputs, batch.targets
-        limits = {"iterations": 20, "tolerance": 1e-3} if mode == "implicit" else {}
-        found = smoothed_search(boundary.search, forward, x, y, mode=mode, strict=False, **limits)
+        found = smoothed_search(boundary.search, forward, x, y, mode=mode, tolerance=1e-3, iterations=20, strict=False)
         logits = original(found.inputs)
         if boundary.uncrossed == "runner-up":
             logits = _runner_up(logits, y)
@@ -223,7 +222,7 @@ def _moving_boundary(boundary: L.Boundary, mode: Literal["unrolled", "implicit"]
             wanted = mix * wanted + (1 - mix) * here
         return distances.cross_entropy(forward(x), L.Goal("probabilities", wanted))
 
-    return cross_entropy(on="forget", name=f"cross_entropy(forget -> {boundary}, {mode})", hypergradient=mode)
+    return cross_entropy(on="forget", name=f"cross_entropy(forget -> {boundary}, {mode})")
 
 
 def _runner_up(logits: Tensor, own: Tensor) -> Tensor:

@@ -1,6 +1,17 @@
-"""The inner problem of boundary unlearning."""
+"""The inner problem of boundary unlearning: its search, what is guaranteed of it, and gradients through it."""
 
-from .noise import DISTRIBUTIONS
+from .certificate import Certificate
+from .hypergradient import SmoothPoints, smoothed_search
+from .noise import DISTRIBUTIONS, ORACLE_LOSS, expected_sign
 from .search import BoundaryPoints, PerturbedSign
 
-__all__ = ["DISTRIBUTIONS", "BoundaryPoints", "PerturbedSign"]
+__all__ = [
+    "DISTRIBUTIONS",
+    "ORACLE_LOSS",
+    "BoundaryPoints",
+    "Certificate",
+    "PerturbedSign",
+    "SmoothPoints",
+    "expected_sign",
+    "smoothed_search",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from ..errors import check_choice, check_count, check_number
 from ..modules import evaluating
 from ..outputs import is_binary, label_loss, per_sample, predicted_labels
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, is_schedule, value_at
+from .certificate import Certificate, Trace, certify
 from .noise import DISTRIBUTIONS, draw
 
 
@@ -24,12 +25,14 @@ class BoundaryPoints:
         labels: the model's labels there, ``(B,)`` or ``(B, H, W)``, int64.
         logits: the model's logits there, ``(B, C, ...)``.
         flipped: bool, of the shape of ``labels``: whether the label differs from the model's own label at x.
+        certificate: what is guaranteed of the points, where it was asked for.
     """
 
     inputs: Tensor
     labels: Tensor
     logits: Tensor
     flipped: Tensor
+    certificate: Certificate | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class PerturbedSign:
         *,
         generator: torch.Generator | None = None,
         perturbations: Tensor | None = None,
+        certificate: bool = False,
     ) -> BoundaryPoints:
         """Search near every sample of a batch. The model is evaluated in eval mode and stays as it was.
 
@@ -121,14 +125,16 @@ class PerturbedSign:
             y: labels ``(B,)``, or masks ``(B, H, W)``; the ascended loss is the cross-entropy toward them.
             generator: source of the perturbations.
             perturbations: z itself, ``(steps, *x.shape)``, of scale 1, in place of drawing it.
+            certificate: whether to measure what is guaranteed of each point (see ``boundary.Certificate``); the points
+                are the same, and take several times as long.
 
-        Raises: ValueError on pixels outside ``bounds``, on labels the model has no output for, on non-finite logits.
+        Raises: ValueError on pixels outside ``bounds``, on labels the model has no output for, on non-finite logits;
+            with a certificate, on outputs with several decisions a sample.
         """
         self._check(x, y, perturbations)
         x = x.detach()
-        low, high = x - self.radius, x + self.radius
-        if self.bounds is not None:
-            low, high = low.clamp(min=self.bounds[0]), high.clamp(max=self.bounds[1])
+        low, high = self.box(x)
+        trace = Trace() if certificate else None
         z = perturbations
         if z is None and not self.deterministic:
             source = generator or torch.Generator().manual_seed(self.seed or 0)
@@ -149,12 +155,26 @@ class PerturbedSign:
                         break
                 everything = len(active) == len(x)
                 at = slice(None) if everything else active
+                if trace is not None:
+                    noise = torch.as_tensor(self.noise_at(here, step), dtype=x.dtype, device=x.device)
+                    trace.add(active, points[at], here, noise, self.closeness_at(step), self.size_at(step))
                 direction = self._direction(here, points[at] - x[at], None if z is None else z[step][at], step)
                 points[at] = self._move(points[at], direction, low[at], high[at], step)
             with torch.no_grad():
                 logits = model(points)
         labels = predicted_labels(logits)
-        return BoundaryPoints(points, labels, logits, torch.ne(labels, own))
+        found = BoundaryPoints(points, labels, logits, torch.ne(labels, own))
+        if trace is None:
+            return found
+        return replace(found, certificate=certify(self, model, x, y, found, trace))
+
+    def box(self, x: Tensor, radius: float | Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest point that may be found near ``x``, of its shape (another radius: of that box)."""
+        reach = self.radius if radius is None else radius
+        low, high = x - reach, x + reach
+        if self.bounds is not None:
+            low, high = low.clamp(min=self.bounds[0]), high.clamp(max=self.bounds[1])
+        return low, high
 
     def _check(self, x: Tensor, y: Tensor, perturbations: Tensor | None) -> None:
         if not x.is_floating_point():
@@ -186,24 +206,41 @@ class PerturbedSign:
             (gradient,) = torch.autograd.grad(per_sample(label_loss(logits, y)).sum(), x)
         return gradient, logits.detach()
 
+    def closeness_at(self, step: int) -> float:
+        """The weight of the pull toward x at ``step`` (0-based)."""
+        return value_at(self.closeness, step, self.steps)
+
+    def noise_share(self, step: int) -> float:
+        """The noise at ``step``, in the units of ``noise_scale``."""
+        return value_at(self.noise, step, self.steps)
+
+    def noise_at(self, gradient: Tensor, step: int) -> float | Tensor:
+        """The scale of z in gradient units: a number, or one a sample in the shape that multiplies ``gradient``."""
+        scale = self.noise_share(step)
+        if self.noise_scale == "relative":
+            return scale * _rms(gradient).reshape(-1, *[1] * (gradient.dim() - 1))
+        return scale
+
+    def size_at(self, step: int) -> float:
+        """The step size, or for "frank-wolfe" the share of the way."""
+        if self.update == "frank-wolfe":
+            share = 2 / (step + 2) if self.step_size is None else value_at(self.step_size, step, self.steps)
+            return check_number("step_size of a frank-wolfe update", share, low=0, high=1)
+        default = self.radius if self.steps == 1 else 2.5 * self.radius / self.steps
+        return default if self.step_size is None else value_at(self.step_size, step, self.steps)
+
     def _direction(self, gradient: Tensor, offset: Tensor, z: Tensor | None, step: int) -> Tensor:
-        direction = gradient - value_at(self.closeness, step, self.steps) * offset
+        direction = gradient - self.closeness_at(step) * offset
         if z is not None:
-            scale: float | Tensor = value_at(self.noise, step, self.steps)
-            if self.noise_scale == "relative":
-                scale = scale * _rms(gradient).reshape(-1, *[1] * (gradient.dim() - 1))
-            direction = direction + scale * z
+            direction = direction + self.noise_at(gradient, step) * z
         return direction.sign()
 
     def _move(self, points: Tensor, sign: Tensor, low: Tensor, high: Tensor, step: int) -> Tensor:
+        size = self.size_at(step)
         if self.update == "frank-wolfe":
-            share = 2 / (step + 2) if self.step_size is None else value_at(self.step_size, step, self.steps)
-            check_number("step_size of a frank-wolfe update", share, low=0, high=1)
             vertex = torch.where(sign > 0, high, torch.where(sign < 0, low, points))
-            moved = points + share * (vertex - points)
+            moved = points + size * (vertex - points)
         else:
-            default = self.radius if self.steps == 1 else 2.5 * self.radius / self.steps
-            size = default if self.step_size is None else value_at(self.step_size, step, self.steps)
             moved = points + size * sign
         # A share of the way, too, may round to an ulp outside.
         return torch.minimum(torch.maximum(moved, low), high)

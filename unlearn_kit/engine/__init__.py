@@ -4,6 +4,7 @@ from .callbacks import BestSoFar, Callback, Log, ProgressBar, Run, StopWhen, Wei
 from .fit import FitResult, fit
 from .phases import Alternate, Phase, streams_for
 from .revision import revision
+from .stationarity import Stationarity
 from .streams import Stream
 from .supervised import supervised_phase, train
 
@@ -16,6 +17,7 @@ __all__ = [
     "Phase",
     "ProgressBar",
     "Run",
+    "Stationarity",
     "StopWhen",
     "Stream",
     "WeightAverage",

@@ -17,6 +17,7 @@ from ..losses import Batch, Goal, Target
 from ..modules import check_model, device_of, evaluating
 from ..schedules import value_at
 from ..seeding import derive, generator, isolated
+from .balance import balanced_backward
 from .callbacks import Callback, Run
 from .devices import Devices
 from .guard import Guard, training
@@ -109,6 +110,11 @@ class _Trainer:
         # Everything that can be refused is refused before the first step.
         stepped: dict[str, set[str]] = {}
         for leg in legs:
+            if leg.phase.balance is not None and devices.accelerator is not None:
+                raise ValueError(
+                    f"expected no accelerator with balance={leg.phase.balance!r}, whose gradients are made on one "
+                    "device, but got one"
+                )
             trained = set(leg.phase.trains(model))
             if stepped.setdefault(leg.optimizer_key, trained) != trained:
                 raise ValueError(
@@ -235,7 +241,12 @@ class _Trainer:
         if not evaluation.total.requires_grad:  # Every term rests in this step.
             return
         optimizer.zero_grad(set_to_none=True)
-        devices.backward(evaluation.total, trained.values())
+        if phase.balance is None:
+            devices.backward(evaluation.total, trained.values())
+        else:
+            balanced_backward(
+                phase.balance, phase.terms, evaluation, list(trained.values()), step=step, total=leg.total
+            )
         guard.mask_gradients()
         if phase.clip is not None:
             devices.clip(optimizer, trained.values(), phase.clip)

@@ -14,6 +14,7 @@ from ..errors import check_choice, check_count, check_number
 from ..losses import Objective, Term
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, value_at
 from ..tasks import UnlearnTask
+from .balance import Balance, check_balance
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Trainable = Sequence[str] | Callable[[str, nn.Parameter], bool]
@@ -41,6 +42,9 @@ class Phase:
         batch_norm: "frozen" keeps running statistics and eval mode, "update" trains them, "trained" those of the layers
             whose weights are trained.
         clip: largest gradient norm, or None.
+        balance: how the gradients of an objective's two streams are combined: None adds them, by their weights; "nash"
+            is their bargaining solution, of norm sqrt 2 whatever the weights; "pcgrad" frees each of what points
+            against the other. Terms of the parameters alone are added to either. See ``engine.balance``.
         lead: the stream whose length is an epoch (default: "forget" where it is read, else the first).
         workers: processes that decode, for data not held in tensors; any number gives the same bits.
         before: called with the model, in eval mode and without gradients, at the start of the phase and of each of its
@@ -63,6 +67,7 @@ class Phase:
     masks: Mapping[str, Tensor] | None = None
     batch_norm: BatchNorm = "frozen"
     clip: float | None = None
+    balance: Balance | None = None
     lead: str | None = None
     workers: int = 0
     before: Callable[[nn.Module], None] | None = None
@@ -95,6 +100,8 @@ class Phase:
             raise TypeError(f"expected trainable to be names or a function, but got a str: {self.trainable!r}")
         if not isinstance(self.batch_size, Mapping):
             check_count("batch_size", self.batch_size)
+        if self.balance is not None:
+            check_balance(self.balance, self.terms)
         needed = self.terms.streams
         self.terms.check(self.streams)
         idle = sorted(set(self.streams) - set(needed))

@@ -1,0 +1,146 @@
+"""How near the outer problem is to a stationary point, beside what theory says of stochastic gradient descent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.sampling import random_subset
+from ..data.tensors import load_tensors
+from ..errors import check_count
+from ..losses import Batch, Goal, Objective, Target
+from ..modules import device_of, evaluating
+from ..schedules import value_at
+from ..seeding import derive, generator, isolated
+from .callbacks import Callback, Run
+from .phases import Phase
+
+
+class Stationarity(Callback):
+    """Measure the squared norm of the gradient of a phase's objective on fixed samples, at the first step and others.
+
+    The samples, the targets' random numbers and what cached targets give are fixed for the run, so that the figures are
+    of one function of the weights, in eval mode.
+
+    Beside them stands the bound of stochastic gradient descent on a function of smoothness L (arXiv 1309.5549): with
+    rates ``lr_t <= 1 / L`` and gradients of variance v, the mean of the squared norms, weighted by the rates, is at
+    most ``2 (F_0 - F_end) / sum lr + L v sum lr^2 / sum lr`` in expectation. Both are estimates: L from changes of the
+    gradient between measurements, v from the batches of a step on the fixed samples.
+
+    Args:
+        phase: whose objective, streams and batches are meant.
+        every: steps between measurements.
+        samples: of each stream, at most.
+        seed: of the choice of samples.
+    """
+
+    def __init__(self, phase: Phase, *, every: int = 10, samples: int = 512, seed: int = 0) -> None:
+        self.phase, self.seed = phase, seed
+        self.every, self.samples = check_count("every", every), check_count("samples", samples)
+        self.records: list[dict[str, float]] = []
+        self.smoothness: float
+        self.variance: float | None
+        self.smoothness, self.variance = 0.0, None
+        self._data: dict[str, tuple[Tensor, Tensor]] = {}
+        self._tables: dict[str, dict[Target, Goal]] = {}
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def on_start(self, run: Run) -> None:
+        """Choose the samples, fix their targets, and measure at the first weights."""
+        objective = self.phase.terms
+        self.records, self._last = [], None
+        with isolated(derive(self.seed, "stationarity")), evaluating(run.model), torch.no_grad():
+            for name in objective.streams:
+                held = random_subset(self.phase.streams[name], self.samples, seed=derive(self.seed, name))
+                x, y = load_tensors(held)
+                self._data[name] = x.to(device_of(run.model)), y.to(device_of(run.model))
+                whole = self._batch(name, slice(None), {})
+                self._tables[name] = {target: target.target(whole) for target in objective.cached_targets(name)}
+        self._measure(run, 0)
+        self.variance = self._spread(run)
+
+    def on_step(self, run: Run) -> None:
+        """Measure when it is time, and at the last weights."""
+        if run.done % self.every == 0 or run.done == run.planned:
+            self._measure(run, run.done)
+
+    def details(self) -> dict[str, Any]:
+        """For ``UnlearnResult.details``: ``records``, ``mean`` (of the squared norms, weighted by the rates), its
+        ``bound`` (None where the theory does not apply), the estimates in that, and ``why`` it does not apply.
+        """
+        rates, records = self._rates(), self.records
+        broken = self._broken(rates)
+        weights = [rates[min(int(record["step"]), len(rates) - 1)] for record in records] if rates else []
+        mean = bound = None
+        if sum(weights) > 0:
+            pairs = zip(weights, records, strict=True)
+            mean = sum(w * record["squared_gradient"] for w, record in pairs) / sum(weights)
+        if not broken and self.variance is not None and len(records) > 1:
+            fallen = max(0.0, records[0]["objective"] - records[-1]["objective"])
+            noise = self.smoothness * self.variance * sum(rate**2 for rate in rates)
+            bound = (2 * fallen + noise) / sum(rates)
+        found = {"records": records, "smoothness": self.smoothness, "variance": self.variance}
+        return {**found, "mean": mean, "bound": bound, "why": "; ".join(broken)}
+
+    def _rates(self) -> list[float]:
+        lr, total = self.phase.lr, self.phase.total_steps
+        return [] if lr is None else [value_at(lr, step, total) for step in range(total)]
+
+    def _broken(self, rates: list[float]) -> list[str]:
+        phase = self.phase
+        made = phase.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
+        plain = isinstance(made, torch.optim.SGD) and not any(
+            group["momentum"] or group["weight_decay"] for group in made.param_groups
+        )
+        broken = [] if plain else ["not plain stochastic gradient descent"]
+        if phase.clip is not None or phase.balance is not None:
+            broken.append("gradients are clipped or balanced")
+        if phase.batch_norm != "frozen":
+            broken.append("batch norm moves")
+        if sum(rates) == 0:
+            broken.append("no lr that is known beforehand and above 0")
+        if self.variance is None:
+            broken.append("too few samples for the variance of a step's gradient")
+        if rates and max(rates) * self.smoothness > 1:
+            broken.append(f"lr is above 1 / L = {1 / self.smoothness:.3g}")
+        return broken
+
+    def _batch(self, name: str, rows: slice, tables: dict[Target, Goal]) -> Batch:
+        x, y = self._data[name]
+        indices = torch.arange(len(x))[rows]
+        return Batch(x[rows], y[rows], indices, name, generator(self.seed, "stationarity", name), tables)
+
+    def _gradient(self, run: Run, batches: dict[str, Batch], step: int) -> tuple[float, Tensor]:
+        parameters = [p for p in run.model.parameters() if p.requires_grad]
+        objective: Objective = self.phase.terms
+        with isolated(derive(self.seed, "stationarity", "step")), evaluating(run.model), torch.enable_grad():
+            # Schedules of weights would make another function of every step: it is measured as it ends.
+            total = objective.evaluate(run.model, batches, step=max(0, step - 1), total=self.phase.total_steps).total
+            if not total.requires_grad:
+                return float(total), torch.zeros(sum(p.numel() for p in parameters), device=total.device)
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
+        return float(total.detach()), torch.cat([g.flatten() for g in gradients])
+
+    def _measure(self, run: Run, step: int) -> None:
+        batches = {name: self._batch(name, slice(None), self._tables[name]) for name in self._data}
+        value, gradient = self._gradient(run, batches, step)
+        weights = torch.cat([p.detach().flatten() for p in run.model.parameters() if p.requires_grad])
+        if self._last is not None and (moved := float((weights - self._last[0]).norm())) > 0:
+            self.smoothness = max(self.smoothness, float((gradient - self._last[1]).norm()) / moved)
+        self._last = weights, gradient
+        self.records.append({"step": step, "objective": value, "squared_gradient": float(gradient.square().sum())})
+
+    def _spread(self, run: Run) -> float | None:
+        """Variance of the gradient of a step's batches, at the first weights: the mean squared distance to the mean."""
+        sizes = {name: self.phase.batch_of(name) for name in self._data}
+        count = min((len(self._data[name][0]) // size for name, size in sizes.items()), default=0)
+        if count < 2:
+            return None
+        gradients = []
+        for place in range(count):
+            rows = {name: slice(place * size, (place + 1) * size) for name, size in sizes.items()}
+            batches = {name: self._batch(name, rows[name], self._tables[name]) for name in sizes}
+            gradients.append(self._gradient(run, batches, 0)[1])
+        return float(torch.stack(gradients).var(dim=0).sum())

@@ -1,0 +1,235 @@
+"""Find the weight that leads an algorithm to a wanted tradeoff, in few runs and on training data alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from ..data.tensors import subset
+from ..errors import check_choice, check_count, check_number
+from ..metrics import accuracy
+from ..modules import check_model
+from ..results import UnlearnResult
+from ..seeding import generator
+from ..tasks import UnlearnTask
+
+Method = Literal["bracket", "grid", "nelder-mead"]
+Measure = Callable[[nn.Module, Any], float | None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One inner run: the knob, the forget and the retain level it led to, and the seconds of the revision."""
+
+    knob: float
+    forget: float
+    retain: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search for a tradeoff found.
+
+    Attributes:
+        knob: name of the option.
+        value: its best value: nearest to the target, and among equals the one that retains most.
+        forget, retain: the levels there, as measured during the search.
+        reached: whether the forget level is within the tolerance of the target.
+        runs: inner runs made, which is what the search cost.
+        trials: all of them, in order.
+        method, target, judged_on: how, for what, and on which data the forget level was measured.
+    """
+
+    knob: str
+    value: float
+    forget: float
+    retain: float | None
+    reached: bool
+    runs: int
+    trials: tuple[Trial, ...]
+    method: str
+    target: float
+    judged_on: str
+
+    @property
+    def options(self) -> dict[str, float]:
+        """What to call the algorithm with on the whole task."""
+        return {self.knob: self.value}
+
+    def summary(self) -> str:
+        """The outcome in a sentence."""
+        outcome = "reached" if self.reached else "NOT reached"
+        return (
+            f"{outcome}: forget level {self.forget:.3f} (wanted {self.target:.3f}, {self.judged_on} forget data) at "
+            f"{self.knob}={self.value:.4g}, in {self.runs} inner runs ({self.method})"
+        )
+
+
+def tune_tradeoff(
+    algorithm: Callable[..., UnlearnResult],
+    model: nn.Module,
+    task: UnlearnTask,
+    *,
+    target: float,
+    knob: str = "retain_weight",
+    bounds: tuple[float, float] = (0.01, 100.0),
+    start: float | None = None,
+    tolerance: float = 0.02,
+    budget: int = 16,
+    method: Method = "bracket",
+    judge: Literal["held-out", "seen"] | None = None,
+    held_out: float = 0.25,
+    measure: Measure = accuracy,
+    seed: int = 0,
+    **options: Any,
+) -> Tuned:
+    """Find the value of one positive option at which ``algorithm`` leaves a wanted level on the forget data.
+
+    Every inner run revises ``model`` on a part of the task's training data and is judged on the rest of them, chosen by
+    the seed. Neither the task's held-out data nor a reference is read. The rest was in the original's training data,
+    too: its retain level is that of known data, and only differences between runs mean something.
+
+    Methods: "bracket" looks at both ends of the bounds, and then goes where an S-shaped curve through what is known on
+    either side would cross the target, or to the middle (of the logarithms) where that is flat or misled; it needs a
+    level that goes one way with the knob, which weights give. "grid" is ``budget`` values evenly in the logarithm, from
+    low to high, "nelder-mead" a simplex search of the squared distance; both stop where the target is reached, so that
+    their ``runs`` compare.
+
+    Args:
+        algorithm: ``algorithm(model, task, seed=..., **options)``, of ``algorithms`` or a user's own.
+        model, task: as of the algorithm. Neither is changed.
+        target: wanted forget level, in the units of ``measure``: for accuracy in [0, 1].
+        knob: the option to choose.
+        bounds: smallest and largest value, above 0.
+        start: first value of "nelder-mead" (default: the geometric middle).
+        tolerance: how near to the target is near enough.
+        budget: inner runs at most, at least 2.
+        method: "bracket", "grid" or "nelder-mead".
+        judge: whether the forget level is measured on forget data that the inner runs do not see ("held-out": does the
+            revision reach what is like them?) or on those they do ("seen": single samples, which have nothing like
+            them). Default: held-out where whole classes are forgotten, else seen, and then all of them are used.
+        held_out: share in (0, 1) of the training data that inner runs are judged on.
+        measure: level of a model on a data set; ``metrics.accuracy`` by default.
+        seed: of the split and of every inner run.
+        options: of the algorithm, for every run.
+
+    Raises: ValueError, TypeError naming the argument; ValueError when a part of the split is empty.
+    """
+    check_model(model)
+    if not isinstance(task, UnlearnTask):
+        raise TypeError(f"expected task to be an UnlearnTask, but got {type(task).__name__}")
+    low, high = (check_number("bounds", bound, low=0, open_low=True) for bound in bounds)
+    if not low < high:
+        raise ValueError(f"expected bounds to be (low, high) with low < high, but got {bounds}")
+    check_number("target", target)
+    check_number("tolerance", tolerance, low=0)
+    check_count("budget", budget, low=2)
+    check_choice("method", method, get_args(Method))
+    check_number("held_out", held_out, low=0, high=1, open_low=True, open_high=True)
+    begin = math.sqrt(low * high) if start is None else check_number("start", start, low=low, high=high)
+    judged_on = judge or ("held-out" if task.forget_classes else "seen")
+    check_choice("judge", judged_on, ("held-out", "seen"))
+    inner = split_off(task, held_out, seed=seed, forget=judged_on == "held-out")
+    judged = inner.forget_test if judged_on == "held-out" else inner.forget
+    trials: list[Trial] = []
+
+    def run(place: float) -> float:
+        value = math.exp(place)
+        for trial in trials:
+            if trial.knob == value:
+                return trial.forget - target
+        result = algorithm(model, inner, seed=seed, **{**options, knob: value})
+        forget = measure(result.model, judged)
+        if forget is None:
+            raise ValueError("expected measure to give a number on the forget data, but got None")
+        trials.append(Trial(value, forget, measure(result.model, inner.retain_test), result.seconds))
+        if abs(forget - target) <= tolerance or len(trials) >= budget:
+            raise _Done
+        return forget - target
+
+    ways = {"bracket": _bracket, "grid": _grid, "nelder-mead": _nelder_mead}
+    with suppress(_Done):
+        ways[method](run, math.log(low), math.log(high), math.log(begin), budget)
+    best = min(trials, key=lambda t: (max(abs(t.forget - target), tolerance), -(t.retain or 0), abs(t.forget - target)))
+    reached = abs(best.forget - target) <= tolerance
+    return Tuned(
+        knob, best.knob, best.forget, best.retain, reached, len(trials), tuple(trials), method, target, judged_on
+    )
+
+
+def split_off(task: UnlearnTask, share: float, *, seed: int = 0, forget: bool = True) -> UnlearnTask:
+    """The task with a random ``share`` of its training data in the place of its held-out data, which are not read.
+
+    With ``forget=False`` all forget data stay to be forgotten, and ``forget_test`` is empty.
+
+    Raises: ValueError when a part would be empty.
+    """
+    parts = {}
+    for name, data in (("forget", task.forget), ("retain", task.retain)):
+        order = torch.randperm(len(data), generator=generator(seed, "tuning", name))
+        count = round(share * len(data)) if forget or name == "retain" else 0
+        if (name == "retain" or forget) and not 0 < count < len(data):
+            raise ValueError(
+                f"expected held_out={share:g} to leave samples on both sides of the {name} data, but got {count} "
+                f"of {len(data)}"
+            )
+        parts[name] = subset(data, order[count:].sort().values), subset(data, order[:count].sort().values)
+    (to_forget, forget_test), (to_retain, retain_test) = parts["forget"], parts["retain"]
+    return replace(
+        task, forget=to_forget, forget_test=forget_test, retain=to_retain, retain_test=retain_test, forget_indices=None
+    )
+
+
+class _Done(Exception):  # noqa: N818 - no error: the target was reached, or the budget spent
+    pass
+
+
+# Each calls ``run``, which returns how far above the target it ended, until that raises ``_Done``; all arguments are
+# logarithms of the knob.
+Run = Callable[[float], float]
+
+
+def _bracket(run: Run, low: float, high: float, begin: float, budget: int) -> None:  # noqa: ARG001
+    left, right = run(low), run(high)
+    if left * right > 0:  # The target is not between: no value in the bounds is known to reach it.
+        return
+    least, span = left, right - left
+
+    def odds(short: float) -> float:
+        """The level between those of the two ends, as log-odds: levels are S-shaped in the logarithm of a weight."""
+        share = min(max((short - least) / span, 0.01), 0.99)
+        return math.log(share / (1 - share))
+
+    flat, halved = odds(right), True
+    while (width := high - low) > 1e-9:
+        below, above = odds(left) - odds(0.0), odds(right) - odds(0.0)
+        # Where both ends are flat, or the line misled the last step, the middle.
+        known = halved and below < 0 < above and min(abs(odds(left)), abs(odds(right))) < flat
+        middle = low + (min(max(below / (below - above), 0.1), 0.9) if known else 0.5) * width
+        here = run(middle)
+        low, left, high, right = (middle, here, high, right) if here * left > 0 else (low, left, middle, here)
+        halved = high - low <= width / 2
+
+
+def _grid(run: Run, low: float, high: float, begin: float, budget: int) -> None:  # noqa: ARG001
+    for place in range(budget):
+        run(low + (high - low) * place / (budget - 1))
+
+
+def _nelder_mead(run: Run, low: float, high: float, begin: float, budget: int) -> None:
+    from scipy.optimize import minimize
+
+    minimize(
+        lambda at: run(float(at[0])) ** 2,
+        [begin],
+        method="Nelder-Mead",
+        bounds=[(low, high)],
+        options={"maxfev": budget, "xatol": 1e-3, "fatol": 1e-9, "initial_simplex": [[begin], [(begin + high) / 2]]},
+    )
