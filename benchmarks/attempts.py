@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,14 +32,11 @@ class Method:
     text: str
 
     def __post_init__(self) -> None:
-        if self.name == "retrain":
-            raise ValueError("expected methods without 'retrain', which is always shown as the reference")
-        check_choice("every method", self.name, METHODS)
-        known = inspect.signature(getattr(algorithms, self.name)).parameters
+        check_method(self.name)
+        if "preset" in self.options and "preset" not in known_options(self.name):
+            raise ValueError(f"expected {self.name!r} without a preset, since it has none, but got {self.text!r}")
         for option in self.options:
-            if option == "preset" and option not in known:
-                raise ValueError(f"expected {self.name!r} without a preset, since it has none, but got {self.text!r}")
-            check_choice(f"every option of {self.name!r}", option, [n for n in known if n not in ("model", "task")])
+            check_option(self.name, option)
 
     @property
     def name(self) -> str:
@@ -52,17 +50,65 @@ class Method:
         for part in self.text.split(":")[1:]:
             key, equals, value = part.partition("=")
             if equals:
-                options[key] = _value(value)
+                options[key] = value_of(value)
             else:
                 options["preset"] = part
         return options
 
 
-def _value(text: str) -> Any:
+@dataclass(frozen=True)
+class Variant:
+    """An algorithm with options as values, where a text could not hold them.
+
+    Raises: ValueError on an unknown name, on "retrain", on an option the method does not take.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        check_method(self.name)
+        for option in self.options:
+            check_option(self.name, option)
+
+    @property
+    def text(self) -> str:
+        """How it is written in tables: ``name:option=value``, the preset by its name alone."""
+        parts = [str(v) if k == "preset" else f"{k}={_short(v)}" for k, v in self.options.items()]
+        return ":".join([self.name, *parts])
+
+
+def check_method(name: str) -> str:
+    """Return ``name`` when it is a method; raises ValueError suggesting the nearest."""
+    if name == "retrain":
+        raise ValueError("expected methods without 'retrain', which is always shown as the reference")
+    return check_choice("every method", name, METHODS)
+
+
+def check_option(method: str, option: str) -> str:
+    """Return ``option`` when ``method`` takes it; raises ValueError suggesting the nearest."""
+    return check_choice(f"every option of {method!r}", option, known_options(method))
+
+
+def known_options(method: str) -> list[str]:
+    """What can be passed to a method beside the model and the task."""
+    return [n for n in inspect.signature(getattr(algorithms, method)).parameters if n not in ("model", "task")]
+
+
+def value_of(text: str) -> Any:
+    """The number, True, False, None, list or tuple that ``text`` writes, or else the text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}={_short(item)}" for key, item in value.items()) + "}"
+    return str(value)
 
 
 @dataclass(frozen=True)
@@ -75,13 +121,14 @@ class Attempt:
 
 
 def attempt(
-    method: Method,
+    method: Method | Variant,
     model: nn.Module,
     task: UnlearnTask,
     *,
     seed: int,
     device: str,
     show: str | None = None,
+    callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> Attempt:
     """Run ``method``. A refusal (ValueError, TypeError) and a divergence are outcomes; all else is raised.
@@ -90,10 +137,11 @@ def attempt(
         method: what is run.
         model, task, seed, device: passed on.
         show: the text beside a progress bar; None for no bar.
+        callbacks: what watches the method, where it can be watched.
         **options: passed on.
     """
     function = getattr(algorithms, method.name)
-    watching = watchers(show) if "callbacks" in inspect.signature(function).parameters else []
+    watching = [*watchers(show), *callbacks] if "callbacks" in known_options(method.name) else []
     if watching:
         options["callbacks"] = watching
     try:

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from .commands.audit import audit
 from .commands.demo import demo
 from .commands.inventory import list_all
+from .commands.run import run
 
 app = typer.Typer(
     name="unlearn-kit",
@@ -36,4 +38,6 @@ def options(
 
 
 app.command()(demo)
+app.command()(run)
 app.command(name="list")(list_all)
+app.command()(audit)

@@ -14,14 +14,14 @@ import algorithms
 from unlearn_kit import UnlearnTask, save_model
 from unlearn_kit.data import DataBundle, load
 from unlearn_kit.engine import train
-from unlearn_kit.metrics import Evaluation, average_gap, evaluate, tug_of_war, tug_of_war_mia
+from unlearn_kit.metrics import Evaluation, evaluate
 from unlearn_kit.seeding import isolated
 
 from .attempts import Attempt, Method, Status, attempt, watchers
 from .curves import CurvePoint, MixCurve, mix_curve, retain_weight_curve
 from .demo_config import DemoConfig
 from .demo_files import draw, draw_strip, record
-from .judging import nothing_to_forget, over_forgets
+from .judging import beside_itself, nothing_to_forget, over_forgets
 from .recipes import Blueprint
 from .records import write_json
 
@@ -98,7 +98,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
         first,
         Row(
             "reference",
-            _beside_itself(theirs),
+            beside_itself(theirs),
             reference.seconds,
             config=reference.config,
             history_length=len(reference.history),
@@ -106,7 +106,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
         ),
     ]
 
-    def run(method: Method, shown: str, **options: float) -> Attempt:
+    def run(method: Method, shown: str, **options: Any) -> Attempt:
         return attempt(
             method, original, task, seed=config.seed, device=config.device, show=config.shown(shown), **options
         )
@@ -172,22 +172,6 @@ def _save(config: DemoConfig, name: str, model: nn.Module) -> str:
     path = Path("models") / f"{name.replace(':', '-')}.safetensors"
     save_model(model, config.folder / path)
     return path.as_posix()
-
-
-def _beside_itself(scores: Evaluation) -> Evaluation:
-    """The reference's scores with its distances to itself filled in: 0 and 1, where they are defined."""
-    values = {
-        "forget": scores.forget,
-        "retain": scores.retain,
-        "test": scores.retain_test,
-        "membership": scores.membership,
-    }
-    return replace(
-        scores,
-        average_gap=average_gap(values, values),
-        tug_of_war=tug_of_war(values, values),
-        tug_of_war_mia=tug_of_war_mia(values, values),
-    )
 
 
 def _row(

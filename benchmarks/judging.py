@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
-from unlearn_kit.metrics import Evaluation
+from unlearn_kit.metrics import Evaluation, average_gap, tug_of_war, tug_of_war_mia
 
 MARGIN = 0.02  # differences below two points are never called one
 
@@ -41,6 +42,30 @@ def over_forgets(scores: Evaluation, reference: Evaluation) -> bool:
     if scores.forget is None or reference.forget is None:
         return False
     return scores.forget < reference.forget - margin(reference.forget, reference.sizes["forget"])
+
+
+def beside_itself(scores: Evaluation) -> Evaluation:
+    """The reference's scores with its distances to itself filled in: 0 and 1, where they are defined."""
+    values = {
+        "forget": scores.forget,
+        "retain": scores.retain,
+        "test": scores.retain_test,
+        "membership": scores.membership,
+    }
+    return replace(
+        scores,
+        average_gap=average_gap(values, values),
+        tug_of_war=tug_of_war(values, values),
+        tug_of_war_mia=tug_of_war_mia(values, values),
+    )
+
+
+def evaluation_of(scores: Mapping[str, Any]) -> Evaluation:
+    """The evaluation whose ``as_dict`` is ``scores``."""
+    values = dict(scores)
+    if values["per_class"] is not None:
+        values["per_class"] = {int(label): score for label, score in values["per_class"].items()}
+    return Evaluation(**values)
 
 
 def forget_score(scores: Evaluation) -> float | None:

@@ -50,6 +50,7 @@ SEGMENTERS = (
 RECIPES: dict[str, Recipe] = {
     "digits": Recipe("classification", "small-cnn", 30, 128, 0.05, "class:0", CLASSIFIERS),
     "fashion-mnist": Recipe("classification", "small-cnn", 6, 128, 0.05, "class:0", CLASSIFIERS),
+    "simulated-scanners": Recipe("classification", "small-cnn", 6, 128, 0.05, "where:scanner:B", CLASSIFIERS),
     "synthetic-lesions": Recipe("segmentation", "unet", 60, 16, 2e-3, "random:0.1", SEGMENTERS, "adam", 0.0),
     "mni-slices": Recipe("segmentation", "unet", 40, 16, 2e-3, "where:plane:sagittal", SEGMENTERS, "adam", 0.0),
 }

@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ def write_json(value: Any, path: Path) -> Path:
 
     Raises: TypeError on what JSON cannot hold.
     """
-    text = json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
+    return write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> Path:
+    """Write ``text`` to ``path``, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -55,8 +60,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+def reset_peak_memory() -> None:
+    """Let :func:`peak_memory` begin anew, where the system can (Linux); elsewhere it speaks of the whole process."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak_memory() -> int | None:
     """The largest resident memory of this process so far, in bytes; None where the system does not tell."""
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     try:
         import resource
     except ImportError:  # Windows

@@ -20,6 +20,7 @@ LOADERS: dict[str, str] = {
     "svhn": "svhn",
     "medmnist": "medmnist",
     "image-folder": "image_folder",
+    "simulated-scanners": "simulated_scanners",
     "synthetic-lesions": "synthetic_lesions",
     "mni-slices": "mni_slices",
     "isic2018": "isic2018",

@@ -1,0 +1,64 @@
+"""Fronts, volumes and intervals: what a set of points says, as pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Spot = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with the half-width of its 95 % t interval (None for a single value), from ``n`` runs.
+
+    Runs of one training share its luck, so with several trainings the interval is over their means.
+    """
+
+    mean: float
+    half: float | None
+    n: int
+    trainings: int
+
+
+def pareto_front(spots: Sequence[Spot]) -> list[int]:
+    """Places of the spots that no other is at least as small as on both axes and smaller on one; by the first axis."""
+    order = sorted(range(len(spots)), key=lambda place: spots[place])
+    front: list[int] = []
+    lowest = math.inf
+    for place in order:
+        # Spots that are equal are on the front together.
+        if spots[place][1] < lowest or (front and spots[place] == spots[front[-1]]):
+            front.append(place)
+            lowest = spots[place][1]
+    return front
+
+
+def hypervolume(spots: Sequence[Spot], corner: Spot) -> float:
+    """Share of the rectangle from the origin to ``corner`` that the spots dominate (both axes: small is good)."""
+    area, height = 0.0, corner[1]
+    for place in pareto_front(spots):
+        x, y = spots[place]
+        if x < corner[0] and y < height:
+            area += (corner[0] - x) * (height - y)
+            height = y
+    return area / (corner[0] * corner[1])
+
+
+def interval(values: Mapping[Any, Sequence[float]]) -> Interval:
+    """The mean over trainings (the keys) of the means over their runs, with its 95 % t interval.
+
+    Raises: ValueError when there is no value.
+    """
+    import numpy as np
+    from scipy.stats import t
+
+    runs = [list(group) for group in values.values() if len(group)]
+    if not runs:
+        raise ValueError("expected at least one value, but got none")
+    spread = [float(np.mean(group)) for group in runs] if len(runs) > 1 else runs[0]
+    mean, n = float(np.mean(spread)), len(spread)
+    half = float(t.ppf(0.975, n - 1) * np.std(spread, ddof=1) / math.sqrt(n)) if n > 1 else None
+    return Interval(mean, half, sum(map(len, runs)), len(runs))

@@ -1,0 +1,223 @@
+"""The report as a page, or as tables: from a store's folder to a file, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from unlearn_kit.errors import check_choice
+
+from ..records import plain, write_text
+from ..rows import rows, suites_in
+from ..store import Store, read_json
+from ..tables import MISSING
+from .figures import figures, identifiers, looks
+from .pictures import strips
+from .reproduce import command, suite_of, suite_text
+from .rows import Row, Run, Scenario, scenarios
+from .tables import CAPTION, Column, as_csv, known_columns, latex, markdown
+
+HERE = Path(__file__).parent
+TABLES: dict[str, Callable[[Sequence[Scenario]], str]] = {"latex": latex, "csv": as_csv, "markdown": markdown}
+FORMATS = ("html", *TABLES)
+SUFFIXES = {"html": "html", "latex": "tex", "csv": "csv", "markdown": "md"}
+
+
+def write_report(
+    folder: str | Path,
+    *,
+    format: str = "html",  # noqa: A002
+    suite: str | None = None,
+    out: str | Path | None = None,
+) -> Path:
+    """Write what a folder of results says; returns the file's path.
+
+    Args:
+        folder: a store, as ``unlearn-kit run`` leaves it; it may still be growing.
+        format: "html" (one page that opens offline), "latex", "csv" or "markdown" (the tables alone).
+        suite: only the runs of this suite, as it was last run into the folder.
+        out: the file; ``report.html``, ``.tex``, ``.csv`` or ``.md`` in the folder unless given.
+
+    Raises: ValueError on an unknown format or suite, or a folder without results; OSError when the file cannot be
+        written.
+    """
+    check_choice("format", format, FORMATS)
+    text = render(folder, format, suite)
+    target = Path(folder) / f"report.{SUFFIXES[format]}" if out is None else Path(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return write_text(text, target)
+
+
+def render(folder: str | Path, format: str = "html", suite: str | None = None) -> str:  # noqa: A002
+    """The text of a report, see :func:`write_report`.
+
+    Raises: ValueError on an unknown format or suite, or a folder without results.
+    """
+    check_choice("format", format, FORMATS)
+    found = scenarios(rows(folder, suite))
+    if not found:
+        raise ValueError(f"expected dir to be a folder with results of `unlearn-kit run`, but got {str(folder)!r}")
+    return page(found, folder, suite) if format == "html" else TABLES[format](found)
+
+
+def page(found: Sequence[Scenario], folder: str | Path, suite: str | None = None) -> str:
+    """The report as HTML: everything it needs is in it, and it may ask nothing of any other place."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    store = Store(folder, create=False)
+    names = suites_in(folder) if suite is None else [suite]
+    suites = [read_json(store.path("suites", name)) or {} for name in names]
+    columns = known_columns(found)
+    look = looks(sorted({row.method for one in found for row in one.rows if row.role == "method"}))
+    failures = [one for path in sorted((store.root / "failures").glob("*.json")) if (one := read_json(path))]
+    records = [run.record for one in found for row in one.rows for run in row.runs]
+    return environment.get_template("template.html").render(
+        title=", ".join(names) or store.root.resolve().name,
+        about=[str(one["about"]) for one in suites if one.get("about")],
+        until=max(str(record["cost"]["finished"]) for record in records),
+        versions=_versions(records),
+        runs=len(records),
+        caption=CAPTION,
+        columns=columns,
+        tasks=[_task(one, columns, look, store) for one in found],
+        methods=list(look),
+        datasets=sorted({one.data for one in found}),
+        failures=failures,
+        css=(HERE / "style.css").read_text(encoding="utf-8"),
+        script=(HERE / "report.js").read_text(encoding="utf-8"),
+        plotly=get_plotlyjs(),
+        data=_in_script(_data(found, columns)),
+    )
+
+
+def _versions(records: Sequence[Any]) -> str:
+    """Of every package, all versions that any run had."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        for name, version in record["versions"].items():
+            found.setdefault(name, {})[str(version)] = None
+    return ", ".join(f"{name} {' and '.join(versions)}" for name, versions in found.items())
+
+
+def _task(scenario: Scenario, columns: Sequence[Column], look: Any, store: Store) -> dict[str, Any]:
+    """What the page shows of a task."""
+    names = {(id(row), place): name for name, row, place in identifiers(scenario)}
+    return {
+        "name": scenario.name,
+        "title": scenario.title,
+        "data": scenario.data,
+        "lead": _lead(scenario),
+        "notes": scenario.notes,
+        "score": scenario.score,
+        "strips": strips(scenario, store),
+        "rows": [_row(scenario, row, names, columns, look) for row in scenario.rows],
+    }
+
+
+def _lead(scenario: Scenario) -> str:
+    """What the original and the reference do on the forget set, before any method."""
+    column = Column("forget_score", "", "")
+    kind = "held-out data like the forgotten" if scenario.held_out else "the forgotten training data"
+    said = []
+    for role, verb in (("original", " scores"), ("reference", ", retrained without the data,")):
+        row = scenario.row(role)
+        score = column.text(None if row is None else row.figure("forget_score"))
+        member = column.text(None if row is None else row.figure("membership"))
+        score, member = score.replace(" ", "\u00a0"), member.replace(" ", "\u00a0")
+        said.append(f"the {role}{verb} {score} (membership AUC {member})")
+    return f"On {kind}, {' and '.join(said)}."
+
+
+def _row(
+    scenario: Scenario, row: Row, names: dict[tuple[int, int | None], str], columns: Sequence[Column], look: Any
+) -> dict[str, Any]:
+    figures_of = [(column, row.figure(column.name)) for column in columns]
+    color, symbol = look.get(row.method, ("currentColor", row.role))
+    return {
+        "id": names[id(row), None],
+        "label": row.label,
+        "method": row.method,
+        "role": row.role,
+        "rank": row.rank,
+        "color": color,
+        "symbol": symbol,
+        "count": row.count,
+        "notes": row.notes,
+        "reasons": row.reasons,
+        "cells": [
+            {
+                "text": MISSING if one is None else column.form.format(one.mean),
+                "half": "" if one is None or one.half is None else column.form.format(one.half),
+                "value": "" if one is None else repr(one.mean),
+            }
+            for column, one in figures_of
+        ],
+        "runs": [
+            {
+                "id": names[id(row), place],
+                "text": run.text,
+                "status": run.status,
+                "gap": _gap(run),
+                "key": run.record["key"],
+            }
+            for place, run in enumerate(row.runs)
+        ],
+        "command": command(row),
+        "suite": suite_text(suite_of(scenario, row)),
+    }
+
+
+def _gap(run: Run) -> str:
+    gap = run.values["average_gap"]
+    return MISSING if gap is None else f"{gap:.3f}"
+
+
+def _data(found: Sequence[Scenario], columns: Sequence[Column]) -> dict[str, Any]:
+    """What the page's script needs: charts, and the figures of every row and run that can be compared."""
+    points = {}
+    for scenario in found:
+        known = list(identifiers(scenario))
+        reference = next((name for name, row, place in known if row.role == "reference" and place is None), None)
+        for name, row, place in known:
+            run = None if place is None else row.runs[place]
+            points[name] = {
+                "label": row.label,
+                "who": f"n = {row.count}" if run is None else run.text,
+                "task": scenario.title,
+                "reference": reference,
+                "options": _options(row if run is None else run),
+                "notes": row.notes if run is None else [] if run.status == "ok" else [run.status],
+                "values": [_value(column, row, run) for column in columns],
+            }
+    return {
+        "columns": [column.title for column in columns],
+        "points": points,
+        "charts": {scenario.name: figures(scenario) for scenario in found},
+    }
+
+
+def _options(thing: Row | Run) -> dict[str, str]:
+    record = thing.record if isinstance(thing, Run) else (thing.ok or thing.runs)[0].record
+    given = record.get("options") or record["config"]["method"]["options"]
+    return {key: str(value) for key, value in given.items() if value is not None and key not in ("seed", "device")}
+
+
+def _value(column: Column, row: Row, run: Run | None) -> list[Any]:
+    """The mean, unrounded, and the cell."""
+    if run is None:
+        found = row.figure(column.name)
+        return [None if found is None else found.mean, column.text(found)]
+    value = run.values[column.name]
+    return [value, MISSING if value is None else column.form.format(value)]
+
+
+def _in_script(value: Any) -> str:
+    """JSON that nothing in it can end the script element with."""
+    text = json.dumps(plain(value), allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

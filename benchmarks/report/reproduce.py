@@ -1,0 +1,53 @@
+"""How a row can be had again: a suite of this row alone, and the command that runs it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from .rows import Row, Scenario
+
+
+def suite_of(scenario: Scenario, row: Row) -> dict[str, Any]:
+    """The suite that plans the very runs of a row; those of original and reference come with every suite."""
+    config = row.runs[0].record["config"]
+    seeds = [run.seeds for run in row.runs]
+    method = config["method"]
+    bare = row.role != "method"
+    return {
+        "name": "again",
+        "seeds": {
+            "training": sorted({training for training, _ in seeds}),
+            "unlearning": sorted({unlearning for _, unlearning in seeds if unlearning is not None}) or [0],
+            "evaluation": list(config["seeds"]["evaluation"]),
+        },
+        "device": config["device"],
+        "learning_curve": config["learning_curve"],
+        "matrix": [
+            {
+                "data": {"name": scenario.data, "options": dict(config["data"]["options"])},
+                "forget": [list(config["forget"])],
+                "models": [config["model"]],
+                "training": dict(config["training"]),
+                # A suite needs a method; the cheapest stands for none.
+                "methods": [
+                    {"name": "finetune", "options": {"epochs": 1}}
+                    if bare
+                    else {"name": method["name"], "options": dict(method["options"])}
+                ],
+            }
+        ],
+    }
+
+
+def suite_text(suite: dict[str, Any]) -> str:
+    """As YAML."""
+    import yaml
+
+    return str(yaml.safe_dump(suite, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None))
+
+
+def command(row: Row, file: str = "again.yaml") -> str:
+    """What is typed, with the suite saved as ``file``."""
+    only = f" --only {shlex.quote(f'/{row.text}')}" if row.role != "method" else ""
+    return f"unlearn-kit run {file} --out out/again{only}"

@@ -1,0 +1,339 @@
+"""From records to rows: the runs of one method on one task, over all its seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from unlearn_kit.metrics import Evaluation
+
+from ..execute import evaluation_of
+from ..judging import forget_score, nothing_to_forget, over_forgets
+from ..tables import LABELS
+from ..tradeoff import Interval, interval
+
+BARE = ("original", "reference")
+SCORES = (
+    "forget", "retain", "forget_test", "retain_test", "test", "membership",
+    "average_gap", "tug_of_war", "tug_of_war_mia",
+)  # fmt: skip
+TIMES = "\u00d7"
+DICE = ("forget", "retain", "test")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One result: its flat rows (:func:`benchmarks.rows.rows`), one for each evaluation seed."""
+
+    flat: tuple[Mapping[str, Any], ...]
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What the store holds of it."""
+        found: Mapping[str, Any] = self.flat[0]["record"]
+        return found
+
+    @property
+    def status(self) -> str:
+        """Whether it is "ok", "n/a" or "diverged"."""
+        return str(self.record["status"])
+
+    @property
+    def seeds(self) -> tuple[int, int | None]:
+        """Of training and unlearning; None where nothing was revised."""
+        return self.flat[0]["training_seed"], self.flat[0]["unlearning_seed"]
+
+    @property
+    def text(self) -> str:
+        """Its seeds in words."""
+        training, unlearning = self.seeds
+        return f"training {training}" + ("" if unlearning is None else f", revision {unlearning}")
+
+    @cached_property
+    def pairs(self) -> list[tuple[Evaluation, Evaluation | None]]:
+        """Under each evaluation seed its own scores, and the reference's."""
+        return [
+            (evaluation_of(row["scores"]), None if row["reference"] is None else evaluation_of(row["reference"]))
+            for row in self.flat
+            if row["scores"] is not None
+        ]
+
+    @cached_property
+    def values(self) -> dict[str, float | None]:
+        """Every figure, the mean over evaluation seeds; None is "n/a"."""
+        scores = [one for one, _ in self.pairs]
+        found: dict[str, float | None] = {name: mean(getattr(one, name) for one in scores) for name in SCORES}
+        for split in DICE:
+            found[f"dice_{split}"] = mean(None if one.dice is None else one.dice[split] for one in scores)
+        found["forget_score"] = mean(forget_score(one) for one in scores)
+        # Doing nothing takes no time: what its record tells is the training of the original.
+        revised = bool(scores) and self.flat[0]["method"] != "original"
+        cost = self.record["cost"]
+        memory = cost.get("device_memory_bytes") or cost.get("peak_memory_bytes")
+        found["seconds"] = cost["seconds"] if revised else None
+        found["speed_up"] = self.flat[0]["speed_up"] if revised else None
+        found["memory"] = memory / 2**20 if revised and memory else None
+        return found
+
+    def gap(self, name: str) -> float | None:
+        """How far a score is from the reference's under the same seeds, the mean over evaluation seeds."""
+        return mean(
+            None if theirs is None or None in (getattr(one, name), getattr(theirs, name))
+            else abs(getattr(one, name) - getattr(theirs, name))
+            for one, theirs in self.pairs
+        )  # fmt: skip
+
+    @cached_property
+    def per_class(self) -> dict[int, float | None]:
+        """The score of each class on held-out data."""
+        tables = [one.per_class for one, _ in self.pairs if one.per_class is not None]
+        return {label: mean(table[label] for table in tables) for label in (tables[0] if tables else {})}
+
+    @property
+    def over_forgets(self) -> bool:
+        """Whether it is clearly worse on the forget set than the reference, under any evaluation seed."""
+        return any(theirs is not None and over_forgets(one, theirs) for one, theirs in self.pairs)
+
+    @property
+    def pointless(self) -> bool:
+        """Of an original: whether it cannot be told apart from the reference, under any evaluation seed."""
+        return any(theirs is not None and nothing_to_forget(one, theirs) for one, theirs in self.pairs)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of the known values; None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+@dataclass
+class Row:
+    """One method with one set of options; ``role`` is "original", "reference" or "method", ``rank`` from 1."""
+
+    text: str
+    method: str
+    runs: list[Run] = field(default_factory=list)
+    curve: tuple[str, str, float | str] | None = None
+    rank: int | None = None
+    _figures: dict[str, Interval | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def role(self) -> str:
+        """What it stands for."""
+        return self.method if self.method in BARE else "method"
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return LABELS.get(self.text, self.text)
+
+    @cached_property
+    def ok(self) -> list[Run]:
+        """The runs that have figures."""
+        return [run for run in self.runs if run.status == "ok"]
+
+    def figure(self, name: str) -> Interval | None:
+        """Mean and 95 % t interval of a figure over its runs; None where it is n/a.
+
+        The interval is over trainings, since revisions of one are not independent; with a single training it is over
+        its revisions.
+        """
+        if name not in self._figures:
+            self._figures[name] = self._over_seeds([(run.seeds[0], run.values[name]) for run in self.ok])
+        return self._figures[name]
+
+    def gap(self, name: str) -> Interval | None:
+        """How far a score is from the reference's, like :meth:`figure`."""
+        return self._over_seeds([(run.seeds[0], run.gap(name)) for run in self.ok])
+
+    @staticmethod
+    def _over_seeds(values: Iterable[tuple[int, float | None]]) -> Interval | None:
+        trainings: dict[int, list[float]] = defaultdict(list)
+        for training, value in values:
+            if value is not None:
+                trainings[training].append(value)
+        return interval(trainings) if trainings else None
+
+    @property
+    def count(self) -> str:
+        """How many models stand behind it: trainings, or trainings x revisions of each."""
+        trainings = len({run.seeds[0] for run in self.ok})
+        revisions, uneven = divmod(len(self.ok), trainings) if trainings else (0, 0)
+        if uneven:
+            return f"{len(self.ok)} of {trainings}"
+        return str(trainings) if revisions <= 1 else f"{trainings}{TIMES}{revisions}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know about its figures."""
+        said = []
+        for status, words in (("diverged", "diverged"), ("n/a", "n/a")):
+            lost = sum(run.status == status for run in self.runs)
+            if lost:
+                said.append(words if lost == len(self.runs) else f"{words} in {lost} of {len(self.runs)} runs")
+        over = sum(run.over_forgets for run in self.ok)
+        if over and self.role == "method":
+            said.append("over-forgets" if over == len(self.ok) else f"over-forgets in {over} of {len(self.ok)} runs")
+        return said
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why runs have no figures, each reason once."""
+        return list(dict.fromkeys(str(run.record["reason"]) for run in self.runs if run.status != "ok"))
+
+
+@dataclass
+class Scenario:
+    """One task: data, what is forgotten, network and training. ``rows``: original, reference, then by rank."""
+
+    name: str
+    title: str
+    config: Mapping[str, Any]
+    rows: list[Row]
+
+    @property
+    def data(self) -> str:
+        """The data set's name."""
+        return str(self.config["data"]["name"])
+
+    @property
+    def segments(self) -> bool:
+        """Whether it is about masks."""
+        return any(one.kind == "segmentation" for run in self._runs for one, _ in run.pairs)
+
+    @property
+    def _runs(self) -> list[Run]:
+        return [run for row in self.rows for run in row.ok]
+
+    @property
+    def score(self) -> str:
+        """What the score is."""
+        return "IoU" if self.segments else "accuracy"
+
+    @property
+    def held_out(self) -> bool:
+        """Whether there are held-out data like the forgotten."""
+        return any(one.sizes["forget_test"] for run in self._runs for one, _ in run.pairs)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of the data."""
+        return next((list(run.record["class_names"]) for run in self._runs if run.record.get("class_names")), [])
+
+    @property
+    def forgotten(self) -> set[int]:
+        """Classes that are to be forgotten as a whole or in part."""
+        rules = (rule.split(":") for rule in self.config["forget"])
+        return {int(parts[1]) for parts in rules if parts[0] in ("class", "fraction")}
+
+    def row(self, role: str) -> Row | None:
+        """The row of the original or the reference."""
+        return next((row for row in self.rows if row.role == role), None)
+
+    @cached_property
+    def pointless(self) -> tuple[int, int]:
+        """In how many trainings there was nothing to forget, of how many."""
+        original = self.row("original")
+        runs = [] if original is None else [run for run in original.ok if any(theirs for _, theirs in run.pairs)]
+        return sum(run.pointless for run in runs), len(runs)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether ranking would rank more than noise."""
+        few, all_of_them = self.pointless
+        return not (all_of_them and few == all_of_them)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know about the whole of it."""
+        said = []
+        few, several = self.pointless
+        if not self.ranked:
+            said.append(
+                "Nothing to forget here: on the forget set the original and the retrained reference cannot be told "
+                "apart, so the methods are not ranked."
+            )
+        elif few:
+            said.append(f"In {few} of {several} trainings there was nothing to forget.")
+        missing = [role for role in BARE if (row := self.row(role)) is None or not row.ok]
+        if missing:
+            said.append(f"No result of the {' and the '.join(missing)} yet: distances to it are missing or partial.")
+        if len({run.seeds[0] for run in self._runs}) == 1:
+            said.append("One training only: intervals, where there are any, speak of this one original.")
+        return said
+
+
+def scenarios(flat: Iterable[Mapping[str, Any]]) -> list[Scenario]:
+    """Flat rows of a folder (:func:`benchmarks.rows.rows`) by task and method, ranked by distance to the reference.
+
+    Of two results of the same run, by two versions of a package, the newer counts.
+    """
+    grouped: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for one in flat:
+        grouped[one["key"]].append(one)
+    runs = sorted((Run(tuple(group)) for group in grouped.values()), key=lambda run: run.record["cost"]["finished"])
+    tasks: dict[str, dict[str, Row]] = defaultdict(dict)
+    configs: dict[str, Mapping[str, Any]] = {}
+    for run in runs:
+        config, first = run.record["config"], run.flat[0]
+        asked = {name: config[name] for name in ("data", "forget", "model", "training", "device")}
+        configs[task := json.dumps(asked, sort_keys=True)] = asked
+        options = config["method"]["options"]
+        name = json.dumps([first["text"], options], sort_keys=True)
+        row = tasks[task].setdefault(name, Row(first["text"], first["method"]))
+        row.runs = [*(old for old in row.runs if old.seeds != run.seeds), run]
+        if first["knob"] is not None:
+            rest = {key: value for key, value in options.items() if key != first["knob"]}
+            row.curve = (first["knob"], json.dumps(rest, sort_keys=True), first["value"])
+    titles = _titles([configs[task] for task in tasks])
+    order = sorted(zip(tasks, titles, strict=True), key=lambda pair: natural(pair[1]))
+    return [
+        _ranked(Scenario(f"s{place}", title, configs[task], list(tasks[task].values())))
+        for place, (task, title) in enumerate(order)
+    ]
+
+
+def _ranked(scenario: Scenario) -> Scenario:
+    gaps = {id(row): found.mean for row in scenario.rows if (found := row.figure("average_gap")) is not None}
+
+    ranked = scenario.ranked  # asked before sorting, during which a list is empty
+
+    def place(row: Row) -> tuple[int, float, list[Any]]:
+        role = (*BARE, "method").index(row.role)
+        return role, gaps.get(id(row), math.inf) if ranked else 0.0, natural(row.text)
+
+    scenario.rows.sort(key=place)
+    for row in scenario.rows:
+        row.runs.sort(key=lambda run: (run.seeds[0], run.seeds[1] or 0))
+    if ranked:
+        for rank, row in enumerate((r for r in scenario.rows if r.role == "method" and id(r) in gaps), start=1):
+            row.rank = rank
+    return scenario
+
+
+def _titles(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Data, rule and network; where two are alike, also the settings in which they differ."""
+    base = [" · ".join([c["data"]["name"], ", then ".join(c["forget"]), c["model"]]) for c in configs]
+    found = []
+    for title, config in zip(base, configs, strict=True):
+        rivals = [_settings(c) for other, c in zip(base, configs, strict=True) if other == title]
+        own = _settings(config)
+        apart = [key for key in own if any(rival.get(key) != own[key] for rival in rivals)]
+        found.append(" · ".join([title, *(f"{key}={own[key]}" for key in apart)]))
+    return found
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config["data"]["options"], **config["training"], "device": config["device"]}
+
+
+def natural(text: str) -> list[Any]:
+    """Sorts numbers in texts by size."""
+    parts = re.split(r"(\d+\.?\d*)", text)
+    return [(1, float(part), "") if place % 2 else (0, 0.0, part) for place, part in enumerate(parts)]

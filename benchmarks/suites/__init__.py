@@ -1,0 +1,90 @@
+"""Suites: matrices of runs in YAML. The shipped ones are the files beside this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from unlearn_kit.errors import check_choice
+
+from .schema import Suite
+
+FOLDER = Path(__file__).parent
+
+
+def shipped() -> list[str]:
+    """Names of the suites that come with the toolkit."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def find(name: str | Path) -> Path:
+    """The file of a shipped suite, or ``name`` itself where it is a file's.
+
+    Raises: ValueError on an unknown name; FileNotFoundError on a file that is not there.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise FileNotFoundError(f"expected suite to be an existing file, but got {str(name)!r}")
+        return path
+    check_choice("suite", str(name), shipped())
+    return FOLDER / f"{name}.yaml"
+
+
+def read_suite(name: str | Path) -> Suite:
+    """Read and check a suite: a file ``*.yaml``, or the name of a shipped one.
+
+    Raises: ValueError naming the file, the key's path, what was expected and what came; FileNotFoundError.
+    """
+    import yaml
+
+    path = find(name)
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"expected {path} to be YAML, but got: {error}") from error
+    return parse_suite(values, str(path))
+
+
+def parse_suite(values: Any, source: str = "suite") -> Suite:
+    """Check the values of a suite; errors name ``source``.
+
+    Raises: ValueError as :func:`read_suite`.
+    """
+    try:
+        return Suite.model_validate(values)
+    except ValidationError as error:
+        lines = [_line(source, found) for found in error.errors(include_url=False)]
+        raise ValueError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _line(source: str, found: Any) -> str:
+    # What pydantic calls the steps inside an annotated type is nothing to who wrote the file.
+    path = ".".join(str(part) for part in found["loc"] if "[" not in str(part))
+    where = f"{source}: {path or 'the whole file'}"
+    if found["type"] == "missing":
+        return f"{where}: expected a value, but got none"
+    message = str(found["msg"]).removeprefix("Value error, ")
+    if message.startswith("expected"):
+        return f"{where}: {message}"
+    what = message[:1].lower() + message[1:].replace("Input should", "should")
+    return f"{where}: expected {what.removeprefix('input should ').removeprefix('be ')}, but got {found['input']!r}"
+
+
+def _loader() -> Any:
+    """YAML's safe loader, which also refuses a key that comes twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+            if twice:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {twice[0]!r} comes more than once", node.start_mark
+                )
+            return super().construct_mapping(node, deep)
+
+    return Loader

@@ -1,0 +1,226 @@
+"""What a suite may say. Everything is refused before anything runs, with the key's path and what was expected."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from unlearn_kit.boundary import PerturbedSign
+from unlearn_kit.data import LOADERS
+from unlearn_kit.errors import check_choice, check_count
+from unlearn_kit.models import MODELS
+
+from ..attempts import METHODS, Method, Variant, check_method, check_option, value_of
+from ..recipes import RECIPES
+from ..scenarios import Scenario
+
+
+class Strict(BaseModel):
+    """A mapping in which every key is known; the error on another names the nearest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            for key in values:
+                check_choice("every key", key, cls.model_fields)
+        return values
+
+
+def _several(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if any(value in values[:place] for place, value in enumerate(values)):
+        raise ValueError(f"expected values that differ, but got {list(values)}")
+    return values
+
+
+def _seeds(values: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(check_count("a seed", value, low=0) for value in _distinct(values))
+
+
+def _data_name(name: str) -> str:
+    check_choice("a data set", name.partition(":")[0], LOADERS)
+    return name
+
+
+def _model_name(name: str) -> str:
+    return check_choice("a model", name, MODELS)
+
+
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_several), AfterValidator(_seeds), Field(min_length=1)]
+
+
+class SeedLists(Strict):
+    """Seeds of the three stages; every combination is run. The training seed also draws the forget set."""
+
+    training: Seeds = (0,)
+    unlearning: Seeds = (0,)
+    evaluation: Seeds = (0,)
+
+
+class Training(Strict):
+    """How originals and references are trained; None stands for the data set's own recipe."""
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    lr: Annotated[float, Field(gt=0)] | None = None
+    optimizer: Annotated[
+        str, AfterValidator(lambda name: check_choice("optimizer", name, ("sgd", "adam", "adamw")))
+    ] | (None) = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+
+
+class Data(Strict):
+    """A data set and its loader's options; a name alone is enough."""
+
+    name: Annotated[str, AfterValidator(_data_name)]
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _loader_takes_them(self) -> Self:
+        import importlib
+        import inspect
+
+        module = LOADERS[self.name.partition(":")[0]]
+        known = [n for n in inspect.signature(_loader(importlib, module)).parameters if n != "member"]
+        for option in self.options:
+            check_choice(f"every option of {self.name!r}", option, known)
+        return self
+
+
+def _loader(importlib: Any, module: str) -> Any:
+    return importlib.import_module(f"unlearn_kit.data.{module}").load
+
+
+class MethodRow(Strict):
+    """A method: ``NAME``, ``NAME:PRESET``, ``NAME:option=value``, or a name with options and a grid of them.
+
+    Every combination of the grid's values is run. A grid over one option is a tradeoff curve, and that option its knob;
+    of several, ``knob`` may name one.
+    """
+
+    name: Annotated[str, AfterValidator(check_method)]
+    options: dict[str, Any] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    knob: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_alone(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            method = Method(value)
+            return {"name": method.name, "options": method.options}
+        return value
+
+    @model_validator(mode="after")
+    def _method_takes_them(self) -> Self:
+        for option in (*self.options, *self.grid):
+            check_option(self.name, option)
+            if option in ("seed", "device", "callbacks", "model", "task"):
+                raise ValueError(f"expected options without {option!r}, which the runner gives")
+        both = [option for option in self.options if option in self.grid]
+        if both:
+            raise ValueError(f"expected each option in options or in grid, but got {both} in both")
+        if self.knob is not None:
+            check_choice("knob", self.knob, self.grid)
+        list(self.variants())
+        return self
+
+    def variants(self) -> Iterator[Variant]:
+        """One a combination of the grid's values."""
+        for values in itertools.product(*self.grid.values()):
+            options = {**self.options, **dict(zip(self.grid, values, strict=True))}
+            read = {key: value_of(value) if isinstance(value, str) else value for key, value in options.items()}
+            as_options(read)
+            yield Variant(self.name, read)
+
+    @property
+    def tradeoff_knob(self) -> str | None:
+        """The option along which the variants are a curve; None where they are none."""
+        return self.knob if self.knob is not None else next(iter(self.grid)) if len(self.grid) == 1 else None
+
+
+def as_options(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a method takes them: a mapping under ``search`` becomes a ``PerturbedSign``.
+
+    Raises: ValueError, TypeError when it does not describe one.
+    """
+    given = dict(plain)
+    if isinstance(given.get("search"), Mapping):
+        try:
+            given["search"] = PerturbedSign(**given["search"])
+        except TypeError as error:
+            raise ValueError(f"expected search to hold the options of PerturbedSign, but got {error}") from None
+    return given
+
+
+def _every_method(value: Any) -> Any:
+    return list(METHODS) if value == "all" else value
+
+
+def _scenario(value: Any) -> Scenario:
+    if isinstance(value, Scenario):
+        return value
+    rules = [value] if isinstance(value, str) else value
+    if not isinstance(rules, (list, tuple)) or not all(isinstance(rule, str) for rule in rules):
+        raise ValueError(f"expected a rule, or a list of rules one after another, but got {value!r}")
+    return Scenario(tuple(rules))
+
+
+class Block(Strict):
+    """Data sets x forget scenarios x models x methods; ``models`` is the recipe's own where none is named."""
+
+    data: Annotated[tuple[Data, ...], BeforeValidator(_several), AfterValidator(_distinct), Field(min_length=1)]
+    forget: Annotated[
+        tuple[Annotated[Scenario, BeforeValidator(_scenario)], ...],
+        BeforeValidator(_several),
+        AfterValidator(_distinct),
+        Field(min_length=1),
+    ]
+    models: Annotated[
+        tuple[Annotated[str, AfterValidator(_model_name)], ...], BeforeValidator(_several), AfterValidator(_distinct)
+    ] = ()
+    training: Training = Training()
+    methods: Annotated[tuple[MethodRow, ...], BeforeValidator(_every_method), Field(min_length=1)]
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        texts = [variant.text for row in self.methods for variant in row.variants()]
+        twice = sorted({text for text in texts if texts.count(text) > 1})
+        if twice:
+            raise ValueError(f"expected methods that differ, but got {twice} more than once")
+        for data in self.data:
+            if data.name not in RECIPES:
+                missing = [key for key in ("epochs", "batch_size", "lr") if getattr(self.training, key) is None]
+                if missing or not self.models:
+                    raise ValueError(
+                        f"expected models and training's epochs, batch_size and lr for {data.name!r}, which has no "
+                        f"recipe, but got models {list(self.models)} and no {missing}"
+                    )
+        return self
+
+
+class Suite(Strict):
+    """A matrix of runs."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    about: str = ""
+    seeds: SeedLists = SeedLists()
+    device: str = "cpu"
+    learning_curve: bool = False
+    matrix: Annotated[tuple[Block, ...], BeforeValidator(_several), Field(min_length=1)]

@@ -1,0 +1,98 @@
+"""Tradeoff curves as files: CSV and Parquet, and figures as PNG, SVG and PDF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .fronts import Spot
+from .tradeoff import Scores, TradeoffCurve, ranking
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAIRS = (("forget", "retain"), ("forget", "test"), ("membership", "test"))
+FORMATS = ("png", "svg", "pdf")
+
+
+def save_tradeoff(
+    curves: Sequence[TradeoffCurve],
+    folder: str | Path,
+    name: str = "tradeoff",
+    *,
+    pairs: Sequence[tuple[str, str]] = PAIRS,
+    title: str = "",
+) -> list[Path]:
+    """Write the runs and rankings as CSV and Parquet (where pyarrow is installed), figures as PNG, SVG and PDF.
+
+    Files are ``NAME-runs.*``, ``NAME-X-Y.*``. A pair of axes that no run has scores on is left out. Returns the paths.
+    """
+    import importlib.util
+
+    import pandas as pd
+
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    tables = {"runs": pd.concat([curve.frame() for curve in curves], ignore_index=True)}
+    written = []
+    for x, y in pairs:
+        ranked = ranking(curves, x, y)
+        if len(ranked):
+            tables[f"{x}-{y}"] = ranked
+            figure = figure_of(curves, x, y, title=title)
+            for form in FORMATS:
+                written.append(target / f"{name}-{x}-{y}.{form}")
+                figure.savefig(written[-1], dpi=200)
+    for part, table in tables.items():
+        written.append(target / f"{name}-{part}.csv")
+        table.to_csv(written[-1], index=False)
+        if importlib.util.find_spec("pyarrow") is not None:
+            written.append(target / f"{name}-{part}.parquet")
+            # A column of Parquet has one type; the values of different knobs need not.
+            texts = pd.Series([None if value is None else str(value) for value in table["value"]], dtype="str")
+            table.assign(value=texts).to_parquet(written[-1])
+    return written
+
+
+def figure_of(curves: Sequence[TradeoffCurve], x: str = "forget", y: str = "retain", *, title: str = "") -> Figure:
+    """Means over seeds of two scores, with their intervals as crosses, beside original and reference."""
+    from unlearn_kit.plots import tradeoff_figure
+
+    points: dict[str, Spot] = {}
+    lines: dict[str, list[tuple[float, float, str]]] = {}
+    stops = [curve.stops(x, y) for curve in curves]
+    for curve, found in zip(curves, stops, strict=True):
+        if curve.knob is None or len(found) == 1:
+            points.update((curve.name, (stop.x.mean, stop.y.mean)) for stop in found)
+        elif found:
+            lines[f"{curve.name} over {curve.knob}"] = [(s.x.mean, s.y.mean, _label(s.value)) for s in found]
+    runs = [run for curve in curves for run in curve.runs]
+    figure = tradeoff_figure(
+        points,
+        lines,
+        _centre([run.reference for run in runs if run.reference is not None], x, y),
+        _centre([run.original for run in runs], x, y),
+        xlabel=x.replace("_", " "),
+        ylabel=y.replace("_", " "),
+        title=title,
+    )
+    (axes, *_) = figure.axes
+    limits = axes.get_xlim(), axes.get_ylim()
+    for found in stops:
+        for s in found:
+            axes.errorbar(
+                s.x.mean, s.y.mean, xerr=s.x.half, yerr=s.y.half, color="#8A8A8A", linewidth=0.8, capsize=0, zorder=1.5
+            )
+    axes.set_xlim(limits[0])
+    axes.set_ylim(limits[1])
+    return figure
+
+
+def _centre(scores: Sequence[Scores], x: str, y: str) -> Spot | None:
+    known = [(s[x], s[y]) for s in scores if s[x] is not None and s[y] is not None]
+    return (sum(a for a, _ in known) / len(known), sum(b for _, b in known) / len(known)) if known else None
+
+
+def _label(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
