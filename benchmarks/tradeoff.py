@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AXES = ("forget", "retain", "forget_test", "retain_test", "test", "membership")
+PAIRS = (("forget", "retain"), ("forget", "test"), ("membership", "test"))
 Scores = Mapping[str, Any]
 
 

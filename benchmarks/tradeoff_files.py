@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .fronts import Spot
-from .tradeoff import Scores, TradeoffCurve, ranking
+from .tradeoff import PAIRS, Scores, TradeoffCurve, ranking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PAIRS = (("forget", "retain"), ("forget", "test"), ("membership", "test"))
 FORMATS = ("png", "svg", "pdf")
 
 

@@ -64,7 +64,7 @@ def derivatives(make, search, mode, settings=("radius", "closeness", "noise")):
     return model, x, y, values, leaves, gradients
 
 
-def differences(model, x, y, search, values, leaves, count=3):
+def differences(model, x, y, search, values, leaves, count=2):
     """Central differences of the long unrolled search along directions, the last ones along each setting."""
     source = torch.Generator().manual_seed(5)
     directions = []
@@ -149,8 +149,8 @@ def test_systems_that_are_not_positive_definite_are_told_apart():
 
 # --- unrolled, implicit, finite differences -------------------------------------------------------
 
-PROJECTED = PerturbedSign(0.12, 80, 0.02, 8.0, 0.5)
-VERTICES = PerturbedSign(0.12, 80, 0.3, 8.0, 0.5, update="frank-wolfe")
+PROJECTED = PerturbedSign(0.12, 50, 0.03, 8.0, 0.5)
+VERTICES = PerturbedSign(0.12, 50, 0.3, 8.0, 0.5, update="frank-wolfe")
 
 
 @pytest.mark.parametrize("search", [PROJECTED, VERTICES], ids=["projected", "frank-wolfe"])

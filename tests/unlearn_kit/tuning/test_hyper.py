@@ -142,6 +142,7 @@ def test_the_gradients_are_those_of_forward_mode():
 def test_closeness_and_noise_are_knobs_through_the_smoothed_search(mode):
     """The soft labels of the boundary depend on them, the steps on the labels, the level on the steps."""
     original = network().eval().requires_grad_(False)
+    original[2] = nn.Tanh()  # With kinks, the highest point of some sample is one, and has no derivative.
     with torch.no_grad():
         for p in original.parameters():
             p.mul_(2.0)
@@ -155,7 +156,7 @@ def test_closeness_and_noise_are_knobs_through_the_smoothed_search(mode):
         return F.cross_entropy(model(forget.inputs), found.logits.softmax(1)) + kept
 
     def reach(**knobs: float) -> Unrolled:
-        return unroll(network(), loss, LEVEL, knobs, batches()[:3], lr=0.3)
+        return unroll(network(), loss, LEVEL, knobs, batches()[:2], lr=0.3)
 
     found = reach(**at)
     for name in at if mode == "unrolled" else ("closeness",):
