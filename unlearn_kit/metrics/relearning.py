@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from ..data.sampling import random_subset
 from ..data.tensors import iterate
 from ..errors import DivergenceError, check_choice, check_count, check_number
 from ..gradients import cross_entropy
@@ -33,7 +34,9 @@ class Settings(TypedDict, total=False):
     every: int
     lr: float
     momentum: float
+    clip: float | None
     batch_size: int
+    limit: int | None
     seed: int
     device: torch.device | str | None
     workers: int
@@ -96,14 +99,16 @@ def relearn_time(
     every: int = 5,
     lr: float = 1e-2,
     momentum: float = 0.9,
+    clip: float | None = 1.0,
     batch_size: int = 64,
+    limit: int | None = 2_000,
     seed: int = 0,
     device: torch.device | str | None = None,
     workers: int = 0,
 ) -> RelearnReport | None:
     """Steps of fine-tuning, on a copy, until the forget score is within 5 % of the original's.
 
-    The score is accuracy, for masks IoU per image, then the mean, on the whole forget set. "Within" is relative and
+    The score is accuracy, for masks IoU per image, then the mean, on the forget set. "Within" is relative and
     from below: at least ``(1 - margin)`` times the original's. It is looked at before the first step and after every
     ``every`` steps, so the answer is no finer than that. All floating-point weights train, by SGD on the cross-entropy
     of the true labels; batch norm keeps its statistics, dropout is on.
@@ -118,7 +123,9 @@ def relearn_time(
         on: "forget", or "retain": the data that are trained on.
         margin: relative, in [0, 1).
         max_steps, every: when to give up, and how often to look.
-        lr, momentum, batch_size: of the fine-tuning. Compare reports of the same settings only.
+        lr, momentum, clip, batch_size: of the fine-tuning; ``clip`` is the largest gradient norm, or None. With batch
+            norm frozen a model that is sure of itself can break without it. Compare reports of the same settings only.
+        limit: most forget samples that are judged, drawn once; None for all. All of them are trained on.
         seed: of the order of the data and of dropout; the caller's random state is untouched.
         device: where to train (default: where the model is).
         workers: processes that decode; ignored for data held in tensors.
@@ -136,7 +143,9 @@ def relearn_time(
     check_number("momentum", momentum, low=0, high=1, open_high=True)
     check_count("batch_size", batch_size)
     check_model(model)
-    data = getattr(task, on)
+    if clip is not None:
+        check_number("clip", clip, low=0, open_low=True)
+    data, task = getattr(task, on), _judged(task, limit, seed)
     best = _original_score(original, task, workers)
     if best is None or len(data) == 0:
         return None
@@ -144,7 +153,8 @@ def relearn_time(
     place = torch.device(device or device_of(model))
     with isolated(derive(seed, "relearn")):
         student = copy.deepcopy(model).to(place)
-        optimizer = torch.optim.SGD(_prepared(student), lr=lr, momentum=momentum)
+        weights = _prepared(student)
+        optimizer = torch.optim.SGD(weights, lr=lr, momentum=momentum)
         scores = [(0, _forget_score(student, task, workers))]
         batches = iterate(data, _orders(len(data), batch_size, max_steps, seed), workers=workers)
         for step, (x, y) in enumerate(batches, start=1):
@@ -156,6 +166,8 @@ def relearn_time(
                 raise DivergenceError("relearn", step - 1, "cross_entropy", cpu_state(model))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(weights, clip)
             optimizer.step()
             if step % every == 0 or step == max_steps:
                 scores.append((step, _forget_score(student, task, workers)))
@@ -182,7 +194,8 @@ def anamnesis_index(
 
     Raises: as :func:`relearn_time`; ValueError on a report of other settings.
     """
-    best = _original_score(original, task, settings.get("workers", 0))
+    judged = _judged(task, settings.get("limit", 2_000), settings.get("seed", 0))
+    best = _original_score(original, judged, settings.get("workers", 0))
     if best is None:
         return None
     mine = relearn_time(model, task, original=best, **settings)
@@ -197,6 +210,12 @@ def anamnesis_index(
         )
     value = mine.steps / theirs.steps if mine.steps is not None and theirs.steps else None
     return AnamnesisIndex(value, mine, theirs)
+
+
+def _judged(task: UnlearnTask, limit: int | None, seed: int) -> UnlearnTask:
+    """The task with at most ``limit`` of its forget samples."""
+    chosen = random_subset(task.forget, limit, seed=derive(seed, "relearn", "judged"))
+    return task if chosen is task.forget else replace(task, forget=chosen, forget_indices=None)
 
 
 def _original_score(original: nn.Module | float, task: UnlearnTask, workers: int) -> float | None:

@@ -41,6 +41,7 @@ class Tuned:
         knob: name of the option.
         value: its best value: nearest to the target, and among equals the one that retains most.
         forget, retain: the levels there, as measured during the search.
+        result: the revision that has them, of the model on the part of the data that the inner runs were given.
         reached: whether the forget level is within the tolerance of the target.
         runs: inner runs made, which is what the search cost.
         trials: all of them, in order.
@@ -51,6 +52,7 @@ class Tuned:
     value: float
     forget: float
     retain: float | None
+    result: UnlearnResult
     reached: bool
     runs: int
     trials: tuple[Trial, ...]
@@ -60,7 +62,7 @@ class Tuned:
 
     @property
     def options(self) -> dict[str, float]:
-        """What to call the algorithm with on the whole task."""
+        """What to call the algorithm with on the whole task: another run, which need not end within the tolerance."""
         return {self.knob: self.value}
 
     def summary(self) -> str:
@@ -96,6 +98,10 @@ def tune_tradeoff(
     the seed. Neither the task's held-out data nor a reference is read. The rest was in the original's training data,
     too: its retain level is that of known data, and only differences between runs mean something.
 
+    The level holds for the revision in ``.result``. The same value on the whole task is another run, on more data and
+    in another order: where the level is steep in the knob or runs are short it may end many points away. With
+    ``judge="seen", held_out=0`` inner runs are given everything, and one more run with the same seed is the same.
+
     Methods: "bracket" looks at both ends of the bounds, and then goes where an S-shaped curve through what is known on
     either side would cross the target, or to the middle (of the logarithms) where that is flat or misled; it needs a
     level that goes one way with the knob, which weights give. "grid" is ``budget`` values evenly in the logarithm, from
@@ -115,7 +121,8 @@ def tune_tradeoff(
         judge: whether the forget level is measured on forget data that the inner runs do not see ("held-out": does the
             revision reach what is like them?) or on those they do ("seen": single samples, which have nothing like
             them). Default: held-out where whole classes are forgotten, else seen, and then all of them are used.
-        held_out: share in (0, 1) of the training data that inner runs are judged on.
+        held_out: share in (0, 1) of the training data that inner runs are judged on; 0 with ``judge="seen"``, which
+            then judges the retain level on what was trained on, too.
         measure: level of a model on a data set; ``metrics.accuracy`` by default.
         seed: of the split and of every inner run.
         options: of the algorithm, for every run.
@@ -132,13 +139,23 @@ def tune_tradeoff(
     check_number("tolerance", tolerance, low=0)
     check_count("budget", budget, low=2)
     check_choice("method", method, get_args(Method))
-    check_number("held_out", held_out, low=0, high=1, open_low=True, open_high=True)
     begin = math.sqrt(low * high) if start is None else check_number("start", start, low=low, high=high)
     judged_on = judge or ("held-out" if task.forget_classes else "seen")
     check_choice("judge", judged_on, ("held-out", "seen"))
-    inner = split_off(task, held_out, seed=seed, forget=judged_on == "held-out")
+    check_number("held_out", held_out, low=0, high=1, open_low=judged_on == "held-out", open_high=True)
+    inner = (
+        replace(task, forget_test=(), retain_test=())
+        if held_out == 0
+        else split_off(task, held_out, seed=seed, forget=judged_on == "held-out")
+    )
     judged = inner.forget_test if judged_on == "held-out" else inner.forget
+    kept = inner.retain if held_out == 0 else inner.retain_test
     trials: list[Trial] = []
+    best: list[tuple[Trial, UnlearnResult]] = []
+
+    def rank(trial: Trial) -> tuple[float, float, float]:
+        away = abs(trial.forget - target)
+        return max(away, tolerance), -(trial.retain or 0), away
 
     def run(place: float) -> float:
         value = math.exp(place)
@@ -149,7 +166,9 @@ def tune_tradeoff(
         forget = measure(result.model, judged)
         if forget is None:
             raise ValueError("expected measure to give a number on the forget data, but got None")
-        trials.append(Trial(value, forget, measure(result.model, inner.retain_test), result.seconds))
+        trials.append(Trial(value, forget, measure(result.model, kept), result.seconds))
+        if not best or rank(trials[-1]) < rank(best[0][0]):
+            best[:] = [(trials[-1], result)]
         if abs(forget - target) <= tolerance or len(trials) >= budget:
             raise _Done
         return forget - target
@@ -157,10 +176,19 @@ def tune_tradeoff(
     ways = {"bracket": _bracket, "grid": _grid, "nelder-mead": _nelder_mead}
     with suppress(_Done):
         ways[method](run, math.log(low), math.log(high), math.log(begin), budget)
-    best = min(trials, key=lambda t: (max(abs(t.forget - target), tolerance), -(t.retain or 0), abs(t.forget - target)))
-    reached = abs(best.forget - target) <= tolerance
+    chosen, result = best[0]
     return Tuned(
-        knob, best.knob, best.forget, best.retain, reached, len(trials), tuple(trials), method, target, judged_on
+        knob=knob,
+        value=chosen.knob,
+        forget=chosen.forget,
+        retain=chosen.retain,
+        result=result,
+        reached=abs(chosen.forget - target) <= tolerance,
+        runs=len(trials),
+        trials=tuple(trials),
+        method=method,
+        target=target,
+        judged_on=judged_on,
     )
 
 

@@ -95,7 +95,7 @@ def test_steps_agree_with_gradient_descent_written_out() -> None:
         speed_w, speed_b = 0.8 * speed_w + slope.T @ x, 0.8 * speed_b + slope.sum(axis=0)
         w, b = w - 0.05 * speed_w, b - 0.05 * speed_b
     found = relearn_time(
-        model, task, original=0.75, margin=0.1, every=3, lr=0.05, momentum=0.8, batch_size=40, max_steps=60
+        model, task, original=0.75, margin=0.1, every=3, lr=0.05, momentum=0.8, batch_size=40, max_steps=60, clip=None
     )
     assert found.goal == pytest.approx(0.675)
     assert found.steps == len(scores) - 1 > 0
@@ -112,7 +112,15 @@ def test_the_last_step_is_looked_at_and_the_original_may_be_a_model(digits) -> N
 def test_seeds_order_the_data_and_the_same_seed_gives_the_same_report(digits) -> None:
     def run(seed: int) -> RelearnReport:
         return relearn_time(
-            digits.reference, digits.task, original=1.0, every=2, batch_size=4, lr=0.02, max_steps=8, seed=seed
+            digits.reference,
+            digits.task,
+            original=1.0,
+            every=2,
+            batch_size=4,
+            lr=0.02,
+            clip=None,
+            max_steps=8,
+            seed=seed,
         )
 
     assert run(0) == run(0)
@@ -176,3 +184,23 @@ def test_a_model_without_weights_and_a_report_of_other_settings_are_refused(digi
     other = RelearnReport(3, 0.95, 10, 5, "forget", ())
     with pytest.raises(ValueError, match=r"expected reference to be a report of the same goal.* but got \(0.95, 10, 5"):
         anamnesis_index(digits.original, digits.task, other, original=1.0)
+
+
+def test_clipping_bounds_each_step(digits):
+    """The first step from weights w is w - lr g / max(1, |g| / clip), so a tiny clip keeps the score where it was."""
+    still = relearn_time(digits.hidden, digits.task, original=1.0, every=2, max_steps=4, lr=0.05, clip=1e-9)
+    moved = relearn_time(digits.hidden, digits.task, original=1.0, every=2, max_steps=4, lr=0.05, clip=None)
+    assert still.scores[-1][1] == still.scores[0][1]
+    assert moved.scores[-1][1] > moved.scores[0][1]
+    with pytest.raises(ValueError, match=r"expected clip in \(0, inf\)"):
+        relearn_time(digits.hidden, digits.task, original=1.0, clip=0.0)
+
+
+def test_a_limit_judges_some_of_the_forget_samples(digits):
+    found = relearn_time(digits.hidden, digits.task, original=digits.original, limit=7, max_steps=1, every=1)
+    assert (found.scores[-1][1] * 7) % 1 == pytest.approx(0, abs=1e-9)
+    everything = relearn_time(digits.hidden, digits.task, original=digits.original, limit=None, max_steps=1, every=1)
+    assert (
+        everything.scores
+        == relearn_time(digits.hidden, digits.task, original=digits.original, max_steps=1, every=1).scores
+    )

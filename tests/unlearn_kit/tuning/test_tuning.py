@@ -91,6 +91,7 @@ def test_the_bracket_reaches_the_target_from_either_side(target, rising, steepne
     assert found.runs == len(found.trials) == len(algorithm.calls) <= 16
     assert found.options == {"retain_weight": found.value}
     assert found.retain == 1.0
+    assert accuracy(found.result.model, judged) == found.forget
     assert f"reached: forget level {found.forget:.3f} (wanted {target:.3f}, held-out forget data)" in found.summary()
 
 
@@ -188,6 +189,17 @@ def test_samples_are_judged_where_they_are_forgotten():
     assert held.judged_on == "held-out"
 
 
+def test_with_nothing_held_out_an_inner_run_is_the_final_one():
+    algorithm, whole = Algorithm(), task()
+    found = tune_tradeoff(algorithm, Known(1.0), whole, target=0.5, judge="seen", held_out=0)
+    inner = algorithm.calls[0][1]
+    assert inner.forget is whole.forget
+    assert inner.retain is whole.retain
+    assert len(inner.forget_test) == len(inner.retain_test) == 0
+    final = algorithm(Known(1.0), whole, seed=0, **found.options)
+    assert accuracy(final.model, whole.forget) == found.forget
+
+
 def test_a_real_algorithm_is_tuned_without_looking_at_held_out_data():
     """Finetuning a little network on both streams: the weight of the retained classes decides what is left."""
     torch.manual_seed(0)
@@ -198,7 +210,7 @@ def test_a_real_algorithm_is_tuned_without_looking_at_held_out_data():
 
         terms = -1.0 * cross_entropy(on="forget") + retain_weight * cross_entropy(on="retain")
         streams = {"forget": task.forget, "retain": task.retain}
-        result = fit(model, Phase(terms, streams, steps=30, lr=0.05, batch_size=32), seed=seed)
+        result = fit(model, Phase(terms, streams, steps=15, lr=0.1, batch_size=32), seed=seed)
         return UnlearnResult(result.model, result.history, result.seconds, "algorithm", {})
 
     before = {name: value.clone() for name, value in original.state_dict().items()}
@@ -229,6 +241,7 @@ def test_a_real_algorithm_is_tuned_without_looking_at_held_out_data():
         ({"method": "gird"}, ValueError, "did you mean 'grid'"),
         ({"judge": "sen"}, ValueError, "did you mean 'seen'"),
         ({"start": 1e3}, ValueError, r"^expected start in \[0.01, 100\], but got 1000.0$"),
+        ({"held_out": 0.0}, ValueError, r"^expected held_out in \(0, 1\), but got 0.0$"),
         ({"held_out": 1.0}, ValueError, r"^expected held_out in \(0, 1\), but got 1.0$"),
         (
             {"held_out": 1e-4},
