@@ -9,6 +9,7 @@ import typer
 from .commands.audit import audit
 from .commands.demo import demo
 from .commands.inventory import list_all
+from .commands.report import report
 from .commands.run import run
 
 app = typer.Typer(
@@ -41,3 +42,4 @@ app.command()(demo)
 app.command()(run)
 app.command(name="list")(list_all)
 app.command()(audit)
+app.command()(report)

@@ -13,14 +13,16 @@ from ..records import plain, write_text
 from ..rows import rows, suites_in
 from ..store import Store, read_json
 from ..tables import MISSING
-from .figures import figures, identifiers, looks
+from .figures import figures
+from .looks import identifiers, looks
 from .pictures import strips
 from .reproduce import command, suite_of, suite_text
-from .rows import Row, Run, Scenario, scenarios
+from .rows import Row, Run
 from .tables import CAPTION, Column, as_csv, known_columns, latex, markdown
+from .tasks import Task, tasks
 
 HERE = Path(__file__).parent
-TABLES: dict[str, Callable[[Sequence[Scenario]], str]] = {"latex": latex, "csv": as_csv, "markdown": markdown}
+TABLES: dict[str, Callable[[Sequence[Task]], str]] = {"latex": latex, "csv": as_csv, "markdown": markdown}
 FORMATS = ("html", *TABLES)
 SUFFIXES = {"html": "html", "latex": "tex", "csv": "csv", "markdown": "md"}
 
@@ -56,13 +58,13 @@ def render(folder: str | Path, format: str = "html", suite: str | None = None) -
     Raises: ValueError on an unknown format or suite, or a folder without results.
     """
     check_choice("format", format, FORMATS)
-    found = scenarios(rows(folder, suite))
+    found = tasks(rows(folder, suite))
     if not found:
         raise ValueError(f"expected dir to be a folder with results of `unlearn-kit run`, but got {str(folder)!r}")
     return page(found, folder, suite) if format == "html" else TABLES[format](found)
 
 
-def page(found: Sequence[Scenario], folder: str | Path, suite: str | None = None) -> str:
+def page(found: Sequence[Task], folder: str | Path, suite: str | None = None) -> str:
     """The report as HTML: everything it needs is in it, and it may ask nothing of any other place."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
@@ -105,28 +107,28 @@ def _versions(records: Sequence[Any]) -> str:
     return ", ".join(f"{name} {' and '.join(versions)}" for name, versions in found.items())
 
 
-def _task(scenario: Scenario, columns: Sequence[Column], look: Any, store: Store) -> dict[str, Any]:
+def _task(task: Task, columns: Sequence[Column], look: Any, store: Store) -> dict[str, Any]:
     """What the page shows of a task."""
-    names = {(id(row), place): name for name, row, place in identifiers(scenario)}
+    names = {(id(row), place): name for name, row, place in identifiers(task)}
     return {
-        "name": scenario.name,
-        "title": scenario.title,
-        "data": scenario.data,
-        "lead": _lead(scenario),
-        "notes": scenario.notes,
-        "score": scenario.score,
-        "strips": strips(scenario, store),
-        "rows": [_row(scenario, row, names, columns, look) for row in scenario.rows],
+        "name": task.name,
+        "title": task.title,
+        "data": task.data,
+        "lead": _lead(task),
+        "notes": task.notes,
+        "score": task.score,
+        "strips": strips(task, store),
+        "rows": [_row(task, row, names, columns, look) for row in task.rows],
     }
 
 
-def _lead(scenario: Scenario) -> str:
+def _lead(task: Task) -> str:
     """What the original and the reference do on the forget set, before any method."""
     column = Column("forget_score", "", "")
-    kind = "held-out data like the forgotten" if scenario.held_out else "the forgotten training data"
+    kind = "held-out data like the forgotten" if task.held_out else "the forgotten training data"
     said = []
     for role, verb in (("original", " scores"), ("reference", ", retrained without the data,")):
-        row = scenario.row(role)
+        row = task.row(role)
         score = column.text(None if row is None else row.figure("forget_score"))
         member = column.text(None if row is None else row.figure("membership"))
         score, member = score.replace(" ", "\u00a0"), member.replace(" ", "\u00a0")
@@ -135,7 +137,7 @@ def _lead(scenario: Scenario) -> str:
 
 
 def _row(
-    scenario: Scenario, row: Row, names: dict[tuple[int, int | None], str], columns: Sequence[Column], look: Any
+    task: Task, row: Row, names: dict[tuple[int, int | None], str], columns: Sequence[Column], look: Any
 ) -> dict[str, Any]:
     figures_of = [(column, row.figure(column.name)) for column in columns]
     color, symbol = look.get(row.method, ("currentColor", row.role))
@@ -169,7 +171,7 @@ def _row(
             for place, run in enumerate(row.runs)
         ],
         "command": command(row),
-        "suite": suite_text(suite_of(scenario, row)),
+        "suite": suite_text(suite_of(task, row)),
     }
 
 
@@ -178,18 +180,18 @@ def _gap(run: Run) -> str:
     return MISSING if gap is None else f"{gap:.3f}"
 
 
-def _data(found: Sequence[Scenario], columns: Sequence[Column]) -> dict[str, Any]:
+def _data(found: Sequence[Task], columns: Sequence[Column]) -> dict[str, Any]:
     """What the page's script needs: charts, and the figures of every row and run that can be compared."""
     points = {}
-    for scenario in found:
-        known = list(identifiers(scenario))
+    for task in found:
+        known = list(identifiers(task))
         reference = next((name for name, row, place in known if row.role == "reference" and place is None), None)
         for name, row, place in known:
             run = None if place is None else row.runs[place]
             points[name] = {
                 "label": row.label,
                 "who": f"n = {row.count}" if run is None else run.text,
-                "task": scenario.title,
+                "task": task.title,
                 "reference": reference,
                 "options": _options(row if run is None else run),
                 "notes": row.notes if run is None else [] if run.status == "ok" else [run.status],
@@ -198,7 +200,7 @@ def _data(found: Sequence[Scenario], columns: Sequence[Column]) -> dict[str, Any
     return {
         "columns": [column.title for column in columns],
         "points": points,
-        "charts": {scenario.name: figures(scenario) for scenario in found},
+        "charts": {task.name: figures(task) for task in found},
     }
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from unlearn_kit.plots import PALETTE
 
 from ..store import Store
-from .rows import Run, Scenario
+from .rows import Run
+from .tasks import Task
 
 SIDE = 128  # most pixels of a picture's side; more would swell the page
 GAP = 4
@@ -21,7 +22,7 @@ INKS = ((0.93, 0.93, 0.93), PALETTE[1], PALETTE[0])  # agrees, too much, missing
 
 @dataclass(frozen=True)
 class Strip:
-    """One line of pictures as a PNG in a data address, with what it shows."""
+    """One line of pictures as a PNG in a data address, what it shows, and how large that is shown."""
 
     label: str
     source: str
@@ -29,16 +30,16 @@ class Strip:
     height: int
 
 
-def strips(scenario: Scenario, store: Store) -> list[Strip]:
+def strips(task: Task, store: Store) -> list[Strip]:
     """Of one training: images, true masks, then what each row's first run predicts. Empty where there are none."""
-    reference = scenario.row("reference")
+    reference = task.row("reference")
     first = None if reference is None or not reference.ok else reference.ok[0]
     base = {} if first is None else _tensors(store, first)
     if first is None or not {"images", "masks", "predicted"} <= set(base):
         return []
     masks = base["masks"]
     found = [_strip("image", _colours(base["images"])), _strip("true mask", _labels(masks))]
-    for row in scenario.rows:
+    for row in task.rows:
         run = next((run for run in row.ok if run.seeds[0] == first.seeds[0]), None)
         predicted = None if run is None else _tensors(store, run).get("predicted")
         if predicted is not None and predicted.shape == masks.shape:
@@ -99,4 +100,6 @@ def _strip(label: str, pictures: Any) -> Strip:
     target = io.BytesIO()
     whole.save(target, format="PNG", optimize=True)
     source = "data:image/png;base64," + base64.b64encode(target.getvalue()).decode("ascii")
-    return Strip(label, source, *whole.size)
+    # Small pictures are shown in whole multiples of their pixels.
+    zoom = max(1, SIDE // max(width, height))
+    return Strip(label, source, zoom * whole.width, zoom * whole.height)

@@ -94,16 +94,23 @@
     say(pins.length ? `Pinned: ${pins.map((one) => values.points[one].label).join(" and ")}` : "Nothing is pinned");
   };
   const showPins = () => {
-    for (const button of all("[data-pin]")) button.setAttribute("aria-pressed", String(pins.includes(button.dataset.pin)));
-    $("tray").hidden = $("compare").hidden = pins.length === 0;
+    for (const button of all("main [data-pin]")) button.setAttribute("aria-pressed", String(pins.includes(button.dataset.pin)));
+    $("compare").hidden = pins.length === 0;
+    tray();
     $("pins").replaceChildren(...pins.map((id, place) => {
-      const chip = make("span");
-      chip.append(make("b", "AB"[place]), `${values.points[id].label}, ${values.points[id].who}`);
+      const chip = make("button", undefined, { type: "button", "data-pin": id, "aria-label": `Unpin ${values.points[id].label}` });
+      chip.append(make("b", "AB"[place]), `${values.points[id].label}, ${values.points[id].who} ×`);
       return chip;
     }));
     $("comparison").replaceChildren(...(pins.length ? [comparison()] : []));
     redraw(["tradeoff", "cost"]);
   };
+  let beside = false;
+  const tray = () => { $("tray").hidden = pins.length === 0 || beside; };
+  new IntersectionObserver((entries) => {
+    beside = entries.at(-1).isIntersecting;
+    tray();
+  }).observe($("compare"));
   const signed = (a, b) => (a === null || b === null ? "n/a" : (b - a >= 0 ? "+" : "−") + Math.abs(b - a).toPrecision(3));
   const comparison = () => {
     const [a, b] = pins.map((id) => values.points[id]);
@@ -119,7 +126,12 @@
     if (reference) head.append(make("th", "reference", { scope: "col" }));
     const line = (name, ...cells) => {
       const row = make("tr");
-      row.append(make("th", name, { scope: "row" }), ...cells.map((text) => make("td", text)));
+      row.append(make("th", name, { scope: "row" }), ...cells.map((text) => {
+        const [mean, half] = text.split(" ± ");
+        const cell = make("td", mean, text.length > 24 ? { class: "long" } : {});
+        if (half) cell.append(make("small", `± ${half}`));
+        return cell;
+      }));
       body.append(row);
     };
     values.columns.forEach((name, place) => {
@@ -148,12 +160,15 @@
     $("tradeoff").querySelector(".chart").focus();
   });
 
-  // ---- charts: plotly is read, and a chart drawn, when one comes near the screen ----
+  // ---- charts: plotly is read once the page is there, a chart drawn when it comes near the screen ----
   const charts = new Map(all(".chart").map((box) => [box.dataset.chart, { box, view: 0, near: false, drawn: false, spot: -1 }]));
   const needPlotly = () => {
-    if (!window.Plotly) document.head.append(make("script", $("plotly").textContent));
+    if (window.Plotly) return;
+    document.head.append(make("script", $("plotly").textContent));
     $("plotly").textContent = "";
   };
+  const whenIdle = window.requestIdleCallback || ((work) => setTimeout(work, 500));
+  addEventListener("load", () => whenIdle(() => needPlotly()));
   const viewsOf = (kind) => values.charts[task][kind] || [];
   const themed = (value, colors) => {
     if (typeof value === "string") return value in colors ? colors[value] : value;
@@ -184,7 +199,7 @@
     if (kind === "classes") {
       if (narrow) {
         delete data[0].texttemplate;
-        const short = (text) => (text.length > 20 ? `${text.slice(0, 19)}…` : text);
+        const short = (text) => (text.length > 20 ? `${text.slice(0, 9)}…${text.slice(-10)}` : text);
         layout.yaxis = { ...layout.yaxis, tickmode: "array", tickvals: data[0].y, ticktext: data[0].y.map(short), tickfont: { size: 10 } };
         layout.xaxis = { ...layout.xaxis, tickangle: -60, tickfont: { size: 10 } };
       }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from .rows import Row, Scenario
+from .rows import Row
+from .tasks import Task
 
 
-def suite_of(scenario: Scenario, row: Row) -> dict[str, Any]:
+def suite_of(task: Task, row: Row) -> dict[str, Any]:
     """The suite that plans the very runs of a row; those of original and reference come with every suite."""
     config = row.runs[0].record["config"]
     seeds = [run.seeds for run in row.runs]
@@ -25,7 +26,7 @@ def suite_of(scenario: Scenario, row: Row) -> dict[str, Any]:
         "learning_curve": config["learning_curve"],
         "matrix": [
             {
-                "data": {"name": scenario.data, "options": dict(config["data"]["options"])},
+                "data": {"name": task.data, "options": dict(config["data"]["options"])},
                 "forget": [list(config["forget"])],
                 "models": [config["model"]],
                 "training": dict(config["training"]),

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,9 +11,9 @@ from typing import Any
 from unlearn_kit.metrics import Evaluation
 
 from ..execute import evaluation_of
+from ..fronts import Interval, interval
 from ..judging import forget_score, nothing_to_forget, over_forgets
 from ..tables import LABELS
-from ..tradeoff import Interval, interval
 
 BARE = ("original", "reference")
 SCORES = (
@@ -186,154 +183,3 @@ class Row:
     def reasons(self) -> list[str]:
         """Why runs have no figures, each reason once."""
         return list(dict.fromkeys(str(run.record["reason"]) for run in self.runs if run.status != "ok"))
-
-
-@dataclass
-class Scenario:
-    """One task: data, what is forgotten, network and training. ``rows``: original, reference, then by rank."""
-
-    name: str
-    title: str
-    config: Mapping[str, Any]
-    rows: list[Row]
-
-    @property
-    def data(self) -> str:
-        """The data set's name."""
-        return str(self.config["data"]["name"])
-
-    @property
-    def segments(self) -> bool:
-        """Whether it is about masks."""
-        return any(one.kind == "segmentation" for run in self._runs for one, _ in run.pairs)
-
-    @property
-    def _runs(self) -> list[Run]:
-        return [run for row in self.rows for run in row.ok]
-
-    @property
-    def score(self) -> str:
-        """What the score is."""
-        return "IoU" if self.segments else "accuracy"
-
-    @property
-    def held_out(self) -> bool:
-        """Whether there are held-out data like the forgotten."""
-        return any(one.sizes["forget_test"] for run in self._runs for one, _ in run.pairs)
-
-    @property
-    def class_names(self) -> list[str]:
-        """Of the data."""
-        return next((list(run.record["class_names"]) for run in self._runs if run.record.get("class_names")), [])
-
-    @property
-    def forgotten(self) -> set[int]:
-        """Classes that are to be forgotten as a whole or in part."""
-        rules = (rule.split(":") for rule in self.config["forget"])
-        return {int(parts[1]) for parts in rules if parts[0] in ("class", "fraction")}
-
-    def row(self, role: str) -> Row | None:
-        """The row of the original or the reference."""
-        return next((row for row in self.rows if row.role == role), None)
-
-    @cached_property
-    def pointless(self) -> tuple[int, int]:
-        """In how many trainings there was nothing to forget, of how many."""
-        original = self.row("original")
-        runs = [] if original is None else [run for run in original.ok if any(theirs for _, theirs in run.pairs)]
-        return sum(run.pointless for run in runs), len(runs)
-
-    @property
-    def ranked(self) -> bool:
-        """Whether ranking would rank more than noise."""
-        few, all_of_them = self.pointless
-        return not (all_of_them and few == all_of_them)
-
-    @property
-    def notes(self) -> list[str]:
-        """What a reader must know about the whole of it."""
-        said = []
-        few, several = self.pointless
-        if not self.ranked:
-            said.append(
-                "Nothing to forget here: on the forget set the original and the retrained reference cannot be told "
-                "apart, so the methods are not ranked."
-            )
-        elif few:
-            said.append(f"In {few} of {several} trainings there was nothing to forget.")
-        missing = [role for role in BARE if (row := self.row(role)) is None or not row.ok]
-        if missing:
-            said.append(f"No result of the {' and the '.join(missing)} yet: distances to it are missing or partial.")
-        if len({run.seeds[0] for run in self._runs}) == 1:
-            said.append("One training only: intervals, where there are any, speak of this one original.")
-        return said
-
-
-def scenarios(flat: Iterable[Mapping[str, Any]]) -> list[Scenario]:
-    """Flat rows of a folder (:func:`benchmarks.rows.rows`) by task and method, ranked by distance to the reference.
-
-    Of two results of the same run, by two versions of a package, the newer counts.
-    """
-    grouped: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for one in flat:
-        grouped[one["key"]].append(one)
-    runs = sorted((Run(tuple(group)) for group in grouped.values()), key=lambda run: run.record["cost"]["finished"])
-    tasks: dict[str, dict[str, Row]] = defaultdict(dict)
-    configs: dict[str, Mapping[str, Any]] = {}
-    for run in runs:
-        config, first = run.record["config"], run.flat[0]
-        asked = {name: config[name] for name in ("data", "forget", "model", "training", "device")}
-        configs[task := json.dumps(asked, sort_keys=True)] = asked
-        options = config["method"]["options"]
-        name = json.dumps([first["text"], options], sort_keys=True)
-        row = tasks[task].setdefault(name, Row(first["text"], first["method"]))
-        row.runs = [*(old for old in row.runs if old.seeds != run.seeds), run]
-        if first["knob"] is not None:
-            rest = {key: value for key, value in options.items() if key != first["knob"]}
-            row.curve = (first["knob"], json.dumps(rest, sort_keys=True), first["value"])
-    titles = _titles([configs[task] for task in tasks])
-    order = sorted(zip(tasks, titles, strict=True), key=lambda pair: natural(pair[1]))
-    return [
-        _ranked(Scenario(f"s{place}", title, configs[task], list(tasks[task].values())))
-        for place, (task, title) in enumerate(order)
-    ]
-
-
-def _ranked(scenario: Scenario) -> Scenario:
-    gaps = {id(row): found.mean for row in scenario.rows if (found := row.figure("average_gap")) is not None}
-
-    ranked = scenario.ranked  # asked before sorting, during which a list is empty
-
-    def place(row: Row) -> tuple[int, float, list[Any]]:
-        role = (*BARE, "method").index(row.role)
-        return role, gaps.get(id(row), math.inf) if ranked else 0.0, natural(row.text)
-
-    scenario.rows.sort(key=place)
-    for row in scenario.rows:
-        row.runs.sort(key=lambda run: (run.seeds[0], run.seeds[1] or 0))
-    if ranked:
-        for rank, row in enumerate((r for r in scenario.rows if r.role == "method" and id(r) in gaps), start=1):
-            row.rank = rank
-    return scenario
-
-
-def _titles(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Data, rule and network; where two are alike, also the settings in which they differ."""
-    base = [" · ".join([c["data"]["name"], ", then ".join(c["forget"]), c["model"]]) for c in configs]
-    found = []
-    for title, config in zip(base, configs, strict=True):
-        rivals = [_settings(c) for other, c in zip(base, configs, strict=True) if other == title]
-        own = _settings(config)
-        apart = [key for key in own if any(rival.get(key) != own[key] for rival in rivals)]
-        found.append(" · ".join([title, *(f"{key}={own[key]}" for key in apart)]))
-    return found
-
-
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**config["data"]["options"], **config["training"], "device": config["device"]}
-
-
-def natural(text: str) -> list[Any]:
-    """Sorts numbers in texts by size."""
-    parts = re.split(r"(\d+\.?\d*)", text)
-    return [(1, float(part), "") if place % 2 else (0, 0.0, part) for place, part in enumerate(parts)]

@@ -8,9 +8,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..fronts import Interval
 from ..tables import MISSING
-from ..tradeoff import Interval
-from .rows import TIMES, Row, Scenario
+from .rows import TIMES, Row
+from .tasks import Task
 
 CAPTION = f"Mean ± half-width of the 95 % t interval over n trainings ({TIMES} revisions of each); n/a: not applicable."
 
@@ -43,7 +44,7 @@ COLUMNS = (
     Column("dice_forget", "Dice forget", f"Dice on the training data to forget, in [0, 1]. {IDEAL}"),
     Column("dice_retain", "Dice retain", f"Dice on the training data to keep, in [0, 1]. {IDEAL}"),
     Column("dice_test", "Dice test", f"Dice on all held-out data, in [0, 1]. {IDEAL}"),
-    Column("membership", "membership", "AUC of telling forgotten samples from held-out ones by their loss. "
+    Column("membership", "member AUC", "AUC of telling forgotten samples from held-out ones by their loss. "
            f"{IDEAL}"),
     Column("tug_of_war", "ToW", "Tug of war: product of 1 - |difference to the reference| over forget, retain and "
            "held-out. Ideal: 1."),
@@ -53,21 +54,21 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def known_columns(found: Sequence[Scenario]) -> list[Column]:
+def known_columns(found: Sequence[Task]) -> list[Column]:
     """The columns in which any run has a figure."""
-    runs = [run for scenario in found for row in scenario.rows for run in row.ok]
+    runs = [run for task in found for row in task.rows for run in row.ok]
     return [column for column in COLUMNS if any(run.values[column.name] is not None for run in runs)]
 
 
-def markdown(found: Sequence[Scenario]) -> str:
+def markdown(found: Sequence[Task]) -> str:
     """One table a task."""
     parts = []
-    for scenario in found:
-        columns = known_columns([scenario])
+    for task in found:
+        columns = known_columns([task])
         heads = ["rank", "method", *(column.title for column in columns), "n", "notes"]
-        lines = [f"## {_in_markdown(scenario.title)}", "", *(f"> {note}\n" for note in scenario.notes)]
+        lines = [f"## {_in_markdown(task.title)}", "", *(f"> {note}\n" for note in task.notes)]
         lines += [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-        for row in scenario.rows:
+        for row in task.rows:
             cells = [_in_markdown(text) for text in _cells(row, columns)]
             lines.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(lines))
@@ -84,21 +85,21 @@ def _in_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", " ".join(text.split()))
 
 
-def latex(found: Sequence[Scenario]) -> str:
+def latex(found: Sequence[Task]) -> str:
     """One ``table`` a task, for the package booktabs."""
     parts = ["% needs \\usepackage{booktabs}"]
-    for scenario in found:
-        columns = known_columns([scenario])
+    for task in found:
+        columns = known_columns([task])
         heads = ["Method", *(_in_latex(column.title) for column in columns), "$n$"]
         lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", r"\toprule"]
         lines += [" & ".join(heads) + r" \\", r"\midrule"]
-        for place, row in enumerate(scenario.rows):
+        for place, row in enumerate(task.rows):
             cells = [_in_latex(text) for text in _cells(row, columns)[1:-1]]
             mark = r"$^{*}$" if any(note.startswith("over-forgets") for note in row.notes) else ""
             lines.append(" & ".join([cells[0] + mark, *cells[1:]]) + r" \\")
-            after = scenario.rows[place + 1 : place + 2]
+            after = task.rows[place + 1 : place + 2]
             lines += [r"\midrule"] if row.role != "method" and after and after[0].role == "method" else []
-        caption = " ".join([f"{scenario.title}.", *scenario.notes, CAPTION, "* over-forgets in at least one run."])
+        caption = " ".join([f"{task.title}.", *task.notes, CAPTION, "* over-forgets in at least one run."])
         lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_in_latex(caption)}}}", r"\end{table}"]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
@@ -115,16 +116,16 @@ def _in_latex(text: str) -> str:
     return "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
 
 
-def as_csv(found: Sequence[Scenario]) -> str:
+def as_csv(found: Sequence[Task]) -> str:
     """One line a row, unrounded; ends of the intervals in columns of their own; an empty cell is n/a."""
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
     columns = known_columns(found)
     ends = [f"{column.name}{end}" for column in columns for end in ("", "_low", "_high")]
     writer.writerow(["data", "forget", "model", "rank", "method", "runs", "trainings", *ends, "notes"])
-    for scenario in found:
-        asked = [scenario.data, ", then ".join(scenario.config["forget"]), scenario.config["model"]]
-        for row in scenario.rows:
+    for task in found:
+        asked = [task.data, ", then ".join(task.config["forget"]), task.config["model"]]
+        for row in task.rows:
             figures: list[object] = []
             for column in columns:
                 one = row.figure(column.name)

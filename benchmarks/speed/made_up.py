@@ -49,6 +49,7 @@ def write_made_up(
             baseline = _write(store, rules, training, None, ("reference", "reference", {}), {}, random)
             nothing = _write(store, rules, training, None, ("original", "original", {}), {"baseline": baseline}, random)
             needs = {"baseline": baseline, "nothing": nothing}
+            nodes += [{"key": key, "kind": "result", "name": name} for name, key in needs.items()]
             for revision in range(revisions):
                 for row in rows:
                     key = _write(store, rules, training, revision, row, needs, random)
@@ -100,7 +101,7 @@ def _write(
         "requests": [],
         "options": {**options, "lr": 0.01, "epochs": 5},
         "details": {},
-        "history": [{"phase": "unlearn", "step": step, "total": random.random()} for step in range(200)],
+        "history": [{"phase": "unlearn", "step": step, "total": random.random()} for step in range(50)],
         "hashes": {"data": "0" * 64, "forget": "1" * 64, "model": key},
         "versions": {"python": "3.11", "unlearn-kit": "0.1.0", "torch": "2"},
         "threads": 1,

@@ -1,0 +1,49 @@
+"""What charts have in common: colours and symbols of methods, names of points, traces.
+
+Colours that depend on the page's theme are written as ``@ink``, ``@faint``, ``@grid``, ``@surface`` and ``@accent``;
+the page puts them in. A point's ``customdata`` is the identifier of its row or run, see :func:`identifiers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from unlearn_kit.plots import PALETTE
+
+from ..attempts import METHODS
+from .rows import Row
+from .tasks import Task
+
+Figure = dict[str, Any]
+SYMBOLS = ("circle", "diamond", "triangle-up", "cross", "triangle-down", "x")
+FIRST = ("perturbed_sign", "erase_to_retain")  # the methods that the toolkit is about
+
+
+def looks(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and symbol of each method: the same in every chart of every report, no two alike up to 48."""
+    known = [*FIRST, *(name for name in METHODS if name not in FIRST)]
+    order = [*known, *sorted(set(methods) - set(known))]
+    kinds = [(color, symbol) for symbol in SYMBOLS for color in PALETTE]
+    return {name: kinds[place % len(kinds)] for place, name in enumerate(order) if name in methods}
+
+
+def identifiers(task: Task) -> Iterator[tuple[str, Row, int | None]]:
+    """``(identifier, row, None)`` of each row, and ``(identifier, row, place)`` of each of its runs."""
+    for number, row in enumerate(task.rows):
+        yield f"{task.name}-r{number}", row, None
+        for place in range(len(row.runs)):
+            yield f"{task.name}-r{number}-{place}", row, place
+
+
+def trace(mode: str, x: list[Any], y: list[Any], ids: list[Any], said: list[str], **look: Any) -> dict[str, Any]:
+    """Points with their identifiers, and what is said at each."""
+    return {
+        "type": "scatter", "mode": mode, "x": x, "y": y, "customdata": ids, "hovertext": said, "hoverinfo": "text",
+        **look,
+    }  # fmt: skip
+
+
+def pale(color: str, share: float) -> str:
+    """A colour ``#RRGGBB``, see-through but for a share of it."""
+    return f"rgba({int(color[1:3], 16)},{int(color[3:5], 16)},{int(color[5:7], 16)},{share})"

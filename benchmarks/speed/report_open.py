@@ -1,0 +1,72 @@
+"""``python -m benchmarks.speed.report_open``: how large the report of 200 runs is, and how soon it opens.
+
+Seconds until a headless Chromium has loaded the page, and until the first chart is there when a reader scrolls to it at
+once, both from the start of the navigation; the smallest and the median of several, each in a fresh page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..report import write_report
+from .made_up import write_made_up
+
+DRAWN = "#tradeoff .scatterlayer .trace"
+
+
+def measure(*, repeats: int = 5, methods: int = 26, trainings: int = 3, revisions: int = 2) -> dict[str, Any]:
+    """Number of runs, bytes of the page, seconds until it is loaded and until its first chart is there.
+
+    Raises: RuntimeError where there is no Chromium or playwright.
+    """
+    browser_path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        browser_path = None
+    if browser_path is None:
+        raise RuntimeError("expected Chromium and the Python package playwright to be installed, but found no such")
+    from ..attempts import METHODS
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = write_made_up(folder, methods=METHODS[:methods], trainings=trainings, revisions=revisions)
+        runs = sum(1 for _ in store.records())
+        path = write_report(folder)
+        loaded, drawn = [], []
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+            for _ in range(repeats):
+                page = browser.new_page(viewport={"width": 1280, "height": 900})
+                page.goto(Path(path).as_uri())
+                loaded.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000)
+                page.evaluate("document.getElementById('tradeoff').scrollIntoView()")
+                page.wait_for_selector(DRAWN, state="attached")
+                drawn.append(page.evaluate("performance.now()") / 1000)
+                page.close()
+            browser.close()
+        return {
+            "runs": runs,
+            "bytes": path.stat().st_size,
+            "loaded": {"min": min(loaded), "median": statistics.median(loaded)},
+            "first_chart": {"min": min(drawn), "median": statistics.median(drawn)},
+        }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the measurement as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args(arguments)
+    sys.stdout.write(json.dumps(measure(repeats=given.repeats), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
