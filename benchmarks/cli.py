@@ -39,7 +39,7 @@ def options(
 
 
 app.command()(demo)
-app.command()(run)
-app.command(name="list")(list_all)
 app.command()(audit)
+app.command()(run)
 app.command()(report)
+app.command(name="list")(list_all)
