@@ -81,10 +81,7 @@ def revise(config: Mapping[str, Any], start: nn.Module, requests: list[UnlearnTa
 
 def _final(model: nn.Module) -> nn.Module:
     """A model the next request can be made of: adapters merged into their weights, all weights free to move."""
-    try:
-        return adapters.merge(model).eval()
-    except TypeError:  # it has none
-        return copy.deepcopy(model).requires_grad_(True)
+    return copy.deepcopy(adapters.plain(model)).requires_grad_(True)
 
 
 def _plain_details(details: Mapping[str, Any]) -> dict[str, Any]:

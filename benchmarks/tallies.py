@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 class Tally:
@@ -29,7 +33,7 @@ class Tally:
             TimeRemainingColumn(),
         )
         self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._tasks: dict[str, object] = {}
+        self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Tally:
         self._bars.start()
@@ -51,4 +55,4 @@ class Tally:
             if self._bars.disable:
                 sys.stderr.write(f"{what} ...\n")
                 sys.stderr.flush()
-        self._bars.update(self._tasks[what], completed=done)  # type: ignore[arg-type]
+        self._bars.update(self._tasks[what], completed=done)

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from torch import nn
 
 from unlearn_kit import UnlearnTask, metrics
-from unlearn_kit.metrics import RelearnReport
+from unlearn_kit.metrics import Evaluation, RelearnReport
 
+ON: tuple[Literal["forget", "retain"], ...] = ("forget", "retain")  # what is relearned from
 CUT = 200  # steps after which relearning is given up
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A model to judge beside a reference; the original says which forget score relearning has to reach."""
+class Ideal:
+    """A reference, and what it scores: judged once, however many models are set beside it."""
 
     model: nn.Module
-    reference: nn.Module
+    scores: Evaluation
+    relearning: Mapping[str, RelearnReport | None]
+
+    @classmethod
+    def of(cls, reference: nn.Module, original: nn.Module, task: UnlearnTask, seed: int) -> Ideal:
+        """Judge ``reference``; the original says which forget score relearning has to reach."""
+        relearn = partial(metrics.relearn_time, reference, task, original=original, max_steps=CUT, seed=seed)
+        return cls(reference, metrics.evaluate(reference, task, seed=seed), {on: relearn(on=on) for on in ON})
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model to judge beside a reference, made from the same request."""
+
+    model: nn.Module
+    ideal: Ideal
     original: nn.Module
     task: UnlearnTask
     seed: int
@@ -67,14 +85,14 @@ ROWS = (
 
 def figures(pair: Pair) -> dict[str, float | None]:
     """Every row's value, None where there is nothing to measure; models are untouched."""
-    model, reference, task, seed = pair.model, pair.reference, pair.task, pair.seed
-    scores = metrics.evaluate(model, task, reference, seed=seed)
+    model, reference, task, seed = pair.model, pair.ideal.model, pair.task, pair.seed
+    scores = metrics.evaluate(model, task, pair.ideal.scores, seed=seed)
     logistic = metrics.membership_inference(model, task, seed=seed)
     svc = metrics.membership_inference(model, task, seed=seed, attack="svc", limit=1000)
     leak = metrics.class_leakage(model, task, reference, seed=seed)
     probe = metrics.linear_probe(model, task, seed=seed)
-    relearn = partial(metrics.anamnesis_index, model, task, reference, original=pair.original, max_steps=CUT, seed=seed)
-    forget, retain = relearn(on="forget"), relearn(on="retain")
+    relearn = partial(metrics.anamnesis_index, model, task, original=pair.original, max_steps=CUT, seed=seed)
+    forget, retain = (relearn(pair.ideal.relearning[on] or reference, on=on) for on in ON)
     rounded = {row.bits: row.forget for row in metrics.quantize_attack(model, task)}
     layers = (metrics.feature_distance(model, reference, task.forget) or {}).values()
     known = [value for value in layers if value is not None]

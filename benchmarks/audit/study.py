@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -22,11 +22,12 @@ from ..progress import in_words
 from ..recipes import Blueprint
 from ..records import versions, write_json
 from .config import AuditConfig
-from .figures import ROWS, Pair, figures
+from .figures import ROWS, Ideal, Pair, figures
 from .verdicts import Values, klom_verdict, paired_verdict, u_lira_verdict
 
 NOTHING, REFERENCE = "do nothing", "reference"
 Progress = Callable[[str, int, int], None]
+Figures = Mapping[str, list[float | None]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Audited:
 
     name: str
     shadow: ShadowReport | None = None
-    pairs: Mapping[str, list[float | None]] | None = None
+    pairs: Figures | None = None
     verdicts: Mapping[str, str] | None = None
     reason: str | None = None
 
@@ -132,17 +133,12 @@ class AuditStudy:
         A method that refuses the request or diverges is reported with its reason, and the others go on.
         """
         began = time.perf_counter()
-        plain = self._audited(NOTHING, None, None, self._pairs(NOTHING, None))
-        second = self._pairs(REFERENCE, None)
+        ideals = self._ideals()
+        second = self._pairs(REFERENCE, None, ideals)
         reference = Audited(REFERENCE, pairs=second, verdicts={})
-        found = []
-        for method in self.config.methods:
-            try:
-                pairs = self._pairs(method.text, method)
-                found.append(self._audited(method.text, method, plain, pairs, second))
-            except (ValueError, TypeError, DivergenceError) as error:
-                found.append(Audited(method.text, reason=f"{type(error).__name__}: {error}"))
-        plain = self._audited(NOTHING, None, plain, plain.pairs or {}, second)
+        shadow, pairs = self._shadow(NOTHING, None), self._pairs(NOTHING, None, ideals)
+        plain = Audited(NOTHING, shadow, pairs, _verdicts(shadow, pairs, shadow, pairs, second))
+        found = [self._audited(method, ideals, shadow, pairs, second) for method in self.config.methods]
         report = AuditReport(self.config, self.task, plain, reference, found, time.perf_counter() - began)
         self.config.folder.mkdir(parents=True, exist_ok=True)
         write_json(as_json(report), self.config.folder / "audit.json")
@@ -151,50 +147,62 @@ class AuditStudy:
     def _algorithm(self, method: Method) -> Any:
         return partial(getattr(algorithms, method.name), device=self.config.study.device, **method.options)
 
-    def _pairs(self, name: str, method: Method | None) -> dict[str, list[float | None]]:
+    def _ideals(self) -> list[Ideal]:
+        """The reference of each pair: oracle k for original k."""
+        originals, oracles = self.shadow.originals(), self.shadow.references()
+        return [
+            Ideal.of(oracles[place], originals[place], self.task, self._evaluation_seed(place))
+            for place in range(self.config.pairs)
+        ]
+
+    def _evaluation_seed(self, place: int) -> int:
+        return derive(self.config.study.seed, "evaluation", place)
+
+    def _pairs(self, name: str, method: Method | None, ideals: Sequence[Ideal]) -> Figures:
         """Figures of each row over the pairs: pair k is revision k of original k beside oracle k."""
         count, found = self.config.pairs, []
         originals, oracles = self.shadow.originals(), self.shadow.references()
-        for place in range(count):
-            model = originals[place]
+        for place, ideal in enumerate(ideals):
+            original = model = originals[place]
             if name == REFERENCE:
                 model = oracles[count + place]
             elif method is not None:
                 seed = self.shadow.unlearning_seed(place)
-                model = adapters.plain(self._algorithm(method)(model, self.task, seed=seed).model)
-            pair = Pair(
-                model, oracles[place], originals[place], self.task, derive(self.config.study.seed, "evaluation", place)
-            )
-            found.append(figures(pair))
+                model = adapters.plain(self._algorithm(method)(original, self.task, seed=seed).model)
+            found.append(figures(Pair(model, ideal, original, self.task, self._evaluation_seed(place))))
             self.progress(f"auditing pairs, {name}", place + 1, count)
         return {row.key: [one[row.key] for one in found] for row in ROWS}
 
+    def _shadow(self, name: str, method: Method | None) -> ShadowReport:
+        if method is None:
+            return self.shadow.audit(None, name=name)
+        options = {**method.options, "device": self.config.study.device}
+        return self.shadow.audit(getattr(algorithms, method.name), options=options, name=name)
+
     def _audited(
-        self,
-        name: str,
-        method: Method | None,
-        plain: Audited | None,
-        pairs: Mapping[str, list[float | None]],
-        second: Mapping[str, list[float | None]] | None = None,
+        self, method: Method, ideals: Sequence[Ideal], plain: ShadowReport, nothing: Figures, second: Figures
     ) -> Audited:
-        algorithm = None if method is None else getattr(algorithms, method.name)
-        options = {} if method is None else {**method.options, "device": self.config.study.device}
-        shadow = self.shadow.audit(algorithm, options=options, name=name)
-        if plain is None or plain.shadow is None or second is None or plain.pairs is None:
-            return Audited(name, shadow, pairs)
-        verdicts = {"u_lira": u_lira_verdict(shadow.u_lira, plain.shadow.u_lira)}
-        verdicts |= {f"klom_{split}": klom_verdict(found) for split, found in shadow.klom.items()}
-        verdicts |= {row.key: paired_verdict(pairs[row.key], second[row.key], plain.pairs[row.key]) for row in ROWS}
-        return Audited(name, shadow, pairs, verdicts=verdicts)
+        try:
+            pairs = self._pairs(method.text, method, ideals)
+            shadow = self._shadow(method.text, method)
+        except (ValueError, TypeError, DivergenceError) as error:
+            return Audited(method.text, reason=f"{type(error).__name__}: {error}")
+        return Audited(method.text, shadow, pairs, _verdicts(shadow, pairs, plain, nothing, second))
+
+
+def _verdicts(
+    shadow: ShadowReport, pairs: Figures, plain: ShadowReport, nothing: Figures, second: Figures
+) -> dict[str, str]:
+    """Every claim about a method, given what doing nothing (``plain``, ``nothing``) and a second reference show."""
+    return {
+        "u_lira": u_lira_verdict(shadow.u_lira, plain.u_lira),
+        **{f"klom_{split}": klom_verdict(found) for split, found in shadow.klom.items()},
+        **{row.key: paired_verdict(pairs[row.key], second[row.key], nothing[row.key]) for row in ROWS},
+    }
 
 
 def _silent(_what: str, _done: int, _of: int) -> None:
     """No progress."""
-
-
-def run_audit(config: AuditConfig, progress: Progress | None = None) -> AuditReport:
-    """See :class:`AuditStudy`."""
-    return AuditStudy(config, progress).run()
 
 
 def as_json(report: AuditReport) -> dict[str, Any]:
@@ -231,15 +239,9 @@ def as_json(report: AuditReport) -> dict[str, Any]:
 
 def _summary(values: Values) -> dict[str, Any]:
     found = summary([value for value in values if value is not None])
-    return (
-        {"mean": None, "half_width": None, "n": 0}
-        if found is None
-        else {
-            "mean": found.mean,
-            "half_width": found.half_width,
-            "n": found.n,
-        }
-    )
+    if found is None:
+        return {"mean": None, "half_width": None, "n": 0}
+    return {"mean": found.mean, "half_width": found.half_width, "n": found.n}
 
 
 def _shadow(report: ShadowReport) -> dict[str, Any]:

@@ -8,27 +8,33 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from unlearn_kit.metrics import Klom, summary
+from unlearn_kit.metrics.audit_design import SPLITS
 
 from ..tables import MISSING
 from .figures import ROWS, Row
 from .study import Audited, AuditReport
 
 
+def _table(title: str, caption: str, headings: Sequence[str]) -> Table:
+    """An empty table; figures are aligned on the right, words on the left."""
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    for heading in headings:
+        words = heading in ("", "ideal") or heading.startswith("verdict")
+        table.add_column(heading, justify="left" if words else "right")
+    return table
+
+
 def shadow_table(report: AuditReport) -> Table:
     """U-LiRA and KLoM of every method."""
     config = report.config
-    table = Table(
-        title=f"{config.study.data}: {config.study.rule.text}, {config.models} models on each side",
-        caption="KLoM in nats, median and 95th percentile over examples",
-        box=SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
+    table = _table(
+        f"{config.study.data}: {config.study.rule.text}, {config.models} models on each side",
+        "KLoM in nats, median and 95th percentile over examples",
+        ("", "U-LiRA", "95 % interval", "KLoM forget", "retain", "held out", "verdict on U-LiRA"),
     )
-    for heading in ("", "U-LiRA", "95 % interval", "KLoM forget", "retain", "held out", "verdict on U-LiRA"):
-        table.add_column(heading, justify="left" if heading in ("", "verdict on U-LiRA") else "right")
     floors = report.nothing.shadow
     if floors is not None:
-        spots = [floors.klom[split] for split in ("forget", "retain", "held_out")]
+        spots = [floors.klom[split] for split in SPLITS]
         table.add_row("ideal", "0.500", "", *(_pair(spot, "floor_") for spot in spots), "")
     for audited in (report.nothing, *report.methods):
         shadow = audited.shadow
@@ -38,7 +44,7 @@ def shadow_table(report: AuditReport) -> Table:
         accuracy = MISSING if shadow.u_lira is None else f"{shadow.u_lira.accuracy:.3f}"
         ends = () if shadow.u_lira is None else shadow.u_lira.interval
         interval = "[{:.3f}, {:.3f}]".format(*ends) if ends and None not in ends else MISSING
-        spots = [shadow.klom[split] for split in ("forget", "retain", "held_out")]
+        spots = [shadow.klom[split] for split in SPLITS]
         table.add_row(
             audited.name,
             accuracy,
@@ -57,15 +63,11 @@ def _pair(found: Klom | None, prefix: str = "") -> str:
 
 def method_table(report: AuditReport, audited: Audited) -> Table:
     """Every figure of one method with its 95 % t interval, what stands beside it, and the verdict."""
-    table = Table(
-        title=f"{audited.name}, {report.config.pairs} pairs",
-        caption="mean ± half-width of the 95 % t interval over pairs",
-        box=SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
+    table = _table(
+        f"{audited.name}, {report.config.pairs} pairs",
+        "mean ± half-width of the 95 % t interval over pairs",
+        ("", "do nothing", audited.name, "2nd reference", "ideal", "verdict"),
     )
-    for heading in ("", "do nothing", audited.name, "2nd reference", "ideal", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("", "ideal", "verdict") else "right")
     last = ROWS[0].group
     for row in ROWS:
         if row.group != last:

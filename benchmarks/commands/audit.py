@@ -42,6 +42,8 @@ def audit(
     with reported(debug):
         import torch
 
+        from unlearn_kit.metrics.audit_design import SPLITS
+
         from ..audit.config import AuditConfig
         from ..audit.study import AuditStudy
         from ..audit.table import method_table, shadow_table
@@ -76,7 +78,7 @@ def audit(
     for audited in report.methods:
         if audited.reason is not None:
             console.print(Text(f"{audited.name}: {audited.reason}", style="yellow"))
-        for split in ("forget", "retain", "held_out"):
+        for split in SPLITS:
             verdict = (audited.verdicts or {}).get(f"klom_{split}")
             if verdict:
                 console.print(Text(f"{audited.name}, margins on {split} data: {verdict}"), soft_wrap=True)
