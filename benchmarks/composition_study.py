@@ -30,6 +30,7 @@ from unlearn_kit.seeding import derive, isolated
 
 from .attempts import Method
 from .composition_tables import draw, summary
+from .demo_config import DemoConfig
 from .recipes import RECIPES, Blueprint
 from .records import versions, write_json
 
@@ -125,13 +126,7 @@ def study_seed(options: Options, seed: int) -> dict[str, Any]:
     sized: dict[str, Any] = {} if options.train_size is None else {"train_size": options.train_size}
     bundle = load(options.data, **sized)
     network = Blueprint(recipe.model, bundle.num_classes, channels=bundle.train[0][0].shape[0])
-    training = {
-        "epochs": recipe.epochs if options.epochs is None else options.epochs,
-        "batch_size": recipe.batch_size,
-        "lr": recipe.lr,
-        "optimizer": recipe.optimizer,
-        "weight_decay": recipe.weight_decay,
-    }
+    training = DemoConfig(data=options.data, epochs=options.epochs).training
     folder = options.out / "models" / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     task = _task(bundle, options.forget)

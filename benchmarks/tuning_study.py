@@ -26,6 +26,7 @@ from unlearn_kit.tuning import tune_tradeoff
 from unlearn_kit.tuning.search import Method as Search
 
 from .attempts import Method
+from .demo_config import DemoConfig
 from .recipes import RECIPES, Blueprint
 from .records import versions, write_json
 
@@ -50,10 +51,7 @@ def study(
         if kept.exists():
             model = load_model(model, kept)
         else:
-            options = {
-                name: getattr(recipe, name) for name in ("epochs", "batch_size", "lr", "optimizer", "weight_decay")
-            }
-            model = train(model, bundle.train, seed=seed, **options).model
+            model = train(model, bundle.train, seed=seed, **DemoConfig(data=data).training).model
             kept.parent.mkdir(parents=True, exist_ok=True)
             save_model(model, kept)
         for target in targets:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from .options import Device, Download, Network, Root, Threads, TrainSize
 from .reporting import Debug, reported
 
 
@@ -23,16 +24,16 @@ def audit(
     random_labels: Annotated[
         bool, typer.Option("--random-labels", help="Mislabel what is forgotten, so that it must be memorised.")
     ] = False,
-    train_size: Annotated[int | None, typer.Option(help="Keep only that many training images.")] = None,
-    model: Annotated[str | None, typer.Option(help="Network, as listed by `list`.", show_default="by data set")] = None,
+    train_size: TrainSize = None,
+    model: Network = None,
     epochs: Annotated[int | None, typer.Option(help="Of all trainings.", show_default="by data set")] = None,
     seed: Annotated[int, typer.Option(help="All seeds of training, unlearning and evaluation follow from it.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="out/audit-DATA")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for models and margins.", show_default="OUT/cache")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder that holds the data.")] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch the data when they are missing.")] = False,
-    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
-    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, mps.")] = "cpu",
+    root: Root = None,
+    download: Download = False,
+    threads: Threads = 1,
+    device: Device = "cpu",
     debug: Debug = False,
 ) -> None:
     """Audit methods against many retrained references: every figure beside its ideal, and a verdict for each claim.

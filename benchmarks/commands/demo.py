@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from .options import Device, Download, Network, Root, Threads, TrainSize
 from .reporting import Debug, reported
 
 
@@ -22,8 +23,8 @@ def demo(
             help="class:LABEL, fraction:LABEL:SHARE, random:SHARE or where:COLUMN:VALUE.", show_default="class:0"
         ),
     ] = None,
-    train_size: Annotated[int | None, typer.Option(help="Keep only that many training images.")] = None,
-    model: Annotated[str | None, typer.Option(help="Network, as listed by `list`.", show_default="by data set")] = None,
+    train_size: TrainSize = None,
+    model: Network = None,
     epochs: Annotated[
         int | None, typer.Option(help="Of the original's and the reference's training.", show_default="by data set")
     ] = None,
@@ -32,10 +33,10 @@ def demo(
         str | None, typer.Option(help="Algorithms, by comma; NAME:PRESET picks a preset.", show_default="three")
     ] = None,
     curves: Annotated[bool, typer.Option(help="Run perturbed_sign over its tradeoff knobs.")] = True,
-    root: Annotated[Path | None, typer.Option(help="Folder that holds the data.")] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch the data when they are missing.")] = False,
-    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
-    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, mps.")] = "cpu",
+    root: Root = None,
+    download: Download = False,
+    threads: Threads = 1,
+    device: Device = "cpu",
     debug: Debug = False,
 ) -> None:
     """Train a model, make it forget in several ways, and show each beside a model that never saw the data.
