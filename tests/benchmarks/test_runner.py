@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -298,6 +299,21 @@ def test_two_runners_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert first.done
     assert second.done
     assert set(first.done) | set(first.reused) == set(second.done) | set(second.reused) == every
+
+
+def test_two_processes_share_a_folder(whole: Path, tmp_path: Path) -> None:
+    suite, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    suite.write_text(TINY)
+    command = [*COMMAND, str(suite), "--out", str(out), "--workers", "1"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    done = [
+        int(match.group(1)) for out_text, _ in said if (match := re.search(r"(\d+) run, \d+ already there", out_text))
+    ]
+    assert sum(done) == len(plan(tiny())), "a node was done twice, or by nobody"
+    assert min(done) > 0
+    assert results(out) == results(whole)
 
 
 class Bomb:
