@@ -13,6 +13,7 @@ from ..records import plain, write_text
 from ..rows import rows, suites_in
 from ..store import Store, read_json
 from ..tables import MISSING
+from .curves import write_curves
 from .figures import figures
 from .looks import identifiers, looks
 from .pictures import strips
@@ -23,7 +24,7 @@ from .tasks import Task, tasks
 
 HERE = Path(__file__).parent
 TABLES: dict[str, Callable[[Sequence[Task]], str]] = {"latex": latex, "csv": as_csv, "markdown": markdown}
-FORMATS = ("html", *TABLES)
+FORMATS = ("html", *TABLES, "curves")
 SUFFIXES = {"html": "html", "latex": "tex", "csv": "csv", "markdown": "md"}
 
 
@@ -38,14 +39,20 @@ def write_report(
 
     Args:
         folder: a store, as ``unlearn-kit run`` leaves it; it may still be growing.
-        format: "html" (one page that opens offline), "latex", "csv" or "markdown" (the tables alone).
+        format: "html" (one page that opens offline), "latex", "csv" or "markdown" (the tables alone), or "curves"
+            (the tradeoff curves as data and figures, in a folder).
         suite: only the runs of this suite, as it was last run into the folder.
-        out: the file; ``report.html``, ``.tex``, ``.csv`` or ``.md`` in the folder unless given.
+        out: the file; ``report.html``, ``.tex``, ``.csv`` or ``.md`` in the folder unless given. Of curves, the folder
+            to write into; ``curves`` in the folder unless given.
 
     Raises: ValueError on an unknown format or suite, or a folder without results; OSError when the file cannot be
         written.
     """
     check_choice("format", format, FORMATS)
+    if format == "curves":
+        target = Path(folder) / "curves" if out is None else Path(out)
+        write_curves(_tasks_of(folder, suite), target)
+        return target
     text = render(folder, format, suite)
     target = Path(folder) / f"report.{SUFFIXES[format]}" if out is None else Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,11 +64,16 @@ def render(folder: str | Path, format: str = "html", suite: str | None = None) -
 
     Raises: ValueError on an unknown format or suite, or a folder without results.
     """
-    check_choice("format", format, FORMATS)
+    check_choice("format", format, ("html", *TABLES))
+    found = _tasks_of(folder, suite)
+    return page(found, folder, suite) if format == "html" else TABLES[format](found)
+
+
+def _tasks_of(folder: str | Path, suite: str | None) -> list[Task]:
     found = tasks(rows(folder, suite))
     if not found:
         raise ValueError(f"expected dir to be a folder with results of `unlearn-kit run`, but got {str(folder)!r}")
-    return page(found, folder, suite) if format == "html" else TABLES[format](found)
+    return found
 
 
 def page(found: Sequence[Task], folder: str | Path, suite: str | None = None) -> str:

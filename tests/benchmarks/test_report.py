@@ -25,7 +25,9 @@ from benchmarks.commands.report import report
 from benchmarks.execute import execute
 from benchmarks.plan import plan, select
 from benchmarks.report import FORMATS, render, write_report
+from benchmarks.report.build import TABLES
 from benchmarks.report.classes import heat
+from benchmarks.report.curves import slug
 from benchmarks.report.figures import figures
 from benchmarks.report.learning import learning
 from benchmarks.report.looks import identifiers, looks
@@ -488,13 +490,31 @@ def run_command(*arguments: object) -> Any:
 
 
 def test_the_command_writes_each_format(store: Store, tmp_path: Path) -> None:
-    for form, name in zip(FORMATS, ("report.html", "report.tex", "report.csv", "report.md"), strict=True):
+    for form, name in zip(("html", *TABLES), ("report.html", "report.tex", "report.csv", "report.md"), strict=True):
         found = run_command(store.root, "--format", form)
         assert found.exit_code == 0, found.output
         assert (store.root / name).read_text() == render(store.root, form)
     target = tmp_path / "new" / "mine.md"
     assert run_command(store.root, "--format", "markdown", "--out", target).exit_code == 0
     assert target.is_file()
+
+
+def test_curves_are_written_for_each_task(store: Store, tmp_path: Path) -> None:
+    found = run_command(store.root, "--format", "curves", "--out", tmp_path)
+    assert found.exit_code == 0, found.output
+    of_tasks = tasks(rows(store.root))
+    for task in of_tasks:
+        name = slug(task.title)
+        assert {path.suffix for path in tmp_path.glob(f"{name}-forget-retain.*")} >= {".csv", ".png", ".svg", ".pdf"}
+        with (tmp_path / f"{name}-runs.csv").open() as lines:
+            written = list(csv.DictReader(lines))
+        judged = [one for row in task.rows if row.role == "method" for run in row.runs for one in run.flat]
+        assert len(written) == len(judged)
+        assert sorted(line["forget"] for line in written if line["forget"]) == sorted(
+            str(one["scores"]["forget"]) for one in judged if one["scores"] is not None
+        )
+    assert len({slug(task.title) for task in of_tasks}) == len(of_tasks)
+    assert FORMATS == ("html", "latex", "csv", "markdown", "curves")
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""The tradeoff curves of a folder of results, as data and figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..tradeoff import curves_of
+from ..tradeoff_files import save_tradeoff
+from .tasks import Task
+
+
+def write_curves(found: Sequence[Task], folder: str | Path) -> list[Path]:
+    """Write what :func:`benchmarks.tradeoff_files.save_tradeoff` does for each task, named after it; returns the paths.
+
+    A task in which no method is finished is left out.
+    """
+    written = []
+    for task in found:
+        flat = [one for row in task.rows for run in row.runs for one in run.flat]
+        curves = [curve for part in curves_of(flat).values() for curve in part]
+        if any(run.scores is not None for curve in curves for run in curve.runs):
+            written += save_tradeoff(curves, folder, slug(task.title), title=task.title)
+    return written
+
+
+def slug(text: str) -> str:
+    """A title as the beginning of a file's name: letters, digits and dots, with dashes between."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
