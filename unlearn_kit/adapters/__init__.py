@@ -1,0 +1,34 @@
+"""Low-rank adapters: small, reversible revisions beside frozen weights (on ``peft``).
+
+An adapted model is a ``peft.PeftModel`` around a copy of the original. ``dW = (alpha / rank) B A`` is added to each
+chosen convolution or linear layer; B starts at zero, so a fresh adapter changes nothing. Switched off, the original
+function returns bit for bit, provided that no buffer moved: train with batch norm frozen.
+
+Source: LoRA, arXiv 2106.09685; for unlearning, arXiv 2511.16574.
+"""
+
+from .attaching import ADAPTABLE, Where, attach, select
+from .moving import gather, load, save
+from .structure import adapter_names, base_state, count_trainable
+from .switching import is_on, merge, negate, only, plain, scale, switch_, switched_off
+
+__all__ = [
+    "ADAPTABLE",
+    "Where",
+    "adapter_names",
+    "attach",
+    "base_state",
+    "count_trainable",
+    "gather",
+    "is_on",
+    "load",
+    "merge",
+    "negate",
+    "only",
+    "plain",
+    "save",
+    "scale",
+    "select",
+    "switch_",
+    "switched_off",
+]

@@ -1,0 +1,151 @@
+"""Adapters apart from their model: in a file, and side by side on one model."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..checkpoints import load_tensors_file, save_tensors
+from ..errors import CheckpointError
+from .attaching import attach
+from .structure import adapter_names, base_state, check_adapted, digest, plain_names
+
+
+def save(model: nn.Module, path: str | Path) -> Path:
+    """Write all adapters of ``model`` to one safetensors file, without the original's weights.
+
+    Raises: TypeError on a model without adapters; FileNotFoundError on a missing folder.
+    """
+    adapted = check_adapted(model)
+    tensors: dict[str, Tensor] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for name in adapted.peft_config:
+        rows[name], held = _take(adapted, name)
+        tensors |= {f"{name}/{key}": value.detach().to("cpu").contiguous() for key, value in held.items()}
+    shapes = {key: list(value.shape) for key, value in base_state(adapted).items()}
+    metadata = {"adapters": json.dumps(rows), "shapes": json.dumps(shapes), "base": digest(base_state(adapted))}
+    return save_tensors(tensors, path, metadata)
+
+
+def load(model: nn.Module, path: str | Path, *, any_weights: bool = False) -> nn.Module:
+    """A copy of ``model`` with the adapters in ``path`` attached and active.
+
+    Args:
+        model: the original the adapters were trained on.
+        path: written by :func:`save`.
+        any_weights: accept an original of the same architecture with other weights or buffers.
+
+    Raises: CheckpointError when the file is unreadable, of another architecture (naming what differs) or
+        other weights.
+    """
+    tensors, metadata = load_tensors_file(path)
+    if "adapters" not in metadata:
+        raise CheckpointError(f"expected {str(path)!r} to hold adapters, but it holds {sorted(tensors)[:3]} ...")
+    here = {key: list(value.shape) for key, value in base_state(model).items()}
+    there: dict[str, list[int]] = json.loads(metadata["shapes"])
+    differing = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
+    if differing:
+        key = differing[0]
+        raise CheckpointError(
+            f"expected the architecture that {str(path)!r} was trained on, but {len(differing)} tensors differ, "
+            f"such as {key!r}: {there.get(key, 'missing')} in the file, "
+            f"{here.get(key, 'missing')} in {type(model).__name__}"
+        )
+    if not any_weights and metadata["base"] != digest(base_state(model)):
+        raise CheckpointError(
+            f"expected the weights and buffers that {str(path)!r} was trained on, but got others; "
+            "any_weights=True attaches it all the same"
+        )
+    adapted = model
+    for name, row in json.loads(metadata["adapters"]).items():
+        own = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
+        adapted = _give(adapted, row, own, name)
+    return adapted
+
+
+def gather(models: Mapping[str, nn.Module]) -> nn.Module:
+    """One new model with the adapters of several, each of which has one, trained beside the same original.
+
+    Args:
+        models: adapted models by the name that their adapter gets. All of them act.
+
+    Raises: TypeError on a model without adapters; ValueError when there is none, one has several, or the originals
+        differ in weights or buffers.
+    """
+    if not models:
+        raise ValueError("expected at least one adapted model, but got none")
+    first, *_ = models
+    gathered: Any = None
+    for name, model in models.items():
+        own = adapter_names(model)
+        if len(own) != 1:
+            raise ValueError(f"expected models[{name!r}] to have one adapter, but it has {own}")
+        if gathered is None:
+            gathered, base = _without(model), digest(base_state(model))
+        elif digest(base_state(model)) != base:
+            raise ValueError(f"expected adapters of one original, but those of {first!r} and {name!r} differ")
+        gathered = _give(gathered, *_take(model, own[0]), name)
+    made: nn.Module = gathered
+    return made
+
+
+def _without(model: nn.Module) -> nn.Module:
+    """A copy of the original inside an adapted model."""
+    from peft.utils import ModulesToSaveWrapper
+
+    held: Any = copy.deepcopy(check_adapted(model))
+    for module in held.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.set_adapter([])  # or peft would leave the adapter's own copy of the module in the place of it
+    original: nn.Module = held.unload()
+    return original
+
+
+def _take(model: Any, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What it takes to attach an adapter elsewhere: its options and its tensors."""
+    from peft import get_peft_model_state_dict
+
+    config = model.peft_config[name]
+    row = {
+        "targets": [key for key in plain_names(model) if re.fullmatch(str(config.target_modules), key)],
+        "rank": config.r,
+        "alpha": config.lora_alpha,
+        "dropout": config.lora_dropout,
+        "full": list(config.modules_to_save or ()),
+        "scaling": _scaling(model, name),
+    }
+    return row, get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+
+
+def _give(model: nn.Module, row: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> nn.Module:
+    """A copy of ``model`` with an adapter that was taken from another."""
+    from peft import set_peft_model_state_dict
+
+    adapted = attach(model, row["targets"], row["rank"], row["alpha"], row["dropout"], name, full=row["full"])
+    set_peft_model_state_dict(adapted, dict(tensors), adapter_name=name)
+    if row["scaling"] is not None:
+        _set_scaling(adapted, name, row["scaling"])
+    return adapted
+
+
+def _scaling(model: nn.Module, name: str) -> float | None:
+    from peft.tuners.lora import LoraLayer
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and name in module.scaling:
+            return float(module.scaling[name])
+    return None
+
+
+def _set_scaling(model: nn.Module, name: str, value: float) -> None:
+    from peft.tuners.lora import LoraLayer
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and name in module.scaling:
+            module.scaling[name] = value

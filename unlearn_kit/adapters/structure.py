@@ -1,0 +1,83 @@
+"""How an adapted model is made up: the original inside it, and the adapters by name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def adapter_names(model: nn.Module) -> list[str]:
+    """Names of the adapters, in the order they were attached.
+
+    Raises: TypeError on a model without adapters.
+    """
+    return list(check_adapted(model).peft_config)
+
+
+def base_state(model: nn.Module, *, buffers: bool = True) -> dict[str, Tensor]:
+    """The original's parameters (and buffers) inside an adapted model, under the names they had."""
+    keys = set(dict(model.named_parameters()))
+    state = {}
+    for key, value in model.state_dict().items():
+        own = not re.search(r"\.(lora_\w+|modules_to_save)\.", f".{key}")
+        if own and (buffers or key in keys):
+            state[plain_name(key)] = value
+    return state
+
+
+def count_trainable(model: nn.Module) -> tuple[int, int]:
+    """Number of parameters that take gradients, and of parameters of the original, without adapters."""
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return trainable, sum(value.numel() for value in base_state(model, buffers=False).values())
+
+
+def check_adapted(model: nn.Module) -> Any:
+    """The model, as the ``peft.PeftModel`` it is.
+
+    Raises: TypeError on a model without adapters.
+    """
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel):
+        raise TypeError(f"expected model to have adapters (see adapters.attach), but got {type(model).__name__}")
+    return model
+
+
+def check_name(model: Any, name: str) -> None:
+    """Raises ValueError unless the model has an adapter of this name."""
+    if name not in model.peft_config:
+        raise ValueError(f"expected name to be one of {list(model.peft_config)}, but got {name!r}")
+
+
+def activate(model: Any, names: list[str]) -> None:
+    """Let just these adapters act, at least one; they alone take gradients."""
+    model.base_model.set_adapter(names if len(names) > 1 else names[0])
+
+
+def plain_name(key: str) -> str:
+    """A name inside an adapted model, as it was in the original."""
+    key = re.sub(r"^base_model\.model\.?", "", key)
+    return re.sub(r"\.(base_layer|original_module)(?=\.|$)", "", key)
+
+
+def plain_names(model: nn.Module) -> dict[str, nn.Module]:
+    """The original's modules by the names they had there, without those that adapters brought."""
+    modules = {}
+    for key, module in model.named_modules():
+        if key and not re.search(r"\.(lora_\w+|modules_to_save)(\.|$)", f".{key}"):
+            modules[plain_name(key)] = module
+    return modules
+
+
+def digest(state: dict[str, Tensor]) -> str:
+    """What tells an original from others: 32 hexadecimal digits of its names, shapes and values."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for key in sorted(state):
+        value = state[key].detach().to("cpu").contiguous()
+        hasher.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        hasher.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()

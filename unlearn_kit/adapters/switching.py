@@ -1,0 +1,121 @@
+"""Which adapters act, and how strongly."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import check_number
+from .structure import activate, check_adapted, check_name
+
+
+@contextmanager
+def only(model: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
+    """Let just the adapters ``names`` act inside the block; what acted before acts again after it.
+
+    Raises: ValueError on an unknown adapter; TypeError on a model without adapters.
+    """
+    adapted = check_adapted(model)
+    for name in names:
+        check_name(adapted, name)
+    before = list(adapted.base_model.active_adapters)
+    was_on = is_on(adapted)
+    gradients = [(p, p.requires_grad) for p in adapted.parameters()]
+    try:
+        if names:
+            adapted.base_model.enable_adapter_layers()
+            activate(adapted, list(names))
+        else:
+            adapted.base_model.disable_adapter_layers()
+        yield model
+    finally:
+        adapted.base_model.enable_adapter_layers()
+        activate(adapted, before)
+        if not was_on:
+            adapted.base_model.disable_adapter_layers()
+        for parameter, flag in gradients:
+            parameter.requires_grad_(flag)
+
+
+def switched_off(model: nn.Module) -> Any:
+    """A context manager inside which no adapter acts: the original function, bit for bit.
+
+    Raises: TypeError on a model without adapters.
+    """
+    return only(model, ())
+
+
+def switch_(model: nn.Module, names: Sequence[str]) -> nn.Module:
+    """Let just the adapters ``names`` act from now on, added up in the order they were attached; none: the original.
+
+    Changes and returns ``model``; those that act take gradients. See :func:`only` for a while.
+
+    Raises: ValueError on an unknown adapter; TypeError on a model without adapters.
+    """
+    adapted = check_adapted(model)
+    for name in names:
+        check_name(adapted, name)
+    ordered = [name for name in adapted.peft_config if name in names]
+    adapted.base_model.enable_adapter_layers()
+    if ordered:
+        activate(adapted, ordered)
+    else:
+        adapted.base_model.disable_adapter_layers()
+    return model
+
+
+def is_on(model: nn.Module) -> bool:
+    """Whether adapters act at all: False inside ``switched_off``."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return not any(module.disable_adapters for module in model.modules() if isinstance(module, BaseTunerLayer))
+
+
+def scale(model: nn.Module, factor: float, name: str = "default") -> nn.Module:
+    """A copy in which the adapter ``name`` acts ``factor`` times as strongly: 0 not at all, -1 in reverse.
+
+    Modules the adapter replaces move along the line from the original's weights.
+
+    Raises: ValueError on an unknown adapter or a factor that is not finite.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    check_number("factor", factor)
+    scaled: nn.Module = copy.deepcopy(check_adapted(model))
+    check_name(scaled, name)
+    for module in scaled.modules():
+        if isinstance(module, LoraLayer) and name in module.scaling:
+            module.scaling[name] *= factor
+        elif isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save:
+            start = dict(module.original_module.named_parameters())
+            with torch.no_grad():
+                for key, weight in module.modules_to_save[name].named_parameters():
+                    weight.copy_(start[key] + factor * (weight - start[key]))
+    return scaled
+
+
+def negate(model: nn.Module, name: str = "default") -> nn.Module:
+    """:func:`scale` by -1."""
+    return scale(model, -1.0, name)
+
+
+def merge(model: nn.Module) -> nn.Module:
+    """A plain module with the active adapters added into its weights; no longer reversible.
+
+    Raises: TypeError on a model without adapters.
+    """
+    merged: nn.Module = copy.deepcopy(check_adapted(model)).merge_and_unload()
+    return merged.requires_grad_(True)
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """``model`` itself where it has no adapters, else :func:`merge` of it: what works on any revision needs no more."""
+    from peft import PeftModel
+
+    return merge(model) if isinstance(model, PeftModel) else model
