@@ -1,9 +1,9 @@
 """What a run's own machinery costs: the wall time that no worker spent on a node.
 
 ``python -m benchmarks.speed.overhead [SUITE] [--workers 2] [--only PATTERN] [--out DIR]`` runs what of a suite is not
-in the folder yet (a new one unless given). A worker's wall time is start-up, work on nodes, and waiting (for the runner to plan, hand out and write, or for
-a node that another one needs). All but the work is overhead here, so the figure is an upper bound, and falls with the
-suite's length.
+in the folder yet (a new one unless given). A worker's wall time is start-up, work on nodes, and waiting (for the runner
+to plan, hand out and write, or for a node that another one needs). All but the work is overhead here, so the figure is
+an upper bound, and falls with the suite's length.
 """
 
 from __future__ import annotations
