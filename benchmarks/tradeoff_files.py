@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg", "pdf")
+READABLE = 12  # methods without a curve that a figure shows: more than these cannot be told apart
 
 
 def save_tradeoff(
@@ -54,15 +55,31 @@ def save_tradeoff(
     return written
 
 
-def figure_of(curves: Sequence[TradeoffCurve], x: str = "forget", y: str = "retain", *, title: str = "") -> Figure:
-    """Means over seeds of two scores, with their intervals as crosses, beside original and reference."""
+def figure_of(
+    curves: Sequence[TradeoffCurve],
+    x: str = "forget",
+    y: str = "retain",
+    *,
+    title: str = "",
+    most: int = READABLE,
+) -> Figure:
+    """Means over seeds of two scores, with their intervals as crosses, beside original and reference.
+
+    Every curve is shown, and of the methods that are a single point the ``most`` nearest to the reference; the title
+    says how many are left out.
+    """
     from unlearn_kit.plots import tradeoff_figure
 
+    single = {id(curve): found for curve in curves if len(found := curve.stops(x, y)) == 1}
+    near = sorted(single, key=lambda curve: single[curve][0].distance.mean)[:most]
+    curves = [curve for curve in curves if id(curve) not in single or id(curve) in near]
+    if len(near) < len(single):
+        title = f"{title} ({len(near)} nearest of {len(single)} methods)".strip()
     points: dict[str, Spot] = {}
     lines: dict[str, list[tuple[float, float, str]]] = {}
     stops = [curve.stops(x, y) for curve in curves]
     for curve, found in zip(curves, stops, strict=True):
-        if curve.knob is None or len(found) == 1:
+        if len(found) == 1:
             points.update((curve.name, (stop.x.mean, stop.y.mean)) for stop in found)
         elif found:
             lines[f"{curve.name} over {curve.knob}"] = [(s.x.mean, s.y.mean, _label(s.value)) for s in found]

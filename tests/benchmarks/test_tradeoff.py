@@ -121,6 +121,16 @@ def test_files_hold_what_was_found(tmp_path: Path) -> None:
     assert len(figure_of(curves).axes) == 1
 
 
+def test_a_figure_shows_every_curve_and_the_methods_nearest_to_the_reference() -> None:
+    line = TradeoffCurve("line", "k", tuple(run(v, 0.1 * v, 0.5) for v in (0, 1)))
+    points = [TradeoffCurve(f"m{place}", None, (run(None, 0.8 + place / 100, 0.95),)) for place in range(5)]
+    figure = figure_of([line, *reversed(points)], title="T", most=2)
+    names = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert names == {"retrained reference", "original", "line over k", "m0", "m1"}
+    assert figure.axes[0].get_title(loc="left") == "T (2 nearest of 5 methods)"
+    assert figure_of([line, *points], title="T").axes[0].get_title(loc="left") == "T"
+
+
 def test_a_curve_from_python_scores_what_the_algorithm_returns() -> None:
     digits = load("digits", train_size=120)
     task = UnlearnTask.forget_class(digits.train, digits.test, 0)
