@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import os
 import pickle
-import signal
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -15,6 +12,7 @@ from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unlearn_kit.errors import check_choice, check_count
+from unlearn_kit.processes import Worker, settle_in, start_worker
 
 from .plan import Node
 from .store import Store
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
 BACKENDS = ("local", "ray")
 LEAVING = 10  # seconds a worker without work is given to end
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Backend(Protocol):
@@ -64,7 +61,7 @@ class Local:
     def __init__(self, store: Store, workers: int, threads: int) -> None:
         self.store, self.threads = store, threads
         self._idle = [self._start() for _ in range(workers)]
-        self._busy: dict[connection.Connection, tuple[_Worker, Node]] = {}
+        self._busy: dict[connection.Connection, tuple[Worker, Node]] = {}
 
     def free(self) -> int:
         """How many workers wait."""
@@ -89,8 +86,7 @@ class Local:
                 found.append(_receive(worker.pipe))
                 self._idle.append(worker)
             except (EOFError, OSError):
-                worker.process.join()
-                reason = f"the worker process died ({_exit(worker.process.exitcode)})"
+                reason = f"the worker process died ({worker.end()})"
                 found.append(Finished(node.key, None, reason, f"{reason}\nwhile working on {node.name}\n"))
                 worker.pipe.close()
                 self._idle.append(self._start())
@@ -110,32 +106,8 @@ class Local:
             worker.process.join()
             worker.pipe.close()
 
-    def _start(self) -> _Worker:
-        context = multiprocessing.get_context("spawn")
-        mine, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, str(self.store.root), self.threads), daemon=True)
-        # Read once, when a library is loaded: before the worker has said anything of its own.
-        known = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(self.threads)))
-        try:
-            process.start()
-        finally:
-            for name, value in known.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
-        theirs.close()
-        return _Worker(process, mine)
-
-
-class _Worker:
-    def __init__(self, process: Any, pipe: connection.Connection) -> None:
-        self.process, self.pipe = process, pipe
-
-
-def _exit(code: int | None) -> str:
-    if code is not None and code < 0:
-        with suppress(ValueError):
-            return signal.Signals(-code).name
-    return f"exit code {code}"
+    def _start(self) -> Worker:
+        return start_worker(_work, str(self.store.root), self.threads, threads=self.threads)
 
 
 def _send(pipe: connection.Connection, value: Any) -> None:
@@ -149,16 +121,9 @@ def _receive(pipe: connection.Connection) -> Any:
 
 def _work(pipe: connection.Connection, root: str, threads: int) -> None:
     """A worker's life: read a node, work, send, until the runner is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what an interruption means
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        # The runner may be killed while this works for minutes: nobody would want the result.
-        threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-    import torch
-
+    settle_in(threads)
     from .execute import execute_safely, warm_up
 
-    torch.set_num_threads(threads)
     warm_up()
     store = Store(root, create=False)
     product = lru_cache(maxsize=16)(lambda key: stored_product(store, key))
@@ -166,11 +131,6 @@ def _work(pipe: connection.Connection, root: str, threads: int) -> None:
         while True:
             node = _receive(pipe)
             _send(pipe, execute_safely(node, {role: product(key) for role, key in node.needs.items()}))
-
-
-def _leave_with(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
 
 
 def stored_product(store: Store, key: str) -> Product:

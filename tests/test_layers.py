@@ -23,7 +23,7 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 # The floors of the core, from the ground up. A room imports from floors below its own.
 FLOORS = (
     ("errors", "results"),
-    ("outputs", "schedules", "seeding"),
+    ("outputs", "processes", "schedules", "seeding"),
     ("modules",),
     ("gradients", "models", "plots"),
     ("checkpoints", "data", "boundary"),

@@ -26,6 +26,7 @@ class AuditConfig:
         random_labels: give the samples to forget wrong labels first, which only memorising can fit: a forget set on
             which an audit must detect that nothing was done. For requests of single samples.
         cache: folder for trained models and margins (None: inside the study's folder).
+        workers: processes that train shadow models and run methods, each on one thread; 1 does it all in this one.
 
     Raises: ValueError, TypeError naming the option.
     """
@@ -35,10 +36,12 @@ class AuditConfig:
     pairs: int = 5
     random_labels: bool = False
     cache: Path | None = None
+    workers: int = 1
 
     def __post_init__(self) -> None:
         check_count("models", self.models, low=4)
         check_count("pairs", self.pairs)
+        check_count("workers", self.workers)
         if 2 * self.pairs > self.models:
             raise ValueError(
                 f"expected pairs to be at most half of models, since each needs two references, "

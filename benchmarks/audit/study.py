@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.utils.data import Subset
 
 import algorithms
-from unlearn_kit import DivergenceError, UnlearnTask, adapters
+from unlearn_kit import DivergenceError, UnlearnTask
 from unlearn_kit.data import load
 from unlearn_kit.metrics import ShadowAudit, ShadowReport, summary, train_ensemble
 from unlearn_kit.seeding import derive
@@ -55,20 +54,22 @@ class AuditReport:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds an audit is likely to take: training the shadow models, and one run of each method (None: unknown)."""
+    """Seconds of one process: training the shadow models, and one run of each method (None: unknown)."""
 
     training: float
     runs: Mapping[str, float | None]
     models: int
+    workers: int = 1
 
     @property
     def text(self) -> str:
-        """In words."""
-        known = {name: seconds * self.models for name, seconds in self.runs.items() if seconds is not None}
-        parts = [f"{2 * self.models} trainings {in_words(self.training)}"]
+        """In words. Workers share the runs one by one, and the trainings in two pieces: oracles and originals."""
+        training, at_once = self.training / min(2, self.workers), min(self.models, self.workers)
+        known = {name: seconds * self.models / at_once for name, seconds in self.runs.items() if seconds is not None}
+        parts = [f"{2 * self.models} trainings {in_words(training)}"]
         parts += [f"{self.models} x {name} {in_words(seconds)}" for name, seconds in known.items()]
         parts += [f"{name} unknown" for name in self.runs if name not in known]
-        return f"about {in_words(self.training + sum(known.values()))}: {', '.join(parts)}; what was kept costs nothing"
+        return f"about {in_words(training + sum(known.values()))}: {', '.join(parts)}; what was kept costs nothing"
 
 
 class AuditStudy:
@@ -92,6 +93,8 @@ class AuditStudy:
             models=config.models,
             seed=study.seed,
             cache=config.cache if config.cache is not None else config.folder / "cache",
+            workers=config.workers,
+            keep=config.pairs,
             progress=self.progress,
             device=study.device,
             **study.training,
@@ -117,12 +120,12 @@ class AuditStudy:
         step = (time.perf_counter() - began) / count / -(-len(few) // size)
         steps = sum(-(-n // size) * training["epochs"] for n in sizes)
         runs = {method.text: self._trial(method, trial[0]) for method in self.config.methods}
-        return Estimate(step * steps * self.config.models, runs, self.config.models)
+        return Estimate(step * steps * self.config.models, runs, self.config.models, self.config.workers)
 
     def _trial(self, method: Method, model: nn.Module) -> float | None:
         began = time.perf_counter()
         try:
-            self._algorithm(method)(model, self.task, seed=0)
+            getattr(algorithms, method.name)(model, self.task, seed=0, **self._options(method))
         except (ValueError, TypeError, DivergenceError):  # an untrained network may be beyond a method
             return None
         return time.perf_counter() - began
@@ -133,19 +136,22 @@ class AuditStudy:
         A method that refuses the request or diverges is reported with its reason, and the others go on.
         """
         began = time.perf_counter()
-        ideals = self._ideals()
-        second = self._pairs(REFERENCE, None, ideals)
-        reference = Audited(REFERENCE, pairs=second, verdicts={})
-        shadow, pairs = self._shadow(NOTHING, None), self._pairs(NOTHING, None, ideals)
-        plain = Audited(NOTHING, shadow, pairs, _verdicts(shadow, pairs, shadow, pairs, second))
-        found = [self._audited(method, ideals, shadow, pairs, second) for method in self.config.methods]
+        with self.shadow.working():
+            ideals, count = self._ideals(), self.config.pairs
+            originals, oracles = self.shadow.originals(), self.shadow.references()
+            second = self._pairs(REFERENCE, [oracles[count + place] for place in range(count)], ideals)
+            reference = Audited(REFERENCE, pairs=second, verdicts={})
+            shadow = self.shadow.audit(None, name=NOTHING)
+            pairs = self._pairs(NOTHING, [originals[place] for place in range(count)], ideals)
+            plain = Audited(NOTHING, shadow, pairs, _verdicts(shadow, pairs, shadow, pairs, second))
+            found = [self._audited(method, ideals, shadow, pairs, second) for method in self.config.methods]
         report = AuditReport(self.config, self.task, plain, reference, found, time.perf_counter() - began)
         self.config.folder.mkdir(parents=True, exist_ok=True)
         write_json(as_json(report), self.config.folder / "audit.json")
         return report
 
-    def _algorithm(self, method: Method) -> Any:
-        return partial(getattr(algorithms, method.name), device=self.config.study.device, **method.options)
+    def _options(self, method: Method) -> dict[str, Any]:
+        return {**method.options, "device": self.config.study.device}
 
     def _ideals(self) -> list[Ideal]:
         """The reference of each pair: oracle k for original k."""
@@ -158,33 +164,22 @@ class AuditStudy:
     def _evaluation_seed(self, place: int) -> int:
         return derive(self.config.study.seed, "evaluation", place)
 
-    def _pairs(self, name: str, method: Method | None, ideals: Sequence[Ideal]) -> Figures:
-        """Figures of each row over the pairs: pair k is revision k of original k beside oracle k."""
-        count, found = self.config.pairs, []
-        originals, oracles = self.shadow.originals(), self.shadow.references()
-        for place, ideal in enumerate(ideals):
-            original = model = originals[place]
-            if name == REFERENCE:
-                model = oracles[count + place]
-            elif method is not None:
-                seed = self.shadow.unlearning_seed(place)
-                model = adapters.plain(self._algorithm(method)(original, self.task, seed=seed).model)
-            found.append(figures(Pair(model, ideal, original, self.task, self._evaluation_seed(place))))
-            self.progress(f"auditing pairs, {name}", place + 1, count)
+    def _pairs(self, name: str, models: Iterable[nn.Module], ideals: Sequence[Ideal]) -> Figures:
+        """Figures of each row over the pairs: model k, made from original k, beside oracle k."""
+        originals, found = self.shadow.originals(), []
+        for place, (model, ideal) in enumerate(zip(models, ideals, strict=True)):
+            found.append(figures(Pair(model, ideal, originals[place], self.task, self._evaluation_seed(place))))
+            self.progress(f"auditing pairs, {name}", place + 1, len(ideals))
         return {row.key: [one[row.key] for one in found] for row in ROWS}
-
-    def _shadow(self, name: str, method: Method | None) -> ShadowReport:
-        if method is None:
-            return self.shadow.audit(None, name=name)
-        options = {**method.options, "device": self.config.study.device}
-        return self.shadow.audit(getattr(algorithms, method.name), options=options, name=name)
 
     def _audited(
         self, method: Method, ideals: Sequence[Ideal], plain: ShadowReport, nothing: Figures, second: Figures
     ) -> Audited:
         try:
-            pairs = self._pairs(method.text, method, ideals)
-            shadow = self._shadow(method.text, method)
+            algorithm, options = getattr(algorithms, method.name), self._options(method)
+            shadow = self.shadow.audit(algorithm, options=options, name=method.text)
+            # The same runs, of which the audit keeps the first.
+            pairs = self._pairs(method.text, self.shadow.revised(algorithm, options=options).models(), ideals)
         except (ValueError, TypeError, DivergenceError) as error:
             return Audited(method.text, reason=f"{type(error).__name__}: {error}")
         return Audited(method.text, shadow, pairs, _verdicts(shadow, pairs, plain, nothing, second))

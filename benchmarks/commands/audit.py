@@ -32,6 +32,7 @@ def audit(
     cache: Annotated[Path | None, typer.Option(help="Folder for models and margins.", show_default="OUT/cache")] = None,
     root: Root = None,
     download: Download = False,
+    workers: Annotated[int, typer.Option(help="Runs at a time, each on one CPU thread.", min=1)] = 1,
     threads: Threads = 1,
     device: Device = "cpu",
     debug: Debug = False,
@@ -66,7 +67,7 @@ def audit(
             root=root,
             download=download,
         )
-        config = AuditConfig(study, models, pairs, random_labels, cache)
+        config = AuditConfig(study, models, pairs, random_labels, cache, workers)
         with Tally() as tally:
             running = AuditStudy(config, tally.update)
             tally.say(running.estimate().text)

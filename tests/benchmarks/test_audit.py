@@ -1,15 +1,19 @@
 """The audit end to end on a few images: what is written, what is shared, and what is refused before training."""
 
 import json
+import multiprocessing
 
 import pytest
 from typer.testing import CliRunner
 
+import algorithms
 from benchmarks.audit.config import AuditConfig
 from benchmarks.audit.figures import ROWS
-from benchmarks.audit.study import AuditStudy
+from benchmarks.audit.study import AuditStudy, Estimate
 from benchmarks.cli import app
 from benchmarks.demo_config import DemoConfig
+from benchmarks.progress import in_words
+from unlearn_kit import metrics
 
 TINY = {"data": "digits", "train_size": 120, "model": "mlp", "epochs": 2}
 
@@ -62,6 +66,25 @@ def test_one_more_method_trains_no_shadow_model_again(found):
     assert report.methods[1].pairs == found[2].methods[0].pairs
 
 
+def test_the_models_of_the_pairs_are_the_shadow_models(found):
+    _, study, report, steps = found
+    assert [done for what, done, _ in steps if what == "unlearning"] == [1, 2, 3, 4]  # each original once
+    for place in range(2):
+        seed = study.shadow.unlearning_seed(place)
+        model = algorithms.finetune(study.shadow.originals()[place], study.task, seed=seed, device="cpu").model
+        assert report.methods[0].pairs["retain"][place] == metrics.accuracy(model, study.task.retain)
+
+
+def test_any_number_of_workers_finds_what_was_kept(found):
+    folder, _, report, _ = found
+    study = AuditStudy(config(folder, random_labels=True, workers=2))
+    again = study.run()
+    assert again.methods[0].pairs == report.methods[0].pairs
+    assert again.methods[0].shadow.u_lira.accuracy == report.methods[0].shadow.u_lira.accuracy
+    assert study.shadow.cache.misses == 0
+    assert multiprocessing.active_children() == []
+
+
 def test_forgotten_samples_are_mislabelled_in_training_data_alone(found):
     _, study, _, _ = found
     clean = config(found[0]).task
@@ -89,10 +112,24 @@ def test_an_estimate_names_what_it_is_made_of(found):
     assert "4 x finetune" in estimate.text
 
 
+def test_an_estimate_shares_the_work_among_the_workers():
+    runs = {"finetune": 10.0, "odd": None}
+    assert Estimate(600.0, runs, 64).text.startswith(
+        f"about {in_words(1240)}: 128 trainings {in_words(600)}, 64 x fine"
+    )
+    two = Estimate(600.0, runs, 64, workers=2).text
+    assert two.startswith(
+        f"about {in_words(620)}: 128 trainings {in_words(300)}, 64 x finetune {in_words(320)}, odd unk"
+    )
+    # Oracles and originals are two pieces of work, however many could be had.
+    assert f"128 trainings {in_words(300)}" in Estimate(600.0, runs, 64, workers=4).text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"models": 3}, "expected models to be at least 4"),
+        ({"workers": 0}, "expected workers to be at least 1"),
         ({"models": 6, "pairs": 4}, "expected pairs to be at most half of models"),
     ],
 )
@@ -111,7 +148,7 @@ def test_masks_and_mislabelled_classes_are_refused(tmp_path):
 def test_the_command_prints_ideals_and_verdicts(found):
     folder, *_ = found
     options = ["--train-size", 120, "--model", "mlp", "--epochs", 2, "--forget", "random:0.2", "--random-labels"]
-    options += ["--models", 4, "--pairs", 2, "--method", "finetune", "--out", folder]
+    options += ["--models", 4, "--pairs", 2, "--method", "finetune", "--workers", 2, "--out", folder]
     done = CliRunner().invoke(app, ["audit", *map(str, options)], env={"COLUMNS": "240"})
     assert done.exit_code == 0, done.output
     for text in ("ideal", "2nd reference", "U-LiRA", "anamnesis index", "margins on forget data"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -116,6 +117,6 @@ def merge(model: nn.Module) -> nn.Module:
 
 def plain(model: nn.Module) -> nn.Module:
     """``model`` itself where it has no adapters, else :func:`merge` of it: what works on any revision needs no more."""
-    from peft import PeftModel
-
-    return merge(model) if isinstance(model, PeftModel) else model
+    # Before peft is imported no model has adapters, and importing it takes seconds.
+    peft = sys.modules.get("peft")
+    return merge(model) if peft is not None and isinstance(model, peft.PeftModel) else model
