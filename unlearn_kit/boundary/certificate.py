@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import check_count
 from ..modules import evaluating
-from ..outputs import is_binary, label_loss, per_sample
+from ..outputs import label_loss, per_sample
 from ..seeding import generator
 from . import curvature
 from .noise import ORACLE_LOSS
@@ -61,8 +61,12 @@ class Certificate:
         smoothness: largest curvature of phi met, an ESTIMATE of its smoothness constant from below.
         concavity: least concavity of phi met, an ESTIMATE from above; negative where phi is not concave.
         margin: the logit of the found label less the largest other, at the found point. Measured.
-        lipschitz: Lipschitz constant (Euclidean norm) of the differences of logits, an ESTIMATE from below.
-        stability_radius: Euclidean distance within which the found label cannot change, given ``lipschitz``.
+        lipschitz: Lipschitz constant (Euclidean norm) of the differences of logits, an ESTIMATE from below: the
+            steepest slope met on the way, in the box, and on ascents from the found point toward other labels.
+        nearest_change: Euclidean distance just short of the nearest point that was seen to have another label;
+            infinite where none was seen. Measured.
+        stability_radius: Euclidean distance within which the found label cannot change, given ``lipschitz``; at most
+            ``nearest_change``.
         inner_error: Euclidean distance to the exact solution of the inner problem, at most: ``sqrt(gap / concavity)``
             where phi is concave, else that of the farthest point of the box.
         reach: that of the farthest point of the box.
@@ -80,6 +84,7 @@ class Certificate:
     concavity: Tensor
     margin: Tensor
     lipschitz: Tensor
+    nearest_change: Tensor
     stability_radius: Tensor
     inner_error: Tensor
     reach: Tensor
@@ -108,7 +113,8 @@ class Certificate:
             f"(median {_median(self.smoothness)}): on the way the gap averages at most {_median(self.bound)} (median), "
             f"of which the noise makes {_median(self.noise_floor)}. In this draw that held for {within} of {count}.",
             f"Guaranteed, if the Lipschitz constants are no larger than estimated (median {_median(self.lipschitz)}): "
-            f"no point within {_median(self.stability_radius)} (median) of the found one has another label.",
+            f"no point within {_median(self.stability_radius)} (median) of the found one has another label. Ascents "
+            "toward other labels were tried: where one changed the label, the radius ends short of that.",
             f"With that, {stable} of {count} found labels are those of the exact inner solution. Its distance is known "
             f"for {concave} of {count} samples, whose inner problem is concave as far as was seen; for the others it "
             f"is taken to be anywhere in the box.",
@@ -133,6 +139,9 @@ def certify(
     *,
     samples: int = 3,
     iterations: int = 10,
+    rounds: int = 4,
+    rivals: int = 4,
+    pushes: int = 8,
     seed: int = 0,
 ) -> Certificate:
     """The certificate of what ``search`` found near ``x``, by the way it went.
@@ -143,12 +152,19 @@ def certify(
         trace: its steps.
         samples: how many points of each way, and of the box at random, curvature and slopes are looked at.
         iterations: of the power iteration for each curvature.
+        rounds: of ascents toward other labels, at most; 0 leaves the slopes to the sampled points. A round costs at
+            most ``rivals * (pushes + 1)`` forward and backward passes.
+        rivals: other labels tried in each round, nearest first.
+        pushes: steps of each ascent.
         seed: of the random points.
 
     Raises: ValueError on outputs with several decisions a sample.
     """
     check_count("samples", samples)
     check_count("iterations", iterations)
+    check_count("rounds", rounds, low=0)
+    check_count("rivals", rivals)
+    check_count("pushes", pushes)
     if found.logits.dim() != 2:
         raise ValueError(
             f"expected a model with one decision a sample for a certificate, but got logits {tuple(found.logits.shape)}"
@@ -165,17 +181,23 @@ def certify(
         # One row a step and one for the end; a sample that stopped rests at its found point.
         way = [_spread(step.points, step.active, points) for step in trace.steps] + [points]
         slopes = [_spread(step.gradient, step.active, last) for step in trace.steps] + [last]
-        losses = torch.stack([loss(u) for u in way])
+        outputs = [model(u) for u in way]
+        losses = torch.stack([per_sample(label_loss(logits, y)) for logits in outputs])
         pulls = [step.closeness for step in trace.steps]
         pulls.append(pulls[-1])
         gaps = torch.stack([gap(g - c * (u - x), u, low, high) for u, g, c in zip(way, slopes, pulls, strict=True)])
 
         source = generator(seed, "certificate", device=x.device)
         on_way = sorted({round(i * (len(way) - 1) / samples) for i in range(samples + 1)})
-        anywhere = [low + (high - low) * torch.rand(x.shape, generator=source, device=x.device) for _ in range(samples)]
-        seen = [(way[i], pulls[i]) for i in on_way] + [(u.to(x), pulls[-1]) for u in anywhere]
+        drawn = [torch.rand(x.shape, generator=source, device=x.device).to(x) for _ in range(samples)]
+        anywhere = [low + (high - low) * share for share in drawn]
+        seen = [(way[i], pulls[i]) for i in on_way] + [(u, pulls[-1]) for u in anywhere]
         spectrum = [curvature.extremes(loss, u, c, iterations=iterations, generator=source) for u, c in seen]
         slope = torch.stack([curvature.difference_slopes(model, u, found.labels) for u, _ in seen]).amax(0)
+        others = [(u, model(u)) for u in anywhere] + list(zip(way, outputs, strict=True))
+        met = curvature.Surroundings(slope, curvature.nearest_change(model, points, found.labels, others))
+        reach = torch.maximum(high - points, points - low).flatten(1).norm(dim=1)
+        met = curvature.challenge(model, points, found.labels, met, reach, rounds=rounds, rivals=rivals, steps=pushes)
     smoothness = torch.stack([s.largest for s in spectrum] + _secants(x, way, slopes, pulls)).amax(0)
     concavity = -torch.stack([s.top for s in spectrum]).amax(0)
 
@@ -187,9 +209,7 @@ def certify(
         total.add(search.update, step, widths, smoothness, ORACLE_LOSS[search.noise_distribution], gaps[number], pull)
     weight = total.weight.clamp(min=torch.finfo(x.dtype).tiny)
 
-    margins = _differences(found.logits, found.labels)
-    radius = (margins / slope).nan_to_num(nan=torch.inf).amin(1)
-    reach = torch.maximum(high - points, points - low).flatten(1).norm(dim=1)
+    lead = curvature.leads(found.logits, found.labels)
     error = (gaps[-1] / concavity.clamp(min=torch.finfo(x.dtype).tiny)).sqrt()
     return Certificate(
         gap=gaps[-1],
@@ -198,9 +218,10 @@ def certify(
         noise_floor=total.noise / weight,
         smoothness=smoothness,
         concavity=concavity,
-        margin=margins.amin(1),
-        lipschitz=slope.amax(1),
-        stability_radius=radius,
+        margin=lead.amin(1),
+        lipschitz=met.slopes.amax(1),
+        nearest_change=met.changed,
+        stability_radius=met.radius(lead),
         inner_error=torch.where(concavity > 0, torch.minimum(error, reach), reach),
         reach=reach,
         steps=total.count,
@@ -282,13 +303,6 @@ def _spread(values: Tensor, active: Tensor, rest: Tensor) -> Tensor:
 
 def _square(values: Tensor) -> Tensor:
     return values.flatten(1).square().sum(1)
-
-
-def _differences(logits: Tensor, labels: Tensor) -> Tensor:
-    """The label's logit less each other one, ``(B, C)``; infinite at the label itself."""
-    z = torch.cat([torch.zeros_like(logits), logits], 1) if is_binary(logits) else logits
-    own = labels.unsqueeze(1)
-    return (z.gather(1, own) - z).scatter(1, own, torch.inf)
 
 
 def _median(values: Tensor) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,8 @@ from torch.func import grad, vjp
 from ..outputs import is_binary
 
 Loss = Callable[[Tensor], Tensor]
+# How much steeper a slope must be to count as such, and how often a way to another label is halved.
+STEEPER, HALVINGS = 1e-3, 10
 
 
 class Extremes(NamedTuple):
@@ -19,6 +21,22 @@ class Extremes(NamedTuple):
 
     largest: Tensor
     top: Tensor
+
+
+class Surroundings(NamedTuple):
+    """What was met around points: slopes of the logit differences, ``(B, C)``, and other labels.
+
+    ``changed`` is ``(B,)``: a Euclidean distance just short of the nearest point seen to have another label, infinite
+    where none was seen.
+    """
+
+    slopes: Tensor
+    changed: Tensor
+
+    def radius(self, lead: Tensor) -> Tensor:
+        """Within which no label changes if no slope is steeper, by the differences ``lead`` at the points, ``(B,)``."""
+        crossing = (lead / self.slopes).nan_to_num(nan=torch.inf, posinf=torch.inf)
+        return torch.minimum(crossing.amin(1), self.changed)
 
 
 def input_gradient(loss: Loss, points: Tensor) -> Tensor:
@@ -81,8 +99,128 @@ def difference_slopes(model: nn.Module, points: Tensor, labels: Tensor) -> Tenso
     return (own - slopes).norm(dim=2)
 
 
+def leads(logits: Tensor, labels: Tensor) -> Tensor:
+    """The label's logit less each other one, ``(B, C)``; infinite at the label itself."""
+    z = torch.cat([torch.zeros_like(logits), logits], 1) if is_binary(logits) else logits
+    own = labels.unsqueeze(1)
+    return (z.gather(1, own) - z).scatter(1, own, torch.inf)
+
+
+def nearest_change(
+    model: nn.Module, points: Tensor, labels: Tensor, seen: Iterable[tuple[Tensor, Tensor]], *, halvings: int = HALVINGS
+) -> Tensor:
+    """A distance just short of the nearest other label on the way from ``points`` to the points ``seen``, ``(B,)``.
+
+    Args:
+        model, points, labels: at the points ``(B, ...)`` the model has the labels ``(B,)``.
+        seen: points ``(B, ...)`` with the logits there. Only the nearest with another label is followed back.
+        halvings: of that way, a forward pass each; what is returned is less than ``2 ** -halvings`` of it too short.
+    """
+    shift, nearest = torch.zeros_like(points), torch.full_like(points.flatten(1)[:, 0], torch.inf)
+    for u, logits in seen:
+        shift, nearest = _nearer(shift, nearest, u - points, logits, labels)
+    return _crossing(model, points, labels, shift, nearest, halvings)
+
+
+def challenge(
+    model: nn.Module,
+    points: Tensor,
+    labels: Tensor,
+    known: Surroundings,
+    reach: Tensor,
+    *,
+    rounds: int,
+    rivals: int,
+    steps: int,
+    halvings: int = HALVINGS,
+) -> Surroundings:
+    """Look for other labels in the ball that the ``known`` slopes allow each point, and for steeper slopes on the way.
+
+    Each round goes ``steps`` normalised gradient steps toward each of the nearest rivals, as far as the ball goes, and
+    then shrinks the ball by the steeper slopes it met; a label that changes is followed back to where it does. A later
+    round goes on where the last one ended. A sample is done after a round that met neither. Slopes of a function that
+    is linear are the same everywhere: there, nothing changes.
+
+    Args:
+        model, points, labels: as of ``nearest_change``.
+        known: what was met before.
+        reach: of the ball where ``known`` sets no limit, ``(B,)``.
+        rounds: at most. Each costs at most ``rivals * (steps + 1)`` forward and backward passes, and ``halvings``
+            forward passes.
+        rivals: other labels that are tried in each round, nearest first by lead over slope.
+        steps: of each ascent, of a length that crosses the ball.
+        halvings: as of ``nearest_change``.
+    """
+    slopes, changed = known.slopes.clone(), known.changed.clone()
+    with torch.no_grad():
+        lead = leads(model(points), labels)
+    active = torch.arange(len(points), device=points.device)
+    starts = [torch.zeros_like(points) for _ in range(min(rivals, lead.shape[1] - 1))]
+    for _ in range(rounds):
+        u, label, met = points[active], labels[active], Surroundings(slopes[active], changed[active])
+        ball = met.radius(lead[active])
+        # Just inside: on the ball itself rounding alone might change the label.
+        ball = 0.999 * torch.where(ball.isfinite(), ball, reach[active])
+        order = (lead[active] / met.slopes).nan_to_num(nan=torch.inf, posinf=torch.inf).argsort(1)
+        steepest, shift, nearest = met.slopes, torch.zeros_like(u), torch.full_like(ball, torch.inf)
+        for rank, offset in enumerate(starts):
+            rival = order[:, rank : rank + 1]
+            for step in range(steps + 1):
+                offset = _inside(offset, ball)
+                gradient, logits = _lead_gradient(model, u + offset, label, rival)
+                steepest = steepest.scatter_reduce(1, rival, _norm(gradient).unsqueeze(1), "amax")
+                shift, nearest = _nearer(shift, nearest, offset, logits, label)
+                if step < steps:
+                    offset = offset - _scaled(_unit(gradient), 2 * ball / steps)
+            starts[rank] = offset
+        slopes[active] = steepest
+        changed[active] = torch.minimum(met.changed, _crossing(model, u, label, shift, nearest, halvings))
+        unsettled = nearest.isfinite() | (steepest > (1 + STEEPER) * met.slopes).any(1)
+        active, starts = active[unsettled], [start[unsettled] for start in starts]
+        if len(active) == 0:
+            break
+    return Surroundings(slopes, changed)
+
+
+def _lead_gradient(model: nn.Module, points: Tensor, labels: Tensor, rival: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of each label's lead over its rival ``(B, 1)``, and the logits."""
+    with torch.enable_grad():
+        u = points.detach().requires_grad_(True)
+        logits = model(u)
+        (gradient,) = torch.autograd.grad(leads(logits, labels).gather(1, rival).sum(), u)
+    return gradient, logits.detach()
+
+
+def _nearer(shift: Tensor, nearest: Tensor, other: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest shift to another label so far, and its length, after ``other``, where the logits are."""
+    length = _norm(other)
+    better = (leads(logits, labels).amin(1) < 0) & (length < nearest)
+    return torch.where(better.reshape(-1, *[1] * (shift.dim() - 1)), other, shift), torch.where(better, length, nearest)
+
+
+def _crossing(model: nn.Module, points: Tensor, labels: Tensor, shift: Tensor, length: Tensor, halvings: int) -> Tensor:
+    """How far along ``shift`` the label was last seen unchanged, by halving; infinite where ``length`` is."""
+    low, high = torch.zeros_like(length), torch.ones_like(length)
+    if length.isfinite().any():
+        for _ in range(halvings):
+            middle = (low + high) / 2
+            with torch.no_grad():
+                other = leads(model(points + _scaled(shift, middle)), labels).amin(1) < 0
+            low, high = torch.where(other, low, middle), torch.where(other, middle, high)
+    return torch.where(length.isfinite(), low * length, length)
+
+
+def _inside(offset: Tensor, ball: Tensor) -> Tensor:
+    length = _norm(offset).clamp(min=torch.finfo(offset.dtype).tiny)
+    return _scaled(offset, (ball / length).clamp(max=1))
+
+
 def _norm(v: Tensor) -> Tensor:
     return v.flatten(1).norm(dim=1)
+
+
+def _scaled(v: Tensor, factor: Tensor) -> Tensor:
+    return v * factor.reshape(-1, *[1] * (v.dim() - 1))
 
 
 def _unit(v: Tensor) -> Tensor:

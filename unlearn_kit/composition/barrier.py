@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import torch
@@ -49,11 +51,17 @@ def chord(t: float, first: float, last: float) -> float:
 class BarrierBound:
     """The loss on the straight segment from a to b beside ``(1 - t) f(a) + t f(b) + t (1 - t) L |a - b|^2 / 2``.
 
+    With h(t) the loss on the segment, ``h(t) - (1 - t) h(0) - t h(1)`` is ``-integral k(t, s) dh'(s)``, where
+    ``k(t, s) = min(t, s) (1 - max(t, s))`` is at least 0 and integrates to ``t (1 - t) / 2``: where the slope h' grows,
+    the loss is only lowered, and the fastest fall of h' bounds its rise.
+
     Attributes:
         ts: points in [0, 1].
         losses: f there, mean cross-entropy in nats over ``samples`` samples.
         bounds: the bound there.
-        smoothness: L: the largest ``|d' H d| / |d|^2`` at the points, d = b - a, H the Hessian of f.
+        smoothness: L: the fastest fall of the slope of f along d = b - a, over ``|d|^2``, at least 0: ``-d' H d`` where
+            it was taken, H the Hessian of f, and the mean fall between neighbours, which sees the kinks on the way.
+        curvature: the largest ``|d' H d| / |d|^2`` there: the L of the classical bound, for smooth functions.
         distance: ``|a - b|`` over all floating-point tensors.
         samples: how many samples f is the mean over.
     """
@@ -62,6 +70,7 @@ class BarrierBound:
     losses: tuple[float, ...]
     bounds: tuple[float, ...]
     smoothness: float
+    curvature: float
     distance: float
     samples: int
 
@@ -72,8 +81,13 @@ class BarrierBound:
 
     @property
     def barrier_bound(self) -> float:
-        """What the bound allows the barrier to be: ``L |a - b|^2 / 8``."""
+        """What the bound allows the barrier to be: ``L |a - b|^2 / 8``; 0 where the slope never falls."""
         return self.smoothness * self.distance**2 / 8
+
+    @property
+    def classical_bound(self) -> float:
+        """The same with curvature of either sign, and without kinks, in L."""
+        return self.curvature * self.distance**2 / 8
 
     @property
     def holds(self) -> bool:
@@ -81,11 +95,14 @@ class BarrierBound:
         return all(f <= bound + 1e-6 * (1 + abs(bound)) for f, bound in zip(self.losses, self.bounds, strict=True))
 
 
-def barrier_bound(a: nn.Module, b: nn.Module, data: Any, *, points: int = 11, samples: int = 512) -> BarrierBound:
-    """Measure the loss on the segment between two models and bound it by its curvature along the segment.
+def barrier_bound(
+    a: nn.Module, b: nn.Module, data: Any, *, points: int = 11, samples: int = 512, slopes: int = 21
+) -> BarrierBound:
+    """Measure the loss on the segment between two models and bound it by how fast its slope falls along the segment.
 
-    The bound needs no more than ``|d' H d| <= L |d|^2`` everywhere on the segment. L is the largest value at the
-    points, so the bound is an estimate: curvature may be larger between them, and the kinks of ReLU are seen by none.
+    The bound needs no more than a slope that nowhere falls faster than ``L |d|^2``. L is the largest value at and
+    between some places, so the bound is an estimate: between them the slope may fall and rise again. Second derivatives
+    alone would not do, since they see no kink: networks with ReLU rise above the line by their kinks.
     Buffers are part of the segment, and so are parameters that take no gradient; nothing is recalibrated.
 
     Args:
@@ -93,11 +110,13 @@ def barrier_bound(a: nn.Module, b: nn.Module, data: Any, *, points: int = 11, sa
         data: the loss is the mean over ``samples`` of it, evenly spaced.
         points: evenly spaced from 0 to 1, at least 3.
         samples: at most.
+        slopes: places, at least, at which derivatives are taken: the points, and evenly spaced ones between them.
 
     Raises: ValueError naming what differs in the models, or the argument.
     """
     check_count("points", points, low=3)
     check_count("samples", samples)
+    check_count("slopes", slopes, low=3)
     if len(data) == 0:
         raise ValueError("expected data to hold at least one sample, but got none")
     layout = check_match({"a": a, "b": b})
@@ -108,16 +127,22 @@ def barrier_bound(a: nn.Module, b: nn.Module, data: Any, *, points: int = 11, sa
     direction = {name: ends[1][name].to(ends[0][name].device) - ends[0][name] for name in names}
     distance = float(torch.stack([d.double().square().sum().cpu() for d in direction.values()]).sum().sqrt())
     ts = [i / (points - 1) for i in range(points)]
-    losses, curvatures = [], []
-    for t in ts:
-        model = interpolate(a, b, t)
-        value = mean_loss(model, part)
-        losses.append(0.0 if value is None else value)
-        curvatures.append(abs(directional_curvature(model, direction, part)))
-    largest = max(curvatures)
-    bounds = [chord(t, losses[0], losses[-1]) + t * (1 - t) * largest / 2 for t in ts]
-    smoothness = largest / distance**2 if distance > 0 else 0.0
-    return BarrierBound(tuple(ts), tuple(losses), tuple(bounds), smoothness, distance, count)
+    share = ceil((slopes - 1) / (points - 1))
+    places = (points - 1) * share
+    losses, firsts, curvatures = [], [], []
+    for place in range(places + 1):
+        model = interpolate(a, b, place / places)
+        if place % share == 0:
+            value = mean_loss(model, part)
+            losses.append(0.0 if value is None else value)
+        first, second = _derivatives(model, direction, part)
+        firsts.append(first)
+        curvatures.append(second)
+    between = [(before - after) * places for before, after in pairwise(firsts)]
+    fall, largest = max(0.0, -min(curvatures), *between), max(map(abs, curvatures))
+    bounds = [chord(t, losses[0], losses[-1]) + t * (1 - t) * fall / 2 for t in ts]
+    smoothness, curvature = (value / distance**2 if distance > 0 else 0.0 for value in (fall, largest))
+    return BarrierBound(tuple(ts), tuple(losses), tuple(bounds), smoothness, curvature, distance, count)
 
 
 def directional_curvature(model: nn.Module, direction: dict[str, Tensor], data: Any) -> float:
@@ -130,6 +155,11 @@ def directional_curvature(model: nn.Module, direction: dict[str, Tensor], data: 
 
     Raises: ValueError when it is not finite.
     """
+    return _derivatives(model, direction, data)[1]
+
+
+def _derivatives(model: nn.Module, direction: dict[str, Tensor], data: Any) -> tuple[float, float]:
+    """The first and the second derivative along ``direction``."""
     model = _differentiable(model)
     start, device = {name: _tensors(model)[name] for name in direction}, device_of(model)
 
@@ -137,15 +167,21 @@ def directional_curvature(model: nn.Module, direction: dict[str, Tensor], data: 
         moved = {name: value + step.to(value.dtype) * direction[name] for name, value in start.items()}
         return cross_entropy(functional_call(model, moved, (x,)), y).sum()
 
+    def slope(step: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        first = grad(total)(step, x, y)
+        return first, first
+
     # The derivative in one number, taken twice: the Hessian is never there, and buffers have their part in it.
-    second = grad(grad(total))
+    both = grad(slope, has_aux=True)
     here = torch.zeros((), device=device, dtype=next(iter(start.values())).dtype)
-    result = torch.zeros((), dtype=torch.float64)
+    result = torch.zeros(2, dtype=torch.float64)
     with evaluating(model):
         for x, y in in_order(data, batch_size=128):
-            result += second(here, x.to(device), y.to(device)).cpu()
+            second, first = both(here, x.to(device), y.to(device))
+            result += torch.stack([first, second]).detach().cpu()
     check_finite("the curvature", result)
-    return float(result) / len(data)
+    first, second = (result / len(data)).tolist()
+    return first, second
 
 
 def _differentiable(model: nn.Module) -> nn.Module:

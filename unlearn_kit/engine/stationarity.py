@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -27,13 +28,15 @@ class Stationarity(Callback):
     Beside them stands the bound of stochastic gradient descent on a function of smoothness L (arXiv 1309.5549): with
     rates ``lr_t <= 1 / L`` and gradients of variance v, the mean of the squared norms, weighted by the rates, is at
     most ``2 (F_0 - F_end) / sum lr + L v sum lr^2 / sum lr`` in expectation. Both are estimates: L from changes of the
-    gradient between measurements, v from the batches of a step on the fixed samples.
+    gradient between measurements, v from the batches of a step on the fixed samples. So is the mean unless ``every``
+    is 1: the squared norms at the steps in between are interpolated, linearly in the sum of the rates.
 
     Args:
         phase: whose objective, streams and batches are meant.
-        every: steps between measurements.
+        every: one measurement in as many steps, at a place in them that ``seed`` draws: at equal distances, each might
+            follow the same batch of an epoch.
         samples: of each stream, at most.
-        seed: of the choice of samples.
+        seed: of the choice of samples and steps.
     """
 
     def __init__(self, phase: Phase, *, every: int = 10, samples: int = 512, seed: int = 0) -> None:
@@ -46,11 +49,15 @@ class Stationarity(Callback):
         self._data: dict[str, tuple[Tensor, Tensor]] = {}
         self._tables: dict[str, dict[Target, Goal]] = {}
         self._last: tuple[Tensor, Tensor] | None = None
+        self._places: set[int] = set()
 
     def on_start(self, run: Run) -> None:
         """Choose the samples, fix their targets, and measure at the first weights."""
         objective = self.phase.terms
         self.records, self._last = [], None
+        starts = torch.arange(0, run.planned, self.every)
+        shifts = torch.randint(self.every, starts.shape, generator=generator(self.seed, "stationarity", "steps"))
+        self._places = {int(place) for place in starts + shifts if place < run.planned} | {run.planned}
         with isolated(derive(self.seed, "stationarity")), evaluating(run.model), torch.no_grad():
             for name in objective.streams:
                 held = random_subset(self.phase.streams[name], self.samples, seed=derive(self.seed, name))
@@ -63,21 +70,22 @@ class Stationarity(Callback):
 
     def on_step(self, run: Run) -> None:
         """Measure when it is time, and at the last weights."""
-        if run.done % self.every == 0 or run.done == run.planned:
+        if run.done in self._places:
             self._measure(run, run.done)
 
     def details(self) -> dict[str, Any]:
-        """For ``UnlearnResult.details``: ``records``, ``mean`` (of the squared norms, weighted by the rates), its
-        ``bound`` (None where the theory does not apply), the estimates in that, and ``why`` it does not apply.
+        """For ``UnlearnResult.details``: ``records``, ``mean`` (of the squared norms at the weights that steps started
+        from, weighted by their rates), its ``bound`` (None where the theory does not apply), the estimates in that, and
+        ``why`` it does not apply. Mean and bound are of the steps up to the last record.
         """
-        rates, records = self._rates(), self.records
-        broken = self._broken(rates)
-        weights = [rates[min(int(record["step"]), len(rates) - 1)] for record in records] if rates else []
+        planned, records = self._rates(), self.records
+        rates = planned[: int(records[-1]["step"])] if records else []
+        broken = self._broken(planned)
         mean = bound = None
-        if sum(weights) > 0:
-            pairs = zip(weights, records, strict=True)
-            mean = sum(w * record["squared_gradient"] for w, record in pairs) / sum(weights)
-        if not broken and self.variance is not None and len(records) > 1:
+        if sum(rates) > 0:
+            weights = _weights([int(record["step"]) for record in records], rates)
+            mean = sum(w * record["squared_gradient"] for w, record in zip(weights, records, strict=True)) / sum(rates)
+        if not broken and self.variance is not None and sum(rates) > 0:
             fallen = max(0.0, records[0]["objective"] - records[-1]["objective"])
             noise = self.smoothness * self.variance * sum(rate**2 for rate in rates)
             bound = (2 * fallen + noise) / sum(rates)
@@ -144,3 +152,21 @@ class Stationarity(Callback):
             batches = {name: self._batch(name, rows[name], self._tables[name]) for name in sizes}
             gradients.append(self._gradient(run, batches, 0)[1])
         return float(torch.stack(gradients).var(dim=0).sum())
+
+
+def _weights(places: list[int], rates: list[float]) -> list[float]:
+    """What the record at each of the steps ``places`` weighs in the sum over all steps of rate times squared norm.
+
+    A step between two records gives its rate to both, by where it lies between them in the sum of the rates: there the
+    squared norm is interpolated, in the time of the gradient flow. A step at a record gives it all.
+    """
+    passed = [0.0, *accumulate(rates)]
+    weights = dict.fromkeys(places, 0.0)
+    for before, after in pairwise(places):
+        for step, rate in enumerate(rates[before:after], start=before):
+            # Where nothing moves in between, no rate is to be shared out.
+            span = passed[after] - passed[before]
+            share = (passed[step] - passed[before]) / span if span > 0 else 0.0
+            weights[before] += (1 - share) * rate
+            weights[after] += share * rate
+    return [weights[place] for place in places]

@@ -13,7 +13,8 @@ from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
 from unlearn_kit.boundary import ORACLE_LOSS, PerturbedSign
-from unlearn_kit.boundary.curvature import difference_slopes, extremes
+from unlearn_kit.boundary import certificate as certificates
+from unlearn_kit.boundary.curvature import Surroundings, challenge, difference_slopes, extremes, leads, nearest_change
 from unlearn_kit.outputs import label_loss
 
 BATCH, PIXELS, CLASSES = 6, 8, 4
@@ -214,6 +215,137 @@ def test_slopes_of_a_network_are_those_of_finite_differences():
         slopes = (model(x[:, None] + step) - model(x[:, None] - step)) / 2e-5  # (B, PIXELS, C)
     expected = (slopes.gather(2, y[:, None, None].expand(-1, PIXELS, 1)) - slopes).norm(dim=1)
     assert torch.allclose(found, expected, atol=1e-7)
+
+
+# --- looking for other labels ---------------------------------------------------------------------
+
+
+class Leads(nn.Module):
+    """Two classes; the lead of the first over the second is a function of the first pixel."""
+
+    def __init__(self, lead) -> None:
+        super().__init__()
+        self.lead = lead
+
+    def forward(self, u: Tensor) -> Tensor:
+        return torch.stack([self.lead(u[:, 0]), torch.zeros_like(u[:, 0])], 1)
+
+
+def challenged(
+    model: nn.Module, points: Tensor, labels: Tensor, rounds: int = 4, **options: int
+) -> tuple[Surroundings, Tensor]:
+    """What is met from slopes at the points alone, and the radius that leaves."""
+    nothing = torch.full((len(points),), torch.inf, dtype=points.dtype)
+    known = Surroundings(difference_slopes(model, points, labels), nothing)
+    options = {"rivals": 4, "steps": 8, **options}
+    met = challenge(model, points, labels, known, nothing.clone().fill_(1.0), rounds=rounds, **options)
+    return met, met.radius(leads(model(points), labels).detach())
+
+
+@pytest.mark.parametrize("classes", [1, 2, 4])
+def test_looking_for_other_labels_leaves_the_radius_of_a_linear_model_alone(classes, monkeypatch):
+    model, (x, y) = linear_model(classes), batch(max(classes, 2))
+    found = PerturbedSign(0.3, 3).search(model, x, y, certificate=True).certificate
+    whole = certificates.certify
+    monkeypatch.setattr("unlearn_kit.boundary.search.certify", lambda *a, **k: whole(*a, **k, rounds=0))
+    without = PerturbedSign(0.3, 3).search(model, x, y, certificate=True).certificate
+    for name in ("stability_radius", "lipschitz"):
+        assert torch.allclose(getattr(found, name), getattr(without, name), rtol=1e-13, atol=0)
+    assert torch.equal(found.nearest_change, without.nearest_change)
+    assert (found.nearest_change >= found.stability_radius * (1 - 1e-3)).all()
+
+
+def test_a_slope_that_is_steeper_further_on_is_met():
+    # At 0 the slope is 1 / 2 and promises 2; from .3 it is 20.5, and the label changes at 7 / 20.5.
+    model, u = Leads(lambda v: 1 - 0.5 * v - 20 * (v - 0.3).relu()), torch.zeros(1, 3, dtype=torch.float64)
+    label, crossing = torch.zeros(1).long(), 7 / 20.5
+    assert float(challenged(model, u, label, rounds=0)[1]) == pytest.approx(2.0)
+    met, radius = challenged(model, u, label)
+    assert met.slopes.tolist() == [[0.0, pytest.approx(20.5)]]
+    assert crossing * (1 - 2e-3) < float(met.changed) < crossing
+    assert float(radius) == pytest.approx(1 / 20.5)
+
+
+def test_a_change_that_no_slope_foretells_ends_the_radius_short_of_it():
+    # A step: its slope is 1 / 2 wherever it has one, and the label changes just after .3.
+    model, u = Leads(lambda v: 1 - 0.5 * v - 3 * (v > 0.3).to(v)), torch.zeros(2, 3, dtype=torch.float64)
+    u[1, 0] = -0.2
+    met, radius = challenged(model, u, torch.zeros(2).long())
+    assert met.slopes[:, 1].tolist() == [0.5, 0.5]
+    for found, edge in zip(radius.tolist(), (0.3, 0.5), strict=True):
+        assert edge * (1 - 2e-3) < found <= edge
+
+
+def test_where_slopes_set_no_limit_labels_are_looked_for_within_reach():
+    model, u = Leads(lambda v: 1 - 4 * (v - 0.5).relu()), torch.zeros(2, 3, dtype=torch.float64)
+    u[1, 0] = 0.51
+    met, radius = challenged(model, u[:1], torch.zeros(1).long())
+    assert radius.tolist() == [torch.inf]  # Flat at 0: no way leads on, and nothing is made up.
+    assert met.slopes.tolist() == [[0.0, 0.0]]
+    assert float(challenged(model, u[1:], torch.zeros(1).long())[1]) == pytest.approx(0.96 / 4)
+
+
+def test_the_nearest_other_label_of_those_seen_is_followed_back():
+    model = Leads(lambda v: 0.4 - v)
+    u, label = torch.zeros(2, 3, dtype=torch.float64), torch.zeros(2).long()
+    far, near, same = (torch.tensor([[a, 0.0, 0.0]]).double().repeat(2, 1) for a in (2.0, 1.0, 0.1))
+    near[1] = same[1]
+    seen = [(v, model(v)) for v in (far, same, near)]
+    found = nearest_change(model, u, label, seen, halvings=12)
+    assert 0.4 - 1.0 / 2**12 <= float(found[0]) <= 0.4
+    assert 0.4 - 2.0 / 2**12 <= float(found[1]) <= 0.4
+    assert nearest_change(model, u, label, [(same, model(same))]).tolist() == [torch.inf] * 2
+
+
+def plane_network() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 4)).double()
+    with torch.no_grad():
+        model[0].weight.mul_(4.0)
+        model[2].weight.mul_(3.0)
+    return model.requires_grad_(False)
+
+
+def test_fewer_radii_are_refuted_by_the_points_of_a_plane():
+    model = plane_network()
+    points = 2 * torch.rand(60, 2, generator=own(5), dtype=torch.float64) - 1
+    labels = model(points).argmax(1)
+    angle = torch.linspace(0, 2 * np.pi, 181, dtype=torch.float64)
+    around = torch.stack([angle.cos(), angle.sin()], 1)
+
+    def refuted(radius: Tensor) -> int:
+        """By how many of the balls, looked through point by point."""
+        shares = torch.linspace(0.05, 0.999, 20, dtype=torch.float64).reshape(-1, 1, 1, 1)
+        u = points + shares * radius.clamp(max=2.0)[:, None] * around[:, None]  # (shares, angles, B, 2)
+        return int((model(u).argmax(3) != labels).any(0).any(0).sum())
+
+    before, after = (refuted(challenged(model, points, labels, rounds=rounds)[1]) for rounds in (0, 4))
+    assert before >= 10
+    assert after <= before / 5
+
+
+def test_each_sample_is_challenged_by_itself():
+    model = plane_network()
+    points = 2 * torch.rand(8, 2, generator=own(6), dtype=torch.float64) - 1
+    labels = model(points).argmax(1)
+    together, radius = challenged(model, points, labels)
+    again, _ = challenged(model, points, labels)
+    assert torch.equal(together.slopes, again.slopes)
+    assert together.changed.isfinite().any()
+    for i in range(8):
+        alone, its = challenged(model, points[i : i + 1], labels[i : i + 1])
+        assert torch.allclose(alone.slopes[0], together.slopes[i])
+        assert torch.allclose(its[0], radius[i])
+
+
+def test_labels_seen_on_the_way_of_the_search_limit_the_radius():
+    model, (x, _) = linear_model(), batch()
+    y = model(x).argmax(1)
+    found = PerturbedSign(0.6, 6).search(model, x, y, certificate=True)
+    flipped, way = found.flipped, (found.inputs - x).norm(dim=1)
+    assert flipped.any()
+    assert (found.certificate.nearest_change < way)[flipped].all()
+    assert (found.certificate.stability_radius <= found.certificate.nearest_change).all()
 
 
 # --- the exact inner solution ---------------------------------------------------------------------

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn_kit import UnlearnTask, metrics
@@ -143,7 +144,7 @@ def test_buffers_are_part_of_the_segment() -> None:
     data = images(20)
     found = barrier_bound(a, b, data, points=5)
     assert found.distance == pytest.approx((b[3].running_mean - a[3].running_mean).norm().item())
-    assert found.smoothness > 0
+    assert found.curvature > 0
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -164,7 +165,67 @@ def test_the_bound_holds_where_the_loss_is_smooth(seed: int) -> None:
 def test_a_bound_that_is_too_small_is_seen() -> None:
     found = barrier_bound(network(0, smooth=True), network(1, smooth=True), images(30), points=5)
     lowered = tuple(f - 0.1 if 0 < t < 1 else f for t, f in zip(found.ts, found.losses, strict=True))
-    assert not type(found)(found.ts, found.losses, lowered, found.smoothness, found.distance, 30).holds
+    assert not replace(found, bounds=lowered).holds
+
+
+def test_only_negative_curvature_counts() -> None:
+    a = train(network(0, smooth=True), images(), epochs=8, batch_size=30, lr=0.3).model.eval()
+    b = copy.deepcopy(a)
+    with torch.no_grad():  # The same function with its hidden units in another order.
+        for tensor, dim in ((b[1].weight, 0), (b[1].bias, 0), (b[3].weight, 1)):
+            tensor.copy_(tensor.roll(3, dim))
+    found = barrier_bound(a, b, images(30), points=9, samples=30, slopes=9)
+    assert found.barrier > 0.01
+    assert found.holds
+    direction = {name: (b.state_dict()[name] - value) for name, value in a.state_dict().items()}
+    signed = [directional_curvature(interpolate(a, b, t), direction, images(30)) for t in found.ts]
+    assert min(signed) < 0 < max(signed)
+    # A mean fall between points is no faster than the fastest fall, which the points miss by a little.
+    assert -min(signed) <= found.smoothness * found.distance**2 * (1 + 1e-4) <= -1.2 * min(signed)
+    assert found.curvature * found.distance**2 == pytest.approx(max(map(abs, signed)), rel=1e-4)
+    assert found.classical_bound >= found.barrier_bound > 0
+
+
+class Ridge(nn.Module):
+    """Two classes; the lead of the first is the size of the only weight: in it, the loss is convex but for one kink."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = 2 * self.weight.abs().expand(len(x))
+        return torch.stack([lead, torch.zeros_like(lead)], 1)
+
+
+def test_a_kink_that_no_curvature_sees_counts() -> None:
+    data = TensorImages(torch.zeros(6, 1), torch.zeros(6).long())
+    a, b = Ridge(-1.0), Ridge(1.0)
+    found = barrier_bound(a, b, data, points=6, slopes=6)
+    direction = {"weight": torch.tensor(2.0)}
+    assert all(directional_curvature(interpolate(a, b, t), direction, data) > 0 for t in found.ts)
+    # The slope at weight w is -4 sgn(w) sigmoid(-2 |w|); the kink is between the points at -.2 and .2.
+    fall = 2 * 4 / (1 + np.exp(0.4)) / 0.2
+    assert found.smoothness * found.distance**2 == pytest.approx(fall, rel=1e-5)
+    assert 0.3 < found.barrier < found.barrier_bound
+    assert found.holds
+    finer = barrier_bound(a, b, data, points=6, slopes=12)  # Three places for each point: from -1 / 15 to 1 / 15.
+    fall = 2 * 4 / (1 + np.exp(2 / 15)) * 15
+    assert finer.smoothness * finer.distance**2 == pytest.approx(fall, rel=1e-5)
+    assert finer.losses == found.losses
+
+
+def test_a_convex_loss_has_no_barrier_and_the_bound_says_so() -> None:
+    def classifier(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(images(1).inputs[0].numel(), 4))
+
+    found = barrier_bound(classifier(0), classifier(1), images(30), points=9)
+    assert found.smoothness == found.barrier_bound == 0
+    assert found.classical_bound > 0
+    assert found.holds
+    for t, bound in zip(found.ts, found.bounds, strict=True):
+        assert bound == pytest.approx((1 - t) * found.losses[0] + t * found.losses[-1])
 
 
 def test_barrier_is_the_rise_above_the_line() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from unlearn_kit import losses as L
 from unlearn_kit.data import TensorImages
-from unlearn_kit.engine import Phase, Stationarity, fit
+from unlearn_kit.engine import Callback, Phase, Run, Stationarity, fit
+from unlearn_kit.schedules import linear, value_at
 
 
 def data(count: int, seed: int) -> TensorImages:
@@ -38,12 +40,12 @@ def test_the_figures_are_those_of_the_whole_data():
     )
     phase = outer.phase
     result = fit(model(), phase, callbacks=[outer])
-    for record, weights in zip(outer.records, (model(), result.model), strict=True):
+    for record, weights in ((outer.records[0], model()), (outer.records[-1], result.model)):
         loss = 2 * nn.functional.cross_entropy(weights(STREAMS["retain"].inputs), STREAMS["retain"].targets)
         squared = sum(float(g.square().sum()) for g in torch.autograd.grad(loss, list(weights.parameters())))
         assert record["objective"] == pytest.approx(loss.item(), rel=1e-5)
         assert record["squared_gradient"] == pytest.approx(squared, rel=1e-4)
-    assert [record["step"] for record in outer.records] == [0, 30]
+    assert (outer.records[0]["step"], outer.records[-1]["step"]) == (0, 30)
 
 
 def test_watching_changes_no_weight():
@@ -64,6 +66,80 @@ def test_plain_gradient_descent_keeps_its_bound():
     assert 0 < found["mean"] <= found["bound"]
 
 
+def by_hand(phase: Phase, rates: list[float]) -> list[float]:
+    """The squared gradients of plain gradient descent on the retain data, before each step."""
+    weights, squared = model(), []
+    x, y = STREAMS["retain"].inputs, STREAMS["retain"].targets
+    for rate in rates:
+        loss = nn.functional.cross_entropy(weights(x), y)
+        gradients = torch.autograd.grad(loss, list(weights.parameters()))
+        squared.append(sum(float(g.square().sum()) for g in gradients))
+        with torch.no_grad():
+            for p, g in zip(weights.parameters(), gradients, strict=True):
+                p.sub_(rate * g)
+    return squared
+
+
+@pytest.mark.parametrize("lr", [0.5, linear(1.0, 0.0)])
+def test_the_mean_is_over_all_steps_however_few_are_measured(lr):
+    retain = STREAMS["retain"]
+    phase = replace(
+        PLAIN, objective=L.cross_entropy(on="retain"), streams={"retain": retain}, batch_size=40, steps=35, lr=lr
+    )
+    rates = [value_at(lr, step, 35) for step in range(35)]
+    squared = by_hand(phase, rates)
+    exact = float(np.average(squared, weights=rates))
+    means = {}
+    for every in (1, 10):
+        outer = Stationarity(phase, every=every)
+        fit(model(), phase, callbacks=[outer])
+        means[every] = outer.details()["mean"]
+    assert means[1] == pytest.approx(exact, rel=1e-4)
+    # Interpolated by numpy, at the sums of the rates.
+    times = np.concatenate([[0], np.cumsum(rates)])
+    places = [int(record["step"]) for record in outer.records]
+    ends = [*squared, outer.records[-1]["squared_gradient"]]
+    between = np.interp(times[:-1], times[places], [ends[place] for place in places])
+    assert means[10] == pytest.approx(float(np.average(between, weights=rates)), rel=1e-4)
+    # The first record is the largest; where each weighs what the rate at it is, it counts for too much.
+    alone = float(np.average(squared[::10], weights=rates[::10]))
+    assert abs(means[10] - exact) < abs(alone - exact)
+
+
+def test_measurements_do_not_keep_step_with_the_epochs():
+    phase = replace(PLAIN, steps=200)
+    outer = Stationarity(phase, every=4)
+    fit(model(), phase, callbacks=[outer])
+    places = [int(record["step"]) for record in outer.records]
+    assert places[0] == 0
+    assert places[-1] == 200
+    windows = [place // 4 for place in places[1:-1]]
+    assert set(range(1, 50)) <= set(windows) <= set(range(50))
+    assert len(windows) == len(set(windows))
+    # An epoch of the forget data has 4 steps.
+    counts = np.bincount([place % 4 for place in places], minlength=4)
+    assert counts.min() > 4
+    again = Stationarity(phase, every=4)
+    fit(model(), phase, callbacks=[again])
+    assert again.records == outer.records
+
+
+def test_a_run_that_stops_early_is_judged_by_the_steps_it_took():
+    class Stop(Callback):
+        def on_step(self, run: Run) -> None:
+            if run.done == 12:
+                run.stop("enough")
+
+    outer = Stationarity(PLAIN, every=1)
+    fit(model(), PLAIN, callbacks=[outer, Stop()])
+    found = outer.details()
+    assert [record["step"] for record in found["records"]] == list(range(13))
+    short = Stationarity(replace(PLAIN, steps=12), every=1)
+    fit(model(), short.phase, callbacks=[short])
+    assert found["mean"] == pytest.approx(short.details()["mean"])
+    assert found["bound"] == pytest.approx(short.details()["bound"])
+
+
 def test_targets_are_drawn_once():
     outer = Stationarity(replace(PLAIN, steps=2, lr=1e-12), every=1)
     fit(model(), outer.phase, callbacks=[outer])
@@ -78,7 +154,7 @@ def test_targets_are_drawn_once():
         ({"optimizer": "adam"}, "not plain stochastic gradient descent"),
         ({"clip": 1.0}, "gradients are clipped or balanced"),
         ({"balance": "nash"}, "gradients are clipped or balanced"),
-        ({"lr": 50.0}, "lr is above 1 / L"),
+        ({"lr": 1.0}, "lr is above 1 / L"),
         ({"batch_size": 30}, "too few samples for the variance"),
         ({"lr": 0.0}, "no lr that is known beforehand"),
     ],
