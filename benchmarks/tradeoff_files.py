@@ -74,7 +74,7 @@ def figure_of(
     near = sorted(single, key=lambda curve: single[curve][0].distance.mean)[:most]
     curves = [curve for curve in curves if id(curve) not in single or id(curve) in near]
     if len(near) < len(single):
-        title = f"{title} ({len(near)} nearest of {len(single)} methods)".strip()
+        title = f"{title}\n{len(near)} nearest of {len(single)} methods".strip()
     points: dict[str, Spot] = {}
     lines: dict[str, list[tuple[float, float, str]]] = {}
     stops = [curve.stops(x, y) for curve in curves]

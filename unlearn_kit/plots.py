@@ -18,6 +18,9 @@ Stop = tuple[float, float, str]
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F5B3A")
 MARKERS = ("o", "^", "v", "P", "X", "<", ">", "h", "p")  # "D" is for points that lie on a curve
 NARROWEST = 0.06  # an axis shows at least six points: a hair's breadth must not look like a gulf
+# An enlarged view, where so many points lie in so small a share of the axes, and its place (left, bottom, width, height
+# in axes fractions) is empty.
+CROWD, SMALL, INSET, EDGE = 5, 0.03, (0.36, 0.14, 0.6, 0.5), 0.04
 INK, FAINT, GRID = "#222222", "#8A8A8A", "#E6E6E6"
 
 
@@ -48,6 +51,33 @@ def tradeoff_figure(
     _check_points(points, curves, reference, original)
     figure = Figure(figsize=(8.2, 4.8), dpi=150, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
+    _draw(axes, points, curves, reference, original)
+    _frame(axes)
+    axes.set_xlabel(xlabel, color=INK, fontsize=11, labelpad=8)
+    axes.set_ylabel(ylabel, color=INK, fontsize=11, labelpad=8)
+    axes.set_title(title, color=INK, fontsize=12.5, fontweight="bold", loc="left", pad=12)
+    count = len(axes.get_legend_handles_labels()[1])
+    legend = figure.legend(
+        loc="outside right upper", ncols=1 + count // 19, frameon=False, fontsize=10, labelcolor=INK, labelspacing=0.8
+    )
+    for handle in legend.legend_handles:
+        if handle is not None and hasattr(handle, "set_sizes"):
+            handle.set_sizes([75])
+    figure.draw_without_rendering()  # where labels collide is known only once the axes have their place
+    for place, stops in enumerate(curves.values()):
+        _label_stops(axes, stops, PALETTE[place % len(PALETTE)])
+    if reference is not None:
+        _magnify(axes, points, curves, reference, original)
+    return figure
+
+
+def _draw(
+    axes: Axes,
+    points: Mapping[str, Point],
+    curves: Mapping[str, Sequence[Stop]],
+    reference: Point | None,
+    original: Point | None,
+) -> None:
     if reference is not None:
         for line, value in ((axes.axvline, reference[0]), (axes.axhline, reference[1])):
             line(value, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -65,21 +95,38 @@ def tradeoff_figure(
         axes.scatter(
             *points[name], s=85, color=color, marker=marker, edgecolor="white", linewidth=1, label=name, zorder=5
         )
-    _frame(axes)
-    axes.set_xlabel(xlabel, color=INK, fontsize=11, labelpad=8)
-    axes.set_ylabel(ylabel, color=INK, fontsize=11, labelpad=8)
-    axes.set_title(title, color=INK, fontsize=12.5, fontweight="bold", loc="left", pad=12)
-    count = len(axes.get_legend_handles_labels()[1])
-    legend = figure.legend(
-        loc="outside right upper", ncols=1 + count // 19, frameon=False, fontsize=10, labelcolor=INK, labelspacing=0.8
-    )
-    for handle in legend.legend_handles:
-        if handle is not None and hasattr(handle, "set_sizes"):
-            handle.set_sizes([75])
-    figure.draw_without_rendering()  # where labels collide is known only once the axes have their place
-    for place, stops in enumerate(curves.values()):
-        _label_stops(axes, stops, PALETTE[place % len(PALETTE)])
-    return figure
+
+
+def _magnify(
+    axes: Axes,
+    points: Mapping[str, Point],
+    curves: Mapping[str, Sequence[Stop]],
+    reference: Point,
+    original: Point | None,
+) -> None:
+    """An enlarged view of points that are crowded around the reference, where the figure has an empty place for it."""
+    crowd = np.array([reference, *points.values()])
+    if len(crowd) < CROWD:
+        return
+    room = np.array([axes.get_xlim(), axes.get_ylim()])
+    size, span = np.diff(room)[:, 0], np.ptp(crowd, axis=0)
+    at, share = np.array(INSET[:2]), np.array(INSET[2:])
+    spots = [*crowd, *((x, y) for stops in curves.values() for x, y, _ in stops), *([original] if original else [])]
+    places = (np.array(spots) - room[:, 0]) / size
+    taken = ((places > at - EDGE) & (places < at + share + EDGE)).all(axis=1).any()
+    if taken or np.prod(span / size) > SMALL:
+        return
+    view = axes.inset_axes(INSET, zorder=6)
+    _draw(view, points, curves, reference, None)
+    spare = np.maximum(0.12 * span, 0.002)
+    view.set_xlim(crowd[:, 0].min() - spare[0], crowd[:, 0].max() + spare[0])
+    view.set_ylim(crowd[:, 1].min() - spare[1], crowd[:, 1].max() + spare[1])
+    _ticks(view, 4)
+    view.tick_params(colors=INK, labelsize=8, length=0, pad=3)
+    view.spines[:].set_color(FAINT)
+    view.grid(color=GRID, linewidth=0.6)
+    view.set_axisbelow(True)
+    axes.indicate_inset_zoom(view, edgecolor=FAINT)
 
 
 def looks(points: Sequence[str], curves: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -155,26 +202,28 @@ def _check_points(
             raise ValueError(f"expected {name} to be two finite numbers, but got {point!r}")
 
 
-def _frame(axes: Axes) -> None:
+def _ticks(axes: Axes, count: int) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 2):g}%"))
+
+
+def _frame(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=10, length=0, pad=6)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(0.08)
-    for axis, (low, high), fix in (
-        (axes.xaxis, axes.get_xlim(), axes.set_xlim),
-        (axes.yaxis, axes.get_ylim(), axes.set_ylim),
-    ):
+    for (low, high), fix in ((axes.get_xlim(), axes.set_xlim), (axes.get_ylim(), axes.set_ylim)):
         spare = max(0.0, NARROWEST - (high - low)) / 2
         low, high = low - spare, high + spare
         # No room beyond 0 and 1 but what the markers there need.
         edge = 0.07 * (high - low)
         fix(max(low, -edge), min(high, 1 + edge))
-        axis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 2):g}%"))
+    _ticks(axes, 7)
 
 
 def _label_stops(axes: Axes, stops: Sequence[Stop], color: str) -> None:

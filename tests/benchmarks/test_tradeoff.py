@@ -127,7 +127,7 @@ def test_a_figure_shows_every_curve_and_the_methods_nearest_to_the_reference() -
     figure = figure_of([line, *reversed(points)], title="T", most=2)
     names = {text.get_text() for text in figure.legends[0].get_texts()}
     assert names == {"retrained reference", "original", "line over k", "m0", "m1"}
-    assert figure.axes[0].get_title(loc="left") == "T (2 nearest of 5 methods)"
+    assert figure.axes[0].get_title(loc="left") == "T\n2 nearest of 5 methods"
     assert figure_of([line, *points], title="T").axes[0].get_title(loc="left") == "T"
 
 

@@ -60,6 +60,24 @@ def test_all_points_lie_inside_the_axes_and_an_axis_is_never_narrower_than_six_p
         assert high - low > 0.03  # half of the six points may be beyond the possible
 
 
+def test_a_crowd_around_the_reference_is_enlarged_where_there_is_room() -> None:
+    crowd = {f"m{place}": (0.001 * place, 0.93 - 0.001 * place) for place in range(6)}
+    given = {"points": crowd, "curves": {}, "reference": (0.0, 0.94), "original": (0.9, 0.95)}
+    (axes,) = tradeoff(**given, title="").axes
+    (view,) = axes.child_axes
+    (low, high), (bottom, top) = view.get_xlim(), view.get_ylim()
+    assert all(low < x < high and bottom < y < top for x, y in [*crowd.values(), (0.0, 0.94)])
+    assert high < 0.01
+    seen = {tuple(spot) for part in view.collections for spot in part.get_offsets().tolist()}
+    assert seen == {*crowd.values(), (0.0, 0.94)}
+    # Something lies where it would be, the points are not crowded, or they are few.
+    lines = {"line": [(0.5, 0.93, "a"), (0.6, 0.9, "b")]}
+    spread = {name: (10 * x, y) for name, (x, y) in crowd.items()}
+    for change in ({"curves": lines}, {"points": spread, "original": (0.1, 0.9)}, {"points": {"m0": (0.0, 0.93)}}):
+        (axes,) = tradeoff(**{**given, **change}).axes
+        assert not axes.child_axes, change
+
+
 def test_stops_at_one_spot_are_labelled_once() -> None:
     stops = [(0.0, 0.9, "0"), (0.0, 0.9, "1"), (0.0, 0.9, "10"), (0.5, 0.95, "100")]
     assert sorted(texts(tradeoff(curves={"knob": stops}))) == ["0", "100"]
