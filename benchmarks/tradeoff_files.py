@@ -70,20 +70,20 @@ def figure_of(
     """
     from unlearn_kit.plots import tradeoff_figure
 
-    single = {id(curve): found for curve in curves if len(found := curve.stops(x, y)) == 1}
-    near = sorted(single, key=lambda curve: single[curve][0].distance.mean)[:most]
-    curves = [curve for curve in curves if id(curve) not in single or id(curve) in near]
-    if len(near) < len(single):
-        title = f"{title}\n{len(near)} nearest of {len(single)} methods".strip()
+    stops = [curve.stops(x, y) for curve in curves]
+    single = [place for place, found in enumerate(stops) if len(found) == 1]
+    far = sorted(single, key=lambda place: stops[place][0].distance.mean)[most:]
+    shown = [(curve, found) for place, (curve, found) in enumerate(zip(curves, stops, strict=True)) if place not in far]
+    if far:
+        title = f"{title}\n{len(single) - len(far)} nearest of {len(single)} methods".strip()
     points: dict[str, Spot] = {}
     lines: dict[str, list[tuple[float, float, str]]] = {}
-    stops = [curve.stops(x, y) for curve in curves]
-    for curve, found in zip(curves, stops, strict=True):
+    for curve, found in shown:
         if len(found) == 1:
             points.update((curve.name, (stop.x.mean, stop.y.mean)) for stop in found)
         elif found:
             lines[f"{curve.name} over {curve.knob}"] = [(s.x.mean, s.y.mean, _label(s.value)) for s in found]
-    runs = [run for curve in curves for run in curve.runs]
+    runs = [run for curve, _ in shown for run in curve.runs]
     figure = tradeoff_figure(
         points,
         lines,
@@ -95,7 +95,7 @@ def figure_of(
     )
     (axes, *_) = figure.axes
     limits = axes.get_xlim(), axes.get_ylim()
-    for found in stops:
+    for _, found in shown:
         for s in found:
             axes.errorbar(
                 s.x.mean, s.y.mean, xerr=s.x.half, yerr=s.y.half, color="#8A8A8A", linewidth=0.8, capsize=0, zorder=1.5
