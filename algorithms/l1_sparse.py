@@ -27,6 +27,7 @@ def l1_sparse(
     lr: ScalarOrSchedule = cosine(1e-2, 0.0),  # noqa: B008 - frozen
     optimizer: str | OptimizerFactory = "sgd",
     weight_decay: float = 5e-4,
+    clip: float | None = 5.0,
     batch_norm: BatchNorm = "frozen",
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
@@ -42,7 +43,7 @@ def l1_sparse(
         task: what to forget and what to keep.
         gamma: weight of the l1 norm at the first step, at least 0; it falls to 0 on a straight line.
         epochs, steps: passes over the retain data; ``steps`` replaces ``epochs``.
-        batch_size, lr, optimizer, weight_decay, batch_norm: as in ``engine.Phase``.
+        batch_size, lr, optimizer, weight_decay, clip, batch_norm: as in ``engine.Phase``.
         callbacks: called during training.
         seed, device: of the run.
 
@@ -61,6 +62,7 @@ def l1_sparse(
         lr=lr,
         optimizer=optimizer,
         weight_decay=weight_decay,
+        clip=clip,
         batch_norm=batch_norm,
         name="sparsify",
     )

@@ -30,6 +30,7 @@ def catastrophic_forget_k(
     lr: ScalarOrSchedule = cosine(1e-2, 0.0),  # noqa: B008 - frozen
     optimizer: str | OptimizerFactory = "sgd",
     weight_decay: float = 5e-4,
+    clip: float | None = 5.0,
     batch_norm: BatchNorm = "frozen",
     objective: L.Objective | L.Term | None = None,
     callbacks: Sequence[Callback] = (),
@@ -47,7 +48,7 @@ def catastrophic_forget_k(
             all of them, where there are fewer), in the order in which the network registers them.
         blocks: names of the submodules to train, instead of those.
         epochs, steps: passes over the retain data; ``steps`` replaces ``epochs``.
-        batch_size, lr, optimizer, weight_decay, batch_norm: as in ``engine.Phase``.
+        batch_size, lr, optimizer, weight_decay, clip, batch_norm: as in ``engine.Phase``.
         objective: reads the stream "retain" (default: cross-entropy).
         callbacks: called during training.
         seed, device: of the run.
@@ -67,6 +68,7 @@ def catastrophic_forget_k(
         lr=lr,
         optimizer=optimizer,
         weight_decay=weight_decay,
+        clip=clip,
         trainable=parameters_under(model, chosen),
         batch_norm=batch_norm,
         name="finetune",
