@@ -11,13 +11,13 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask, adapters
 from unlearn_kit import losses as L
-from unlearn_kit.data import in_order
-from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, StopWhen, fit, revision, streams_for
+from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, fit, revision, streams_for
 from unlearn_kit.errors import check_choice, check_count, check_number
-from unlearn_kit.metrics import accuracy, iou, per_class_accuracy
 from unlearn_kit.modules import head_name
 from unlearn_kit.schedules import ScalarOrSchedule
 from unlearn_kit.seeding import derive
+
+from .stopping import check_stop, held_out_alike, stop_level, stop_when
 
 Preset = Literal["paper", "released"]
 
@@ -139,7 +139,7 @@ def erase_to_retain(
         "batch_size": batch_size,
     }
     chosen = PRESETS[preset]["segmentation"] | PRESETS[preset][task.kind]
-    if stop_at is None and _comparable(task) is None:
+    if stop_at is None and held_out_alike(task) is None:
         chosen["stop_at"] = "never"
     chosen |= {name: value for name, value in given.items() if value is not None}
     check_count("rounds", chosen["rounds"], low=0)
@@ -147,7 +147,7 @@ def erase_to_retain(
     check_count("restore_epochs", chosen["restore_epochs"], low=0)
     stops = chosen["stop_at"] != "never"
     if stops:
-        _check_stop(task, chosen["stop_at"])
+        check_stop(task, chosen["stop_at"])
 
     head = head_name(model) if chosen["restore_epochs"] else None
     adapted = adapters.attach(
@@ -190,7 +190,7 @@ def erase_to_retain(
     watch = list(callbacks)
     if stops:
         every = stop_every or math.ceil(a_round / 4)
-        watch.append(_stop(task, chosen["stop_at"], every))
+        watch.append(stop_when(task, chosen["stop_at"], every=every))
     fitted = fit(adapted, program, seed=seed, device=device, callbacks=watch)
     final, history = fitted.model, fitted.history
     if head is not None:
@@ -214,46 +214,6 @@ def erase_to_retain(
     return FitResult(final, history, details=details)
 
 
-def stop_level(model: nn.Module, task: UnlearnTask, stop_at: float | Literal["held-out"]) -> float:
-    """The forget score (mean IoU, or accuracy) at which erasing ends.
-
-    "held-out" is the score of ``model`` on held-out data like the forget data: of ``forget_test`` where the rule names
-    such data (a device, a plane), else of ``retain_test``; for classes weighted as they are among the forget data. A
-    model that never saw the forget data would score about that.
-
-    Raises: ValueError where a whole class is to be forgotten, so that no held-out score is a goal.
-    """
-    _check_stop(task, stop_at)
-    if stop_at != "held-out":
-        return float(stop_at)
-    held_out = _comparable(task)
-    if task.kind == "segmentation":
-        return iou(model, held_out) or 0.0
-    by_class = per_class_accuracy(model, held_out) or {}
-    labels = torch.cat([y for _, y in in_order(task.forget)])
-    known = [value for label in labels.tolist() if (value := by_class.get(label)) is not None]
-    return sum(known) / len(known) if known else 0.0
-
-
-def _check_stop(task: UnlearnTask, stop_at: float | Literal["held-out"]) -> None:
-    """Refuse a level that is none, before the model is run on anything."""
-    if stop_at != "held-out":
-        check_number("stop_at", stop_at, low=0, high=1)
-    elif _comparable(task) is None:
-        raise ValueError(
-            "expected a number or 'never' for stop_at, but got 'held-out': this task has no held-out data whose score "
-            "a model that never saw the forget data would reach"
-        )
-
-
-def _comparable(task: UnlearnTask) -> Any:
-    """Held-out data like the forget data: of the same device or plane, where that is the rule; of a class, None."""
-    if task.forget_classes:
-        return None
-    held_out = task.forget_test if len(task.forget_test) else task.retain_test
-    return held_out if len(held_out) else None
-
-
 def _supervised(task: UnlearnTask) -> L.Term:
     return L.dice_bce(on="retain") if task.kind == "segmentation" else L.cross_entropy(on="retain")
 
@@ -271,26 +231,3 @@ def _erase(task: UnlearnTask, target: L.Target, preset: str) -> L.Term:
         # Only the pixels of the class are to be forgotten; the rest of those images is kept.
         target = L.Within(target, task.forget_classes[0])
     return L.cross_entropy(on="forget", to=target)
-
-
-def forget_score(model: nn.Module, task: UnlearnTask) -> float:
-    """Mean IoU of the forget data (of the forgotten class, where one of the masks is), or their accuracy; in [0, 1]."""
-    if task.kind == "classification":
-        return accuracy(model, task.forget) or 0.0
-    if task.forget_classes:
-        return (iou(model, task.forget, per_class=True) or {})[task.forget_classes[0]]
-    return iou(model, task.forget) or 0.0
-
-
-def _stop(task: UnlearnTask, stop_at: float | Literal["held-out"], every: int) -> StopWhen:
-    if stop_at == "held-out":
-        # Of the model as it is: what erasing costs on unseen data lowers what is left to reach.
-        return StopWhen(
-            lambda model: forget_score(model, task) - stop_level(model, task, stop_at),
-            lambda above: above <= 0,
-            every=every,
-            name="forget score above held-out",
-        )
-    return StopWhen(
-        lambda model: forget_score(model, task), lambda score: score <= stop_at, every=every, name="forget score"
-    )

@@ -21,7 +21,7 @@ from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.metrics import accuracy, iou
 from unlearn_kit.modules import device_of
 
-from .erase_to_retain import stop_level
+from .stopping import held_out_alike, stop_level
 
 SMALLEST, LARGEST, HALVINGS = -12.0, 10.0, 9  # Of the searched step, in powers of two.
 
@@ -145,8 +145,7 @@ def _woodfisher(model: nn.Module, retain: Any, g: Named, damping: float) -> Name
 def _aim(model: nn.Module, task: UnlearnTask) -> float | None:
     if task.kind == "classification" and task.forget_classes:
         return 0.02
-    comparable = len(task.forget_test) == 0 < len(task.retain_test)
-    return stop_level(model, task, "held-out") if comparable else None
+    return None if held_out_alike(task) is None else stop_level(model, task, "held-out")
 
 
 def _search(
@@ -166,7 +165,8 @@ def _search(
             return True, False
 
     low, high, found = SMALLEST, LARGEST, None
-    if judge(low) == (False, False) or judge(low) == (True, False):
+    _, retains = judge(low)
+    if not retains:
         raise ValueError(f"expected retain_drop that some step of the search keeps within, but got {drop!r}")
     for _ in range(HALVINGS):
         middle = (low + high) / 2

@@ -81,7 +81,8 @@ def revise(config: Mapping[str, Any], start: nn.Module, requests: list[UnlearnTa
 
 def _final(model: nn.Module) -> nn.Module:
     """A model the next request can be made of: adapters merged into their weights, all weights free to move."""
-    return copy.deepcopy(adapters.plain(model)).requires_grad_(True)
+    merged = adapters.plain(model)  # a copy, where there is something to merge
+    return (merged if merged is not model else copy.deepcopy(model)).requires_grad_(True)
 
 
 def _plain_details(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def as_csv(found: Sequence[Task]) -> str:
     writer = csv.writer(target, lineterminator="\n")
     columns = known_columns(found)
     ends = [f"{column.name}{end}" for column in columns for end in ("", "_low", "_high")]
-    writer.writerow(["data", "forget", "model", "rank", "method", "runs", "trainings", *ends, "notes"])
+    writer.writerow(["data", "rule", "model", "rank", "method", "runs", "trainings", *ends, "notes"])
     for task in found:
         asked = [task.data, ", then ".join(task.config["forget"]), task.config["model"]]
         for row in task.rows:

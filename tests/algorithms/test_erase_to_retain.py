@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from algorithms import erase_to_retain
-from algorithms.erase_to_retain import stop_level
+from algorithms.stopping import stop_level
 from unlearn_kit import UnlearnTask, adapters, data, models
 from unlearn_kit import losses as L
 from unlearn_kit.boundary import PerturbedSign

@@ -201,8 +201,12 @@ def test_tasks_that_differ_in_their_settings_alone_are_told_apart(store: Store) 
 
 def test_csv_holds_the_unrounded_figures(store: Store) -> None:
     change(store, fail("n/a", "why"), text="ssd")
-    lines = list(csv.DictReader(io.StringIO(render(store.root, "csv"))))
+    text = render(store.root, "csv")
+    titles = text.splitlines()[0].split(",")
+    assert len(set(titles)) == len(titles)  # else who reads them by name loses one
+    lines = list(csv.DictReader(io.StringIO(text)))
     assert [line["method"] for line in lines[:2]] == ["original", "reference"]
+    assert {line["rule"] for line in lines} == {"class:0"}
     (task,) = read(store)
     assert len(lines) == len(task.rows)
     for line, one in zip(lines, task.rows, strict=True):
