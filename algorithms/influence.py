@@ -62,8 +62,8 @@ def influence(
         damping: positive.
         iterations, tolerance: of "cg": at most so many products, and the relative residual that ends it sooner.
         samples: retain samples that H is measured on, drawn once; None for all.
-        forget_to: default: .02 where a class is forgotten, else the score on held-out data like the forget data; and
-            where no held-out data are like them and kept, the step is 1.
+        forget_to: default: .02 where a class is forgotten, else the score on held-out data like the forget data (as the
+            "held-out" stop of ``erase_to_retain``); where there are none, the step is 1.
         retain_drop, search_samples: of the search; samples of either data set it looks at.
         seed, device: of the run.
 

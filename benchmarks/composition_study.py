@@ -25,6 +25,7 @@ from unlearn_kit.data import DataBundle, in_order, load, subset
 from unlearn_kit.engine import train
 from unlearn_kit.errors import check_choice
 from unlearn_kit.gradients import mean_squared_gradients
+from unlearn_kit.hashing import hash_config
 from unlearn_kit.metrics import Evaluation, evaluate, linear_probe, relearn_time
 from unlearn_kit.seeding import derive, isolated
 
@@ -60,6 +61,12 @@ class Options:
     audits: int = 3
     bezier_steps: int = 60
 
+    @property
+    def kept(self) -> Path:
+        """Where trained models are kept: a folder for each data set, recipe and pair of classes."""
+        settings = [self.data, self.train_size, self.epochs, self.forget, self.second]
+        return self.out / "models" / hash_config(settings)[:8]
+
 
 @dataclass
 class Study:
@@ -76,7 +83,7 @@ class Study:
 
     def stored(self, name: str, make: Callable[[], nn.Module]) -> nn.Module:
         """The model ``name`` from ``--models`` or an earlier run, or else made and kept."""
-        for folder in (self.options.models, self.options.out / "models"):
+        for folder in (self.options.models, self.options.kept):
             path = None if folder is None else folder / f"seed{self.seed}" / f"{name}.safetensors"
             if path is not None and path.is_file():
                 return load_model(self.network(), path).eval()
@@ -127,7 +134,7 @@ def study_seed(options: Options, seed: int) -> dict[str, Any]:
     bundle = load(options.data, **sized)
     network = Blueprint(recipe.model, bundle.num_classes, channels=bundle.train[0][0].shape[0])
     training = DemoConfig(data=options.data, epochs=options.epochs).training
-    folder = options.out / "models" / f"seed{seed}"
+    folder = options.kept / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     task = _task(bundle, options.forget)
     study = Study(options, seed, bundle, network, training, folder, task, {"seed": seed})

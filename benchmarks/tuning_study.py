@@ -47,7 +47,7 @@ def study(
     for seed in seeds:
         with isolated(seed):
             model = Blueprint(recipe.model, bundle.num_classes, channels=bundle.train[0][0].shape[0])()
-        kept = out / "models" / f"original-{seed}.safetensors"
+        kept = out / "models" / f"{data}-original-{seed}.safetensors"
         if kept.exists():
             model = load_model(model, kept)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unlearn_kit.metrics import Klom, Summary, ULira, paired_comparison, summary
+from unlearn_kit.metrics import Klom, Summary, ULira, summary
 
 Values = Sequence[float | None]
 
@@ -59,16 +59,13 @@ def u_lira_verdict(method: ULira | None, nothing: ULira | None) -> str:
 
 
 def klom_verdict(method: Klom | None) -> str:
-    """Divergence of margins, example by example, from its floor; both at the same number of models."""
+    """Divergence of margins from its floor; both at the same number of models, which are what chance is judged over."""
     if method is None:
         return "n/a"
-    found = paired_comparison(method.per_example, method.floor_per_example, resamples=2000)
-    low, high = (None, None) if found is None else (found.low, found.high)
-    if low is None or high is None:
-        return "one example has no interval"
+    apart = float(np.mean(method.per_example - method.floor_per_example))
     share = float(np.mean(method.per_example > method.floor_p95))
+    where = f"over {method.examples} examples, n = {method.models}, p = {method.p_value:.3f}"
     beyond = f"; {share:.0%} of the examples lie beyond the floor's 95th percentile"
-    if low <= 0 <= high:
-        return f"at its floor over {method.examples} examples{beyond}"
-    side = "above" if low > 0 else "below"
-    return f"{side} its floor by [{low:+.3f}, {high:+.3f}] nats over {method.examples} examples{beyond}"
+    if method.p_value > 0.05:
+        return f"not told apart from its floor {where}{beyond}"
+    return f"{'above' if apart > 0 else 'below'} its floor by {abs(apart):.3f} nats {where}{beyond}"

@@ -14,7 +14,9 @@ from .reporting import Debug, reported
 
 
 def demo(
-    data: Annotated[str, typer.Option(help="digits (bundled) or fashion-mnist.")] = "digits",
+    data: Annotated[
+        str, typer.Option(help="digits (bundled), fashion-mnist, simulated-scanners, synthetic-lesions or mni-slices.")
+    ] = "digits",
     out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="out/demo-DATA")] = None,
     seed: Annotated[int, typer.Option(help="Of training, unlearning and evaluation.")] = 0,
     forget: Annotated[

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from algorithms import influence
+from algorithms import finetune, influence
+from algorithms.stopping import stop_level
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data.tensors import TensorImages, load_tensors
 from unlearn_kit.metrics import accuracy
@@ -126,10 +127,20 @@ def test_the_searched_step_forgets_a_class_and_keeps_the_others():
     assert accuracy(shorter, task.forget) > 0.02  # The smallest step that forgets.
 
 
-def test_where_no_held_out_data_compare_the_step_is_one():
+def test_an_attribute_aims_at_unseen_data_that_share_it():
     data = overlapping()
     table = {"site": torch.arange(120).numpy() % 4}
     task = UnlearnTask.forget_where(data, data, table, table, lambda t: t["site"] == 0)
+    model = finetune(logistic(), UnlearnTask(task.retain, task.forget, task.retain, task.retain, 3), steps=30).model
+    level = stop_level(model, task, "held-out")
+    assert level == pytest.approx(accuracy(model, task.forget_test))
+    assert influence(model, task).details == influence(model, task, forget_to=level).details
+
+
+def test_without_held_out_data_the_step_is_one():
+    data = overlapping()
+    none = TensorImages(torch.rand(0, 5), torch.arange(0))
+    task = UnlearnTask.forget_samples(data, none, range(30))
     assert influence(logistic(), task).details["step"] == 1.0
 
 

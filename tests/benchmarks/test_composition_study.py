@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.composition_study import main
+from benchmarks.composition_study import Options, main
 from benchmarks.composition_tables import below_both, forgets_both, summary
 
 FAST = ["--data", "digits", "--train-size", "60", "--epochs", "1", "--points", "2", "--sweep", "1", "--audits", "0"]
@@ -19,14 +20,21 @@ def test_the_study_runs_and_keeps_what_it_trained(tmp_path: Path) -> None:
     (record,) = report["seeds"]
     assert record["seed"] == 4
     assert set(record["training_seconds"]) == {"original", "reference", "reference-two"}
-    names = {path.stem for path in (tmp_path / "models" / "seed4").iterdir()}
-    assert names == {"original", "reference", "reference-two"}
+    (folder,) = (tmp_path / "models").iterdir()
+    assert {path.stem for path in (folder / "seed4").iterdir()} == {"original", "reference", "reference-two"}
     rows = record["dial"]["rows"]
     assert rows["reference"]["gap"] == 0
     assert sum(row.get("composed", False) for row in rows.values()) == 14
     assert [point["t"] for point in record["dial"]["path"]] == [0, 1]
     assert (tmp_path / "path-seed4.png").stat().st_size > 10_000
     assert (tmp_path / "study.md").read_text() == summary([record])
+
+
+def test_models_are_used_again_for_the_same_settings_only() -> None:
+    options = Options("digits", Path("out"))
+    assert replace(options, points=3, seeds=(7,)).kept == options.kept
+    others = [{"data": "fashion-mnist"}, {"train_size": 60}, {"epochs": 1}, {"forget": 3}, {"second": 3}]
+    assert len({replace(options, **change).kept for change in [{}, *others]}) == 6
 
 
 def test_wrong_options_are_refused(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_every_search_is_run_and_written(tmp_path, monkeypatch, capsys):
         assert 1 <= record["runs"] <= 2
         assert record["reached"] == (abs(record["forget"] - 0.5) <= 0.02)
     assert "nelder-mead" in capsys.readouterr().out
-    assert (tmp_path / "models" / "original-0.safetensors").exists()
+    assert (tmp_path / "models" / "digits-original-0.safetensors").exists()
 
 
 def test_the_table_gives_means_over_seeds():

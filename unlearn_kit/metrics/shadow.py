@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import check_count, check_number
+from ..seeding import derive
 from .membership import probability_smaller, true_positive_rate
 
 Array = NDArray[np.float64]
@@ -121,6 +122,8 @@ class Klom:
         per_example, floor_per_example: ``(S,)``.
         models: on each side of every comparison, of the figure and of the floor alike.
         examples: S.
+        p_value: how often the mean of ``per_example`` is at least as far from that of ``floor_per_example`` once models
+            are exchanged at random between the four halves: whether the two sets of models differ at all.
     """
 
     median: float
@@ -131,9 +134,19 @@ class Klom:
     floor_per_example: Array = field(repr=False)
     models: int = 0
     examples: int = 0
+    p_value: float = 1.0
 
 
-def klom(unlearned: Any, oracles: Any, *, bins: int = 20, clip: float = 100.0, floor: float = 1e-5) -> Klom | None:
+def klom(
+    unlearned: Any,
+    oracles: Any,
+    *,
+    bins: int = 20,
+    clip: float = 100.0,
+    floor: float = 1e-5,
+    exchanges: int = 199,
+    seed: int = 0,
+) -> Klom | None:
     """Divergence of unlearned models' margins from the oracles', example by example, beside its floor.
 
     A histogram of k models is noisy, and the divergence of two of them is above 0 even where nothing differs, more so
@@ -145,6 +158,9 @@ def klom(unlearned: Any, oracles: Any, *, bins: int = 20, clip: float = 100.0, f
         unlearned, oracles: margins ``(N, S)`` and ``(M, S)``, at least 2 models each; of the larger set only as many
             models count as the smaller has.
         bins, clip, floor: see :func:`klom_values`.
+        exchanges: of models, behind ``p_value``, which is at least 1 / (exchanges + 1). Models and not examples are
+            exchanged, since the examples of one model share its luck.
+        seed: draws the exchanges.
 
     Returns: None where there is no example.
 
@@ -154,11 +170,17 @@ def klom(unlearned: Any, oracles: Any, *, bins: int = 20, clip: float = 100.0, f
     _check_columns(a, b)
     if a.shape[1] == 0:
         return None
+    check_count("exchanges", exchanges)
     k = min(len(a), len(b)) // 2
-    mine, theirs = ([table[place::2][:k] for place in (0, 1)] for table in (a, b))
     options: dict[str, Any] = {"bins": bins, "clip": clip, "floor": floor}
-    values = np.mean([klom_values(u, o, **options) for u in mine for o in theirs], axis=0)
-    base = klom_floor(np.concatenate(theirs)[np.arange(2 * k).reshape(2, k).T.ravel()], **options)
+    models = np.stack([table[place::2][:k] for table in (a, b) for place in (0, 1)])
+    values, base = _beside_floor(models, options)
+    found, random = abs(np.mean(values - base)), np.random.default_rng(derive(seed, "exchange models"))
+    beyond = 0
+    for _ in range(exchanges):
+        exchanged = random.permutation(models.reshape(4 * k, -1)).reshape(models.shape)
+        difference = np.subtract(*_beside_floor(exchanged, options)).mean()
+        beyond += bool(abs(difference) >= found - 1e-12)  # ties are exact but for rounding
     return Klom(
         float(np.median(values)),
         float(np.percentile(values, 95)),
@@ -168,7 +190,15 @@ def klom(unlearned: Any, oracles: Any, *, bins: int = 20, clip: float = 100.0, f
         base,
         k,
         a.shape[1],
+        (1 + beyond) / (1 + exchanges),
     )
+
+
+def _beside_floor(halves: Array, options: dict[str, Any]) -> tuple[Array, Array]:
+    """Divergence of the first two halves from the last two, and between these: ``(4, k, S)`` to twice ``(S,)``."""
+    mine, theirs = halves[:2], halves[2:]
+    values = np.mean([klom_values(u, o, **options) for u in mine for o in theirs], axis=0)
+    return values, (klom_values(*theirs, **options) + klom_values(*theirs[::-1], **options)) / 2
 
 
 def klom_floor(oracles: Any, *, bins: int = 20, clip: float = 100.0, floor: float = 1e-5) -> Array:
@@ -210,8 +240,9 @@ def klom_values(unlearned: Any, oracles: Any, *, bins: int = 20, clip: float = 1
 def _shares(table: Array, low: Array, width: Array, bins: int, floor: float) -> Array:
     """Shares ``(bins, S)`` of the models in each bin, none below the floor, summing to 1."""
     place = np.floor((table - low) / np.where(width > 0, width, 1.0) * bins).astype(np.int64).clip(0, bins - 1)
-    shares = np.stack([(place == number).mean(axis=0) for number in range(bins)])
-    shares = np.maximum(shares, floor)
+    samples = place.shape[1]
+    counts = np.bincount((place * samples + np.arange(samples)).ravel(), minlength=bins * samples)
+    shares = np.maximum(counts.reshape(bins, samples) / len(table), floor)
     return shares / shares.sum(axis=0)
 
 

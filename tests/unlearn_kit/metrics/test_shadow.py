@@ -94,6 +94,16 @@ def test_figure_and_floor_are_taken_at_one_number_of_models() -> None:
     assert found.floor_p95 == pytest.approx(np.percentile(floor, 95))
 
 
+def test_the_p_value_of_klom_exchanges_models() -> None:
+    same, other = draw(6, 40, 20), draw(8, 40, 20, 3.0)
+    assert klom(other, same, exchanges=49).p_value == 1 / 50
+    assert klom(np.ones((8, 3)), np.ones((8, 3))).p_value == 1
+    assert klom(draw(7, 40, 20), same, seed=3).p_value == klom(draw(7, 40, 20), same, seed=3).p_value
+    # Four models, one to a half: of their 24 orders the 8 that pair the equal ones are as far from the floor as this.
+    found = klom(np.zeros((2, 1)), np.ones((2, 1)), exchanges=4000)
+    assert found.p_value == pytest.approx(8 / 24, abs=0.03)
+
+
 def test_klom_of_equal_sources_is_at_its_floor_and_of_others_above_it() -> None:
     same, other = klom(draw(6, 100, 200), draw(7, 100, 200)), klom(draw(6, 100, 200, 3.0), draw(7, 100, 200))
     assert same is not None
