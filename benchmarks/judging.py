@@ -13,7 +13,11 @@ MARGIN = 0.02  # differences below two points are never called one
 
 
 def margin(share: float, count: int) -> float:
-    """How far a share of ``count`` samples may be off by chance: two standard errors, and at least two points."""
+    """How far a share of ``count`` samples may be off by chance: two standard errors, and at least two points.
+
+    For a mean of other scores in [0, 1], such as the IoU of images, it is an upper bound, since none spread more than
+    zeros and ones of the same mean: over few images only a large difference counts as one.
+    """
     return max(MARGIN, 2 * math.sqrt(share * (1 - share) / count))
 
 
