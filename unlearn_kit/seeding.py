@@ -31,15 +31,23 @@ def generator(seed: int, *keys: object, device: torch.device | str = "cpu") -> t
 
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Seed the global random states of Python, NumPy and torch, and restore the caller's on leaving."""
+    """Seed the global random states of Python, NumPy and torch, and restore the caller's on leaving.
+
+    One thing is not kept: a seed given to CUDA alone before CUDA was first used. The CPU's seed takes its place.
+    """
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the state to protect
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    # To ask for the state of GPUs that nothing has used yet would open a context on them. They have none so far: only
+    # the seed that waits for their first use, which the caller gave to the CPU too.
+    awake, own_seed = torch.cuda.is_initialized(), torch.initial_seed()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if awake else ()):
         try:
             seed_everything(seed)
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+            if not awake and torch.cuda.is_available():
+                torch.cuda.manual_seed_all(own_seed)
 
 
 def seed_everything(seed: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .data.relabel import without_class
 from .data.tensors import as_tensor, in_order, labels_of, subset
 from .errors import check_count, check_number
-from .seeding import generator
+from .seeding import generator, isolated
 
 Kind = Literal["classification", "segmentation"]
 
@@ -103,7 +103,7 @@ class UnlearnTask:
         chosen = as_tensor(indices)
         if chosen.numel() and (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool):
             raise TypeError(f"expected indices to be integers, but got {chosen.dtype}")
-        chosen = chosen.to(torch.int64).flatten()
+        chosen = chosen.to("cpu", torch.int64).flatten()
         outside = chosen[(chosen < 0) | (chosen >= len(train))]
         if len(outside):
             raise ValueError(f"expected indices in [0, {len(train) - 1}], but got {outside[:5].tolist()}")
@@ -237,7 +237,8 @@ def _targets(name: str, dataset: Any) -> Tensor:
     labels = labels_of(dataset)
     if labels is None:
         # The data set hides its labels: the only way to them is to read it once.
-        labels = torch.cat([y for _, y in in_order(dataset)]) if len(dataset) else torch.empty(0).long()
+        with isolated(0):  # a random transform of the inputs would draw from the caller
+            labels = torch.cat([y.cpu() for _, y in in_order(dataset)]) if len(dataset) else torch.empty(0).long()
     if len(labels) != len(dataset):
         raise ValueError(f"expected one label a sample of {name}, but got {len(labels)} for {len(dataset)}")
     return labels
@@ -269,7 +270,8 @@ def _kind_and_classes(train: Any, test: Any, num_classes: int | None) -> tuple[K
     if len(train) == 0:
         raise ValueError("expected train to hold at least one sample, but got an empty data set")
     labels = labels_of(train)
-    first = labels[0] if labels is not None else torch.as_tensor(train[0][1])
+    with isolated(0):
+        first = labels[0] if labels is not None else torch.as_tensor(train[0][1])
     # A mask has two dimensions at least; a row of numbers is a mistake, which the check of class labels names.
     if first.dim() < 2:
         return "classification", _count_classes(num_classes, _class_labels("train", train), _class_labels("test", test))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from torch.utils.data import TensorDataset
 
 from unlearn_kit import CheckpointError, adapters, models, save_model
 from unlearn_kit import losses as L
+from unlearn_kit.composition import join_requests
 from unlearn_kit.engine import Phase, fit
 
 
@@ -210,6 +213,25 @@ def test_saved_and_loaded_acts_with_the_same_bits(case: str, tmp_path) -> None:
         assert torch.equal(loaded(x), adapted(x))
         with adapters.switched_off(loaded):
             assert torch.equal(loaded(x), model(x))
+
+
+def random_states() -> list[object]:
+    return [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()]  # noqa: NPY002
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_adapters_that_move_draw_nothing_from_the_caller(case: str, tmp_path) -> None:
+    build, where, full = CASES[case]
+    model = build()
+    adapted = moved(adapters.attach(model, where, rank=2, full=full))
+    path = adapters.save(adapted, tmp_path / "adapter.safetensors")
+    before = random_states()
+    adapters.load(model, path)
+    assert random_states() == before
+    adapters.gather({"one": adapted} if full else {"one": adapted, "two": adapted})
+    assert random_states() == before
+    join_requests({"one": adapted})
+    assert random_states() == before
 
 
 def test_file_of_the_decoder_preset_is_small_beside_the_model(tmp_path) -> None:

@@ -84,6 +84,67 @@ def test_isolation_nests():
         assert rolls() == expected
 
 
+class FakeCuda:
+    """Two GPUs whose state is the last seed, or what was drawn since; none of them is in use until :meth:`wake`."""
+
+    def __init__(self, monkeypatch, *, awake):
+        self.awake, self.waiting, self.states, self.asked = awake, None, [90, 91], []
+        for name, function in {
+            "is_available": lambda: True,
+            "device_count": lambda: 2,
+            "is_initialized": lambda: self.awake,
+            "manual_seed_all": self.seed,
+            "get_rng_state": lambda device: self.asked.append(device) or self.states[device],
+            "set_rng_state": lambda state, device: self.states.__setitem__(device, state),
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, function)
+
+    def seed(self, seed):
+        if self.awake:
+            self.states = [seed, seed]
+        else:
+            self.waiting = seed
+
+    def wake(self):
+        self.awake = True
+        if self.waiting is not None:
+            self.states = [self.waiting, self.waiting]
+
+
+def test_gpus_in_use_are_seeded_and_restored(monkeypatch):
+    cuda = FakeCuda(monkeypatch, awake=True)
+    with isolated(5):
+        assert cuda.states == [5, 5]
+    assert cuda.states == [90, 91]
+
+
+def test_gpus_that_nothing_has_used_are_left_asleep_with_the_seed_of_the_caller(monkeypatch):
+    cuda = FakeCuda(monkeypatch, awake=False)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(11)
+        torch.rand(3)
+        before = states()
+        with isolated(5), isolated(6):
+            assert cuda.waiting == 6
+        assert states() == before
+    assert cuda.asked == []
+    assert not cuda.awake
+    assert cuda.waiting == 11
+
+
+def test_gpus_first_used_in_isolation_are_seeded_there_and_then_for_the_caller(monkeypatch):
+    cuda = FakeCuda(monkeypatch, awake=False)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(11)
+        with isolated(5):
+            cuda.wake()
+            assert cuda.states == [5, 5]
+            with isolated(6):
+                assert cuda.states == [6, 6]
+            assert cuda.states == [5, 5]
+        assert cuda.states == [11, 11]
+
+
 @pytest.mark.parametrize("seed", [0, 2**32, 2**63 - 1])
 def test_every_derived_seed_is_a_legal_one(seed):
     with isolated(seed):

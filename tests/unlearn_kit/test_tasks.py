@@ -105,6 +105,33 @@ def test_finding_a_class_decodes_no_sample(make):
     assert len(task.forget) + len(task.retain) == 60_000
 
 
+class Halving(Dataset):
+    """As torchvision's: the labels that are held are changed when read. Draws as an augmentation does."""
+
+    def __init__(self) -> None:
+        self.targets, self.target_transform = [0, 1, 2, 3] * 3, lambda y: y % 2
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int):
+        x = torch.full((1, 1, 1), float(index)) + 0 * torch.rand(()) * np.random.rand()  # noqa: NPY002
+        return x, self.target_transform(self.targets[index])
+
+
+def test_a_class_is_the_one_that_is_read_not_the_one_that_is_held():
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    tasks = [
+        UnlearnTask.forget_class(Halving(), Halving(), 1),
+        UnlearnTask.forget_random(Halving(), Halving(), 0.5),
+    ]
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert [task.num_classes for task in tasks] == [2, 2]
+    assert positions(tasks[0].forget) == positions(tasks[0].forget_test) == [1, 3, 5, 7, 9, 11]
+    assert positions(tasks[0].retain) == positions(tasks[0].retain_test) == [0, 2, 4, 6, 8, 10]
+
+
 @pytest.mark.parametrize(
     "build",
     [

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import load_tensors_file, save_tensors
 from ..errors import CheckpointError
+from ..seeding import isolated
 from .attaching import attach
 from .structure import adapter_names, base_state, check_adapted, digest, plain_names
 
@@ -127,7 +128,8 @@ def _give(model: nn.Module, row: Mapping[str, Any], tensors: Mapping[str, Tensor
     """A copy of ``model`` with an adapter that was taken from another."""
     from peft import set_peft_model_state_dict
 
-    adapted = attach(model, row["targets"], row["rank"], row["alpha"], row["dropout"], name, full=row["full"])
+    with isolated(0):  # fresh weights that are overwritten at once
+        adapted = attach(model, row["targets"], row["rank"], row["alpha"], row["dropout"], name, full=row["full"])
     set_peft_model_state_dict(adapted, dict(tensors), adapter_name=name)
     if row["scaling"] is not None:
         _set_scaling(adapted, name, row["scaling"])

@@ -12,7 +12,7 @@ from torch import nn
 from ..data.tensors import iterate
 from ..errors import check_count
 from ..modules import BATCH_NORM, check_model, device_of
-from ..seeding import isolated
+from ..seeding import generator, isolated
 from ..tasks import UnlearnTask
 from .state import blank_copy
 
@@ -32,7 +32,7 @@ def needs_recalibration(model: nn.Module) -> bool:
 def recalibrate_batch_norm(
     model: nn.Module, data: Any, *, batch_size: int = 256, seed: int = 0, workers: int = 0
 ) -> nn.Module:
-    """A copy of ``model`` whose running statistics are those of ``data``: means over all samples, in order.
+    """A copy of ``model`` whose running statistics are those of ``data``: means over batches of all samples, shuffled.
 
     Only batch norm is in training mode meanwhile; nothing else is trained, drops out or changes. Its own momentum is
     left as it was; its count of batches becomes the number read.
@@ -42,7 +42,7 @@ def recalibrate_batch_norm(
         data: the retain data, or an :class:`UnlearnTask`, of which only ``retain`` is read. Forget data in it would
             bring back what was forgotten into the statistics.
         batch_size: samples a batch, as near as equal batches allow; a mean of batches weighs them by their samples.
-        seed: of random transforms that the data may apply.
+        seed: of the shuffling, and of random transforms that the data may apply.
         workers: processes that decode, for data not held in tensors.
 
     Raises: ValueError on fewer than two samples, or when the statistics are not finite; TypeError naming the argument.
@@ -70,8 +70,10 @@ def recalibrate_(model: nn.Module, data: Any, *, batch_size: int = 256, seed: in
             for layer in layers:
                 layer.reset_running_stats()
                 layer.train()
+            # Shuffled: a batch of one class would know nothing of the variance between classes.
+            order = torch.randperm(len(retain), generator=generator(seed, "recalibrate"))
             # Equal batches: a last one of a single sample has no variance.
-            batches = torch.arange(len(retain)).tensor_split(math.ceil(len(retain) / batch_size))
+            batches = order.tensor_split(math.ceil(len(retain) / batch_size))
             with isolated(seed):
                 for x, _ in iterate(retain, batches, workers=workers):
                     seen += len(x)

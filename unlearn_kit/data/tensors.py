@@ -1,7 +1,8 @@
 """Data sets and the one way they are read: whole batches by index.
 
 A data set is anything map-style that yields ``(input, target)``. Data held in tensors are indexed a batch at a time;
-everything else goes through a ``DataLoader``, with workers where asked for.
+everything else goes through a ``DataLoader``, with workers where asked for. So does a subclass of such data, or of a
+``Subset``, with a ``__getitem__`` of its own: it may yield other samples than it holds.
 """
 
 from __future__ import annotations
@@ -62,10 +63,24 @@ def as_tensor(values: Any) -> Tensor:
     return values if isinstance(values, Tensor) else torch.as_tensor(np.require(values, requirements="W"))
 
 
+def _reads_as(dataset: Any, kind: type) -> bool:
+    """Whether ``dataset`` is a ``kind`` that yields its samples as ``kind`` itself does."""
+    own = type(dataset)
+    return issubclass(own, kind) and all(
+        getattr(own, name, None) is getattr(kind, name, None) for name in ("__getitem__", "__getitems__")
+    )
+
+
+def held_in_tensors(dataset: Any) -> bool:
+    """Whether whole batches of ``dataset`` are read from tensors, not sample by sample."""
+    base, _ = resolve(dataset)
+    return _reads_as(base, TensorImages) or _reads_as(base, TensorDataset)
+
+
 def resolve(dataset: Any) -> tuple[Any, Tensor | None]:
     """The data set under any chain of ``Subset``, and the indices into it (None for all)."""
     indices: Tensor | None = None
-    while isinstance(dataset, Subset):
+    while _reads_as(dataset, Subset):
         own = torch.as_tensor(dataset.indices, dtype=torch.int64)
         indices = own if indices is None else own[indices]
         dataset = dataset.dataset
@@ -92,23 +107,24 @@ def subset(dataset: Any, indices: Sequence[int] | np.ndarray | Tensor) -> Subset
 
 
 def labels_of(dataset: Any) -> Tensor | None:
-    """All targets of ``dataset`` as a tensor, without decoding one input; None when it does not expose them.
+    """All targets of ``dataset`` on the CPU, without decoding one input; None when it does not expose them.
 
     Looked for: ``.targets``, ``.labels``, the last tensor of a ``TensorDataset``; through subsets and concatenations.
+    None also where reading a sample may change its target: with torchvision's ``target_transform`` or ``transforms``.
     """
     base, indices = resolve(dataset)
     found: Tensor | None = None
-    if isinstance(base, ConcatDataset):
+    if _reads_as(base, ConcatDataset):
         parts = [labels_of(part) for part in base.datasets]
         found = None if any(part is None for part in parts) else torch.cat([p for p in parts if p is not None])
-    elif isinstance(base, TensorDataset):
-        found = base.tensors[-1]
-    else:
+    elif _reads_as(base, TensorDataset):
+        found = base.tensors[-1].cpu()
+    elif not _may_change_targets(base):
         held = next((h for h in (getattr(base, name, None) for name in ("targets", "labels")) if h is not None), None)
         if held is not None:
             # Class labels held as a list of ints are common (torchvision); anything else cannot be read in one go.
             try:
-                found = as_tensor(held)
+                found = as_tensor(held).cpu()
             except (TypeError, ValueError):
                 found = None
     if found is None or indices is None:
@@ -116,18 +132,29 @@ def labels_of(dataset: Any) -> Tensor | None:
     return found[indices]
 
 
+def _may_change_targets(dataset: Any) -> bool:
+    """Whether targets that are read may be others than those that are held."""
+    if isinstance(dataset, TensorImages):
+        return not _reads_as(dataset, TensorImages)
+    # torchvision makes ``transforms`` of any ``transform``: that pair changes the target by its second part alone.
+    joint = getattr(dataset, "transforms", None)
+    changes = (getattr(dataset, "target_transform", None), getattr(joint, "target_transform", joint))
+    return any(change is not None for change in changes)
+
+
 def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ``(inputs, targets)`` for each tensor of indices, in order.
 
     Args:
         dataset: map-style, yielding ``(input, target)``.
-        index_batches: int64 tensors ``(B,)`` of positions in ``dataset``.
+        index_batches: int64 tensors ``(B,)`` of positions in ``dataset``, asked for as they are read (with workers, a
+            few ahead).
         workers: processes that decode; ignored for data held in tensors.
     """
     check_count("workers", workers, low=0)
     base, outer = resolve(dataset)
     chosen_batches = (batch if outer is None else outer[batch] for batch in index_batches)
-    if isinstance(base, (TensorImages, TensorDataset)):
+    if held_in_tensors(base):
         for chosen in chosen_batches:
             if isinstance(base, TensorImages):
                 yield base.batch(chosen)
@@ -138,7 +165,7 @@ def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) 
     # The loader's own generator keeps it from drawing its worker seed out of the caller's random state.
     loader = DataLoader(
         base,
-        batch_sampler=[chosen.tolist() for chosen in chosen_batches],
+        batch_sampler=(chosen.tolist() for chosen in chosen_batches),
         num_workers=workers,
         generator=torch.Generator().manual_seed(0),
     )

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset
 
-from ..data.tensors import TensorImages, iterate, resolve
+from ..data.tensors import held_in_tensors, iterate
 from ..errors import check_count
 from ..seeding import derive, generator
 
@@ -63,8 +63,7 @@ class Stream:
 
     def samples(self, batches: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield ``(inputs, targets)`` of each ``(pass, positions)``; inside ``seeding.isolated`` only."""
-        base, _ = resolve(self.dataset)
-        if isinstance(base, (TensorImages, TensorDataset)):
+        if held_in_tensors(self.dataset):
             return iterate(self.dataset, (positions for _, positions in batches))
         size = len(self.dataset)
         drawn = _Drawn(self.dataset, derive(self.seed, "draws", self.name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -170,17 +171,21 @@ def train_ensemble(
     with isolated(0):
         inputs, targets = (tensor.to(device or "cpu") for tensor in load_tensors(dataset))
     positions = [_positions(place, chosen, len(inputs)).to(inputs.device) for place, chosen in enumerate(subsets)]
-    plans = [recipe.batches(chosen, seed) for chosen, seed in zip(positions, seeds, strict=True)]
     template = _built(build, seeds[0], inputs.device)
     # Those with most steps first, so that each chunk holds networks of about the same length.
-    order = sorted(range(len(plans)), key=lambda place: -len(plans[place]))
+    order = sorted(range(len(positions)), key=lambda place: -epochs * math.ceil(len(positions[place]) / batch_size))
+
+    def plans(places: Sequence[int]) -> list[list[Tensor]]:
+        # Of a chunk at a time: those of all networks hold every epoch's order of each.
+        return [recipe.batches(positions[place], seeds[place]) for place in places]
+
     data, timings, reason = (inputs, targets), {}, None
     if mode != "sequential" and epochs:
         reason = reason_against(template, data, recipe)
         if mode == "vmap" and reason is not None:
             raise ValueError(f"expected networks that can be trained at once, but got {reason}; use mode='sequential'")
         if mode == "auto" and reason is None:
-            timings = _measure(template, data, [plans[place] for place in order[:chunk]], recipe)
+            timings = _measure(template, data, plans(order[:chunk]), recipe)
     chosen_mode = mode if mode != "auto" else min(timings, key=lambda name: timings[name], default="sequential")
     parts: list[Stack] = []
     at_once = chunk if chosen_mode == "vmap" else 1
@@ -190,10 +195,10 @@ def train_ensemble(
         for model in models:
             _check_same(template, model)
         if chosen_mode == "sequential":
-            train_alone(models[0], data, plans[places[0]], recipe, seeds[places[0]])
+            train_alone(models[0], data, plans(places)[0], recipe, seeds[places[0]])
         parts.append(stack_of(models))
         if chosen_mode == "vmap":
-            train_stacked(models[0], parts[-1], data, [plans[place] for place in places], recipe)
+            train_stacked(models[0], parts[-1], data, plans(places), recipe)
         _check_trained(parts[-1], places, start + len(places))
         if progress is not None:
             progress(start + len(places), len(order))

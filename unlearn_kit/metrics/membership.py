@@ -252,7 +252,7 @@ def _classes(dataset: Any) -> Tensor:
     if targets is None:
         with isolated(0):  # a random transform of the inputs would draw from the caller
             if torch.as_tensor(dataset[0][1]).numel() == 1:
-                targets = torch.cat([y for _, y in in_order(dataset)])
+                targets = torch.cat([y.cpu() for _, y in in_order(dataset)])
     if targets is None or targets.numel() != len(dataset):
         return torch.zeros(len(dataset), dtype=torch.int64)
     return targets.flatten().long()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -31,11 +32,26 @@ def states_equal(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, b.state_dict()[name]) for name, x in a.state_dict().items())
 
 
+class Told(TensorImages):
+    """Remembers which samples came in which batch."""
+
+    def __init__(self, inputs: torch.Tensor) -> None:
+        super().__init__(inputs, torch.zeros(len(inputs)).long())
+        self.read: list[list[int]] = []
+
+    def batch(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.read.append(indices.tolist())
+        return super().batch(indices)
+
+
 def test_statistics_are_the_means_of_the_batches_by_their_size() -> None:
     model, data = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout(0.9), nn.BatchNorm2d(2)).train(), torch.rand(7, 2, 3, 3)
     model[0].momentum = 0.3
-    found = recalibrate_batch_norm(model, TensorImages(data, torch.zeros(7).long()), batch_size=4)
-    parts = [data[:4], data[4:]]
+    told = Told(data)
+    found = recalibrate_batch_norm(model, told, batch_size=4)
+    assert [len(batch) for batch in told.read] == [4, 3]
+    assert sorted(index for batch in told.read for index in batch) == list(range(7))
+    parts = [data[batch] for batch in told.read]
     mean = data.mean((0, 2, 3))
     variance = sum(len(p) * p.permute(1, 0, 2, 3).flatten(1).var(1) for p in parts) / 7
     assert torch.allclose(found[0].running_mean, mean, atol=1e-6)
@@ -46,6 +62,27 @@ def test_statistics_are_the_means_of_the_batches_by_their_size() -> None:
     assert found[1].training
     assert found[0].training
     assert model[0].num_batches_tracked == 0
+
+
+def test_sorted_data_have_the_variance_between_their_classes_too() -> None:
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(2000, 1, 1, 1, generator=generator)
+    data[:1000] -= 3
+    data[1000:] += 3
+    before = torch.get_rng_state()
+    told = Told(data)
+    found = recalibrate_batch_norm(nn.BatchNorm2d(1), told, batch_size=100)
+    assert torch.equal(torch.get_rng_state(), before)
+    x = data.flatten().double().numpy()
+    assert found.running_mean.item() == pytest.approx(x.mean(), abs=1e-5)
+    # What is exact in batches of n: their biased variances and the variance of their means make up that of the data.
+    between = np.mean([(x[batch].mean() - x.mean()) ** 2 for batch in told.read])
+    assert found.running_var.item() * 99 / 100 + between == pytest.approx(x.var(), rel=1e-5)
+    # The unbiased variance of a batch drawn at random is that of the data, but for chance.
+    assert found.running_var.item() == pytest.approx(x.var(), rel=0.02)
+    other = Told(data)
+    recalibrate_batch_norm(nn.BatchNorm2d(1), other, batch_size=100, seed=1)
+    assert other.read != told.read
 
 
 def test_recalibrating_twice_changes_nothing_and_weights_stay() -> None:

@@ -9,9 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torchvision.datasets.vision import StandardTransform
 
+from unlearn_kit import tasks
 from unlearn_kit.data import TensorImages, in_order, iterate, labels_of, load_tensors, resolve, subset
+from unlearn_kit.data.tensors import held_in_tensors
+from unlearn_kit.metrics import membership
 
 COUNT = 12
 
@@ -57,11 +62,57 @@ class Rolling(Dataset):
         return torch.rand(2), index
 
 
+class Raised:
+    """Reads each sample with inputs that are 1 larger and a target that is 1 larger, whatever is held."""
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x + 1, y + 1
+
+    def __getitems__(self, indices):
+        return [self[index] for index in indices]
+
+
+class RaisedSubset(Raised, Subset): ...
+
+
+class RaisedTensors(Raised, TensorDataset): ...
+
+
+class RaisedImages(Raised, TensorImages): ...
+
+
+class RaisedTogether(Raised, ConcatDataset): ...
+
+
+class RaisedInBatches(TensorDataset):
+    def __getitems__(self, indices):
+        return [(x + 1, y + 1) for x, y in (self[index] for index in indices)]
+
+
+class Counted(TensorImages):
+    """Counts the batches that are asked for."""
+
+    asked = 0
+
+    def batch(self, indices):
+        self.asked += 1
+        return super().batch(indices)
+
+
 def tensor_set() -> TensorDataset:
     held = images()
     return TensorDataset(held.inputs.float() / 255, held.targets)
 
 
+RAISED = {
+    "subset": lambda: RaisedSubset(images(), range(COUNT)),
+    "subset of a subset": lambda: RaisedSubset(Subset(images(), range(COUNT)), range(COUNT)),
+    "TensorDataset": lambda: RaisedTensors(*tensor_set().tensors),
+    "TensorDataset, batches": lambda: RaisedInBatches(*tensor_set().tensors),
+    "TensorImages": lambda: RaisedImages(images().inputs, images().targets),
+    "concatenated": lambda: RaisedTogether([Subset(images(), range(5)), Subset(images(), range(5, COUNT))]),
+}
 KINDS = {
     "TensorImages": images,
     "TensorDataset": tensor_set,
@@ -181,6 +232,27 @@ def test_a_resolved_slice_of_a_concatenation_stays_whole():
     assert indices.tolist() == [6, 0]
 
 
+@pytest.mark.parametrize("kind", RAISED)
+@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: Subset(d, range(COUNT)), lambda d: subset(d, range(COUNT))])
+def test_a_subclass_that_reads_otherwise_is_read_its_own_way(kind, wrap):
+    plain, own = images(), RAISED[kind]()
+    dataset = wrap(own)
+    assert resolve(dataset)[0] is own
+    assert not held_in_tensors(dataset)
+    assert labels_of(dataset) is None
+    x, y = load_tensors(dataset)
+    assert torch.equal(x, plain.inputs.float() / 255 + 1)
+    assert torch.equal(y, plain.targets + 1)
+
+
+def test_a_subclass_that_reads_alike_is_still_read_a_batch_at_a_time():
+    dataset = Counted(images().inputs, images().targets)
+    assert held_in_tensors(Subset(dataset, [3, 1]))
+    load_tensors(Subset(dataset, [3, 1]))
+    assert dataset.asked == 1
+    assert torch.equal(labels_of(dataset), dataset.targets)
+
+
 # --- labels_of ------------------------------------------------------------------------------------
 
 
@@ -218,6 +290,56 @@ def test_labels_that_are_no_numbers_are_none():
     held = Listed(images())
     held.targets = [{"boxes": 1}, {"boxes": 2}]
     assert labels_of(held) is None
+
+
+@pytest.mark.parametrize(
+    ("attributes", "believed"),
+    [
+        ({"target_transform": lambda y: y % 2}, False),
+        ({"transforms": StandardTransform(None, lambda y: y % 2)}, False),
+        ({"transforms": lambda x, y: (x, y % 2)}, False),
+        ({"target_transform": None, "transforms": None}, True),
+        ({"transform": lambda x: -x, "transforms": StandardTransform(lambda x: -x, None)}, True),
+    ],
+)
+def test_labels_that_a_transform_may_change_are_not_believed(attributes, believed):
+    held = Listed(images())
+    vars(held).update(attributes)
+    for dataset in (held, Subset(held, [2, 0]), ConcatDataset([images(), held])):
+        assert (labels_of(dataset) is not None) == believed
+
+
+GPU = FakeTensorMode(allow_non_fake_inputs=True)  # Its tensors are not there, and say that they are on a GPU.
+
+
+def on_a_gpu():
+    with GPU:
+        return torch.zeros(COUNT, 1, device="cuda"), torch.zeros(COUNT, dtype=torch.int64, device="cuda")
+
+
+def listed_on_a_gpu() -> Listed:
+    held = Listed(images())
+    _, held.targets = on_a_gpu()
+    return held
+
+
+@pytest.mark.parametrize("kind", ["images", "tensors", "targets"])
+def test_labels_held_on_a_gpu_are_found_on_the_cpu(kind):
+    held = {
+        "images": lambda: TensorImages(*on_a_gpu()),
+        "tensors": lambda: TensorDataset(*on_a_gpu()),
+        "targets": listed_on_a_gpu,
+    }[kind]()
+    for dataset in (held, Subset(held, [3, 1]), ConcatDataset([held, Subset(held, [3])])):
+        assert labels_of(dataset).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("module", "find"), [(tasks, lambda d: tasks._targets("train", d)), (membership, membership._classes)]
+)
+def test_labels_read_from_a_gpu_are_found_on_the_cpu(module, find, monkeypatch):
+    monkeypatch.setattr(module, "in_order", lambda _: iter([on_a_gpu()]))
+    assert find(Plain(images())).device.type == "cpu"
 
 
 # --- iterate, in_order, load_tensors --------------------------------------------------------------
@@ -261,6 +383,24 @@ def test_in_order_yields_every_sample_once(count, size):
     assert torch.equal(x, held.inputs.float() / 255)
     sizes = [len(part) for _, part in in_order(held, size)]
     assert sizes == [size] * (count // size) + ([count % size] if count % size else [])
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_asked_for_as_they_are_read(kind, workers):
+    asked = []
+
+    def batches():
+        for number in range(1000):
+            asked.append(number)
+            yield torch.tensor([number % COUNT])
+
+    reading = iterate(KINDS[kind](), batches(), workers=workers)
+    for _ in range(3):
+        next(reading)
+    reading.close()
+    # A worker may have two more waiting for it.
+    assert len(asked) <= 3 + 2 * workers + 1
 
 
 def test_in_order_of_nothing_yields_nothing():

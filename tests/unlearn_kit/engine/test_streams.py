@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from unlearn_kit.data import TensorImages, subset
+from unlearn_kit.data import TensorImages, load_tensors, subset
 from unlearn_kit.engine import Stream
 from unlearn_kit.engine.streams import seed_draws
 from unlearn_kit.seeding import isolated, seed_everything
@@ -83,9 +83,35 @@ def test_what_is_read_is_what_the_indices_say(dataset: object) -> None:
         assert x.flatten().tolist() == y.tolist() == indices.tolist()
 
 
-def test_reading_is_lazy() -> None:
-    indices, _, _ = next(Stream("retain", numbered(5), 2, 0).read(0, 10**12))
-    assert len(indices) == 2
+@pytest.mark.parametrize(("dataset", "workers"), [(numbered(5), 0), (Jittered(5), 0), (Jittered(5), 2)])
+def test_reading_is_lazy(dataset: Dataset, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, asked = Stream("retain", dataset, 2, 0, workers=workers), []
+    own = stream.indices
+    monkeypatch.setattr(stream, "indices", lambda number: asked.append(number) or own(number))
+    with isolated(0):
+        reading = stream.read(0, 1000)
+        assert [len(next(reading)[0]) for _ in range(4)] == [2, 2, 1, 2]
+        reading.close()
+    # A worker may have two more waiting for it.
+    assert len(asked) <= 4 + 2 * workers + 1
+
+
+class Doubled(TensorDataset):
+    """Yields other samples than it holds."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        x, y = super().__getitem__(index)
+        return 2 * x, y
+
+
+def test_training_reads_what_evaluation_reads() -> None:
+    dataset = Doubled(torch.arange(9.0).reshape(-1, 1), torch.arange(9))
+    with isolated(0):
+        batches = [(x, y) for _, x, y in Stream("retain", dataset, 4, 0).read(0, 3)]
+    trained, evaluated = (torch.cat(parts) for parts in zip(*batches, strict=True)), load_tensors(dataset)
+    for x, y in (trained, evaluated):
+        assert sorted(y.tolist()) == list(range(9))
+        assert torch.equal(x.flatten(), 2.0 * y)
 
 
 @settings(max_examples=30, deadline=None)

@@ -13,6 +13,7 @@ from unlearn_kit import engine, models
 from unlearn_kit.data.tensors import subset
 from unlearn_kit.errors import CheckpointError, DivergenceError
 from unlearn_kit.metrics import predict
+from unlearn_kit.metrics.ensemble_training import Recipe
 from unlearn_kit.metrics.ensembles import Ensemble, train_ensemble
 from unlearn_kit.metrics.stacked import stackable
 from unlearn_kit.schedules import linear
@@ -273,6 +274,16 @@ def test_bad_arguments_are_refused() -> None:
         Ensemble.of([nn.Sequential(nn.Flatten(), nn.Linear(64, 3))]).outputs(
             TensorDataset(torch.full((2, 1, 8, 8), torch.inf), torch.zeros(2))
         )
+
+
+@pytest.mark.parametrize(("mode", "chunk"), [("sequential", 64), ("vmap", 1), ("vmap", 2)])
+def test_orders_of_the_data_are_made_a_chunk_at_a_time(mode: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, own = [], Recipe.batches
+    monkeypatch.setattr(Recipe, "batches", lambda *given: made.append(given[2]) or own(*given))
+    at_each: list[int] = []
+    train(tiny_mlp, mode, chunk=chunk, progress=lambda done, _: at_each.append(len(made) - done))
+    assert set(at_each) == {0}
+    assert sorted(made) == sorted(SEEDS)
 
 
 def test_masks_as_subsets() -> None:
