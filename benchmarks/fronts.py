@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,12 @@ def hypervolume(spots: Sequence[Spot], corner: Spot) -> float:
     return area / (corner[0] * corner[1])
 
 
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of the known values; None where none is. What is not finite is not known."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(known) / len(known) if known else None
+
+
 def interval(values: Mapping[Any, Sequence[float]]) -> Interval:
     """The mean over trainings (the keys) of the means over their runs, with its 95 % t interval.
 
@@ -59,6 +65,6 @@ def interval(values: Mapping[Any, Sequence[float]]) -> Interval:
     if not runs:
         raise ValueError("expected at least one value, but got none")
     spread = [float(np.mean(group)) for group in runs] if len(runs) > 1 else runs[0]
-    mean, n = float(np.mean(spread)), len(spread)
+    n = len(spread)
     half = float(t.ppf(0.975, n - 1) * np.std(spread, ddof=1) / math.sqrt(n)) if n > 1 else None
-    return Interval(mean, half, sum(map(len, runs)), len(runs))
+    return Interval(float(np.mean(spread)), half, sum(map(len, runs)), len(runs))

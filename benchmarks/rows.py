@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unlearn_kit.errors import check_choice
 
+from .plan import PLACES
 from .store import Store, read_json
+
+TASK = ("data", "forget", "model", "training", "device")
 
 
 def suites_in(out: str | Path) -> list[str]:
@@ -31,7 +36,8 @@ def rows(out: str | Path, suite: str | None = None) -> list[dict[str, Any]]:
     wanted: set[str] | None = None
     for name in suites_in(out) if suite is None else [check_choice("suite", suite, suites_in(out))]:
         nodes = (read_json(store.path("suites", name)) or {}).get("nodes", [])
-        labels |= {node["key"]: node for node in nodes}
+        # A knob is not part of a key: one suite may sweep what another runs once.
+        labels |= {node["key"]: node for node in nodes if "knob" in node or node["key"] not in labels}
         if suite is not None:
             wanted = {node["key"] for node in nodes}
     records = {record["key"]: record for record in store.records()}
@@ -85,3 +91,37 @@ def _rows(record: dict[str, Any], records: dict[str, Any], label: dict[str, Any]
         }
         for seed in seeds["evaluation"]
     ]
+
+
+def task_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record's ``config`` asks for beside the method and its seeds; runs may be compared where it is equal.
+
+    Where the data come from is no part of it, as it is none of the nodes' keys.
+    """
+    data = config["data"]
+    options = {name: value for name, value in data["options"].items() if name not in PLACES}
+    return {**{name: config[name] for name in TASK}, "data": {**data, "options": options}}
+
+
+def name_of(task: Mapping[str, Any]) -> str:
+    """A task as one text, equal for equal tasks."""
+    return json.dumps(task, sort_keys=True)
+
+
+def titles(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of tasks that differ, for people: data, rule and network; where those are alike, what else they differ in."""
+    base = [" · ".join([task["data"]["name"], ", then ".join(task["forget"]), task["model"]]) for task in tasks]
+    found: list[str] = []
+    for title, task in zip(base, tasks, strict=True):
+        rivals = [_settings(other) for other, its in zip(tasks, base, strict=True) if its == title]
+        own = _settings(task)
+        apart = [key for key in own if any(rival.get(key) != own[key] for rival in rivals)]
+        found.append(" · ".join([title, *(f"{key}={own[key]}" for key in apart)]))
+    return found
+
+
+def _settings(task: Mapping[str, Any]) -> dict[str, Any]:
+    data = task["data"]
+    settings = {**data["options"], **task["training"], "device": task["device"], "data": data["hash"][:8]}
+    # As texts: True and 1 are equal, but not the same setting.
+    return {key: str(value) for key, value in settings.items()}

@@ -18,7 +18,8 @@ from unlearn_kit import DivergenceError, UnlearnResult, UnlearnTask
 from unlearn_kit.errors import check_choice
 from unlearn_kit.metrics import Evaluation, evaluate
 
-from .fronts import Interval, hypervolume, interval, pareto_front
+from .fronts import Interval, hypervolume, interval, mean, pareto_front
+from .rows import name_of, task_of, titles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,8 @@ Scores = Mapping[str, Any]
 class Run:
     """One revision: the knob's value, its seeds, its scores and those of the original and the reference beside it.
 
-    ``scores`` is None where the method refused or diverged; ``reason`` then says why.
+    ``scores`` is None where the method refused or diverged; ``reason`` then says why. Scores that are means over
+    several evaluations of it have these in ``evaluations``, since gaps are taken evaluation by evaluation.
     """
 
     value: Any
@@ -43,6 +45,23 @@ class Run:
     reference: Scores | None
     seconds: float | None = None
     reason: str | None = None
+    evaluations: tuple[Run, ...] = ()
+
+    def gap(self, axis: str) -> float | None:
+        """How far it is from the reference; None where either has no score."""
+        return self._distance(axis, lambda run: run.scores)
+
+    def nothing_gap(self, axis: str) -> float | None:
+        """How far doing nothing is from the reference."""
+        return self._distance(axis, lambda run: run.original)
+
+    def _distance(self, axis: str, of: Callable[[Run], Scores | None]) -> float | None:
+        pairs = [(of(run), run.reference) for run in self.evaluations or (self,)]
+        return mean(
+            abs(mine[axis] - theirs[axis])
+            for mine, theirs in pairs
+            if mine is not None and theirs is not None and None not in (mine[axis], theirs[axis])
+        )
 
 
 @dataclass(frozen=True)
@@ -74,10 +93,8 @@ class TradeoffCurve:
         check_choice("y", y, AXES)
         by_value: dict[str, list[Run]] = defaultdict(list)
         for run in self.runs:
-            if run.reference is not None and run.scores is not None:
-                needed = [side[axis] for side in (run.scores, run.reference) for axis in (x, y)]
-                if None not in needed:
-                    by_value[repr(run.value)].append(run)
+            if None not in (run.gap(x), run.gap(y)):
+                by_value[repr(run.value)].append(run)
         return [_stop(runs, x, y) for runs in by_value.values()]
 
     def hypervolume(self, x: str = "forget", y: str = "retain") -> float | None:
@@ -87,7 +104,8 @@ class TradeoffCurve:
         on ``y`` as was to be forgotten. Doing nothing scores 0. None where there is nothing to forget.
         """
         stops = self.stops(x, y)
-        side = _mean([gap for run in self.runs if (gap := _nothing_gap(run, x)) is not None])
+        sides = {run.training_seed: gap for run in self.runs if (gap := run.nothing_gap(x)) is not None}
+        side = mean(sides.values())
         if not stops or not side:
             return None
         return hypervolume([(stop.gap_x.mean, stop.gap_y.mean) for stop in stops], (side, side))
@@ -151,19 +169,54 @@ def tradeoff_curve(
 
 
 def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[TradeoffCurve]]:
-    """Curves from the rows of a folder (:func:`.rows.rows`), by scenario: data, forget rule and model.
+    """Curves from the rows of a folder (:func:`.rows.rows`), by task: its title, as in the report.
 
-    Methods without a knob are curves of a single point.
+    Methods without a knob are curves of a single point. The rows of one revision, one an evaluation, are one run; of
+    two results of the same run, by two versions of a package, the newer counts.
     """
+    tasks: dict[str, Mapping[str, Any]] = {}
     found: dict[str, dict[tuple[str, str | None], list[Run]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        if row["method"] in ("original", "reference") or row["original"] is None:
-            continue
-        name = row["method"] if row["knob"] is not None else row["text"]
-        rest = {k: v for k, v in row["record"]["config"]["method"]["options"].items() if k != row["knob"]}
-        if row["knob"] is not None and rest:
+    for group in _revisions(rows):
+        config, knob = group[0]["record"]["config"], group[0]["knob"]
+        name = group[0]["method"] if knob is not None else group[0]["text"]
+        rest = {k: v for k, v in config["method"]["options"].items() if k != knob}
+        if knob is not None and rest:
             name += ":" + ":".join(f"{key}={value}" for key, value in rest.items())
-        run = Run(
+        asked = task_of(config)
+        tasks[task := name_of(asked)] = asked
+        found[task][name, knob].append(_run(group))
+    return {
+        title: [
+            TradeoffCurve(name, knob, tuple(sorted(runs, key=_order))) for (name, knob), runs in found[task].items()
+        ]
+        for task, title in zip(tasks, titles(list(tasks.values())), strict=True)
+    }
+
+
+def _revisions(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The rows of each revision that is judged beside its original; of two of the same, those of the newer."""
+    by_key: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row["method"] not in ("original", "reference") and row["original"] is not None:
+            by_key[row["key"]].append(row)
+    newest: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for group in by_key.values():
+        row, config = group[0], group[0]["record"]["config"]
+        asked = name_of({**task_of(config), "method": config["method"]})
+        run = (asked, row["training_seed"], row["unlearning_seed"])
+        if run not in newest or _finished(newest[run]) < _finished(group):
+            newest[run] = group
+    return list(newest.values())
+
+
+def _finished(rows: Sequence[Mapping[str, Any]]) -> str:
+    return str(rows[0]["record"]["cost"]["finished"])
+
+
+def _run(rows: Sequence[Mapping[str, Any]]) -> Run:
+    """The rows of one revision, one an evaluation, as one run."""
+    several = [
+        Run(
             row["value"],
             row["training_seed"],
             row["unlearning_seed"],
@@ -173,11 +226,24 @@ def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[TradeoffCurve
             row["seconds"],
             row["reason"],
         )
-        found[f"{row['data']}/{row['forget']}/{row['model']}"][(name, row["knob"])].append(run)
-    return {
-        scenario: [TradeoffCurve(name, knob, tuple(sorted(runs, key=_order))) for (name, knob), runs in curves.items()]
-        for scenario, curves in found.items()
-    }
+        for row in rows
+    ]
+    first = several[0]
+    if len(several) == 1:
+        return first
+    return replace(
+        first,
+        scores=_centre([run.scores for run in several]),
+        original=_centre([run.original for run in several]) or first.original,
+        reference=_centre([run.reference for run in several]),
+        evaluations=tuple(several),
+    )
+
+
+def _centre(scores: Iterable[Scores | None]) -> Scores | None:
+    """The mean of each score over those that are known; None where there are none."""
+    known = [one for one in scores if one is not None]
+    return {axis: mean(one[axis] for one in known) for axis in AXES} if known else None
 
 
 def ranking(curves: Sequence[TradeoffCurve], x: str = "forget", y: str = "retain") -> pd.DataFrame:
@@ -208,23 +274,13 @@ def ranking(curves: Sequence[TradeoffCurve], x: str = "forget", y: str = "retain
 def _stop(runs: Sequence[Run], x: str, y: str) -> Stop:
     columns: dict[str, dict[int, list[float]]] = {name: defaultdict(list) for name in ("x", "y", "gx", "gy", "d")}
     for run in runs:
-        if run.scores is None or run.reference is None:
+        gap_x, gap_y = run.gap(x), run.gap(y)
+        if run.scores is None or gap_x is None or gap_y is None:
             continue
-        gaps = [abs(run.scores[axis] - run.reference[axis]) for axis in (x, y)]
-        for name, value in zip(columns, (run.scores[x], run.scores[y], *gaps, math.hypot(*gaps)), strict=True):
+        values = (run.scores[x], run.scores[y], gap_x, gap_y, math.hypot(gap_x, gap_y))
+        for name, value in zip(columns, values, strict=True):
             columns[name][run.training_seed].append(value)
     return Stop(runs[0].value, *(interval(column) for column in columns.values()))
-
-
-def _nothing_gap(run: Run, axis: str) -> float | None:
-    """How far doing nothing is from the reference."""
-    if run.reference is None or run.reference[axis] is None or run.original[axis] is None:
-        return None
-    return float(abs(run.original[axis] - run.reference[axis]))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
 
 
 def _order(run: Run) -> tuple[Any, ...]:

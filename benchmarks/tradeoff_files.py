@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +87,8 @@ def figure_of(
     figure = tradeoff_figure(
         points,
         lines,
-        _centre([run.reference for run in runs if run.reference is not None], x, y),
-        _centre([run.original for run in runs], x, y),
+        _centre({run.training_seed: run.reference for run in runs if run.reference is not None}, x, y),
+        _centre({run.training_seed: run.original for run in runs}, x, y),
         xlabel=x.replace("_", " "),
         ylabel=y.replace("_", " "),
         title=title,
@@ -105,8 +105,8 @@ def figure_of(
     return figure
 
 
-def _centre(scores: Sequence[Scores], x: str, y: str) -> Spot | None:
-    known = [(s[x], s[y]) for s in scores if s[x] is not None and s[y] is not None]
+def _centre(trainings: Mapping[int, Scores], x: str, y: str) -> Spot | None:
+    known = [(s[x], s[y]) for s in trainings.values() if s[x] is not None and s[y] is not None]
     return (sum(a for a, _ in known) / len(known), sum(b for _, b in known) / len(known)) if known else None
 
 

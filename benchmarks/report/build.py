@@ -45,13 +45,14 @@ def write_report(
         out: the file; ``report.html``, ``.tex``, ``.csv`` or ``.md`` in the folder unless given. Of curves, the folder
             to write into; ``curves`` in the folder unless given.
 
-    Raises: ValueError on an unknown format or suite, or a folder without results; OSError when the file cannot be
-        written.
+    Raises: ValueError on an unknown format or suite, or a folder without results (for curves: of methods); OSError
+        when the file cannot be written.
     """
     check_choice("format", format, FORMATS)
     if format == "curves":
         target = Path(folder) / "curves" if out is None else Path(out)
-        write_curves(_tasks_of(folder, suite), target)
+        if not write_curves(_tasks_of(folder, suite), target):
+            raise ValueError(f"expected dir to hold a finished run of at least one method, but got {str(folder)!r}")
         return target
     text = render(folder, format, suite)
     target = Path(folder) / f"report.{SUFFIXES[format]}" if out is None else Path(out)
@@ -89,7 +90,8 @@ def page(found: Sequence[Task], folder: str | Path, suite: str | None = None) ->
     suites = [read_json(store.path("suites", name)) or {} for name in names]
     columns = known_columns(found)
     look = looks(sorted({row.method for one in found for row in one.rows if row.role == "method"}))
-    failures = [one for path in sorted((store.root / "failures").glob("*.json")) if (one := read_json(path))]
+    planned = sorted({node["key"] for one in suites for node in one.get("nodes", [])})
+    failures = [one for key in planned if (one := read_json(store.path("failures", key)))]
     records = [run.record for one in found for row in one.rows for run in row.runs]
     return environment.get_template("template.html").render(
         title=", ".join(names) or store.root.resolve().name,

@@ -16,12 +16,16 @@ def write_curves(found: Sequence[Task], folder: str | Path) -> list[Path]:
 
     A task in which no method is finished is left out.
     """
-    written = []
+    written: list[Path] = []
+    names: set[str] = set()
     for task in found:
         flat = [one for row in task.rows for run in row.runs for one in run.flat]
         curves = [curve for part in curves_of(flat).values() for curve in part]
         if any(run.scores is not None for curve in curves for run in curve.runs):
-            written += save_tradeoff(curves, folder, slug(task.title), title=task.title)
+            name = slug(task.title)
+            name += f"-{task.name}" if name in names else ""  # titles may differ in signs that files' names leave out
+            names.add(name)
+            written += save_tradeoff(curves, folder, name, title=task.title)
     return written
 
 

@@ -7,8 +7,9 @@ from html import escape
 
 from unlearn_kit.plots import NARROWEST
 
+from ..fronts import mean
 from .looks import Figure, identifiers, looks, trace
-from .rows import Row, mean
+from .rows import Row
 from .tasks import Task
 
 CURVES = 8  # learning curves shown before the reader asks for more

@@ -93,7 +93,9 @@
     showPins();
     say(pins.length ? `Pinned: ${pins.map((one) => values.points[one].label).join(" and ")}` : "Nothing is pinned");
   };
+  const chartBox = () => $("tradeoff").querySelector(".chart");
   const showPins = () => {
+    const held = [...$("pins").children].indexOf(document.activeElement);
     for (const button of all("main [data-pin]")) button.setAttribute("aria-pressed", String(pins.includes(button.dataset.pin)));
     $("compare").hidden = pins.length === 0;
     tray();
@@ -102,6 +104,8 @@
       chip.append(make("b", "AB"[place]), `${values.points[id].label}, ${values.points[id].who} ×`);
       return chip;
     }));
+    // Whoever unpins by keyboard goes on from the next chip, or from the chart.
+    if (held >= 0) ($("pins").children[Math.min(held, pins.length - 1)] || chartBox()).focus();
     $("comparison").replaceChildren(...(pins.length ? [comparison()] : []));
     redraw(["tradeoff", "cost"]);
   };
@@ -157,7 +161,7 @@
   $("clear").addEventListener("click", () => {
     pins = [];
     showPins();
-    $("tradeoff").querySelector(".chart").focus();
+    chartBox().focus();
   });
 
   // ---- charts: plotly is read once the page is there, a chart drawn when it comes near the screen ----
@@ -247,7 +251,8 @@
     chart.drawn = true;
     box.classList.toggle("none", views.length === 0);
     if (views.length === 0) {
-      if (box.data) Plotly.purge(box);
+      if (box.data) Plotly.purge(box); // and its listeners with it
+      chart.listens = false;
       box.replaceChildren(make("p", "Nothing of this is recorded for this task.", { class: "empty" }));
       return;
     }
@@ -256,6 +261,7 @@
     if (!box.data) box.replaceChildren();
     const narrow = box.clientWidth < 640;
     const { data, layout } = dressed(views[chart.view].figure, kind, narrow);
+    layout.uirevision = `${task} ${chart.view}`; // until then, zoom and hidden names are the reader's
     const config = {
       displaylogo: false, responsive: true, displayModeBar: narrow || kind === "classes" ? false : "hover", doubleClick: "reset",
       showSendToCloud: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],

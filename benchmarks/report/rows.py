@@ -10,9 +10,8 @@ from typing import Any
 
 from unlearn_kit.metrics import Evaluation
 
-from ..execute import evaluation_of
-from ..fronts import Interval, interval
-from ..judging import forget_score, nothing_to_forget, over_forgets
+from ..fronts import Interval, interval, mean
+from ..judging import evaluation_of, forget_score, nothing_to_forget, over_forgets
 from ..tables import LABELS
 
 BARE = ("original", "reference")
@@ -73,9 +72,9 @@ class Run:
         revised = bool(scores) and self.flat[0]["method"] != "original"
         cost = self.record["cost"]
         memory = cost.get("device_memory_bytes") or cost.get("peak_memory_bytes")
-        found["seconds"] = cost["seconds"] if revised else None
-        found["speed_up"] = self.flat[0]["speed_up"] if revised else None
-        found["memory"] = memory / 2**20 if revised and memory else None
+        found["seconds"] = mean([cost["seconds"] if revised else None])
+        found["speed_up"] = mean([self.flat[0]["speed_up"] if revised else None])
+        found["memory"] = mean([memory / 2**20 if revised and memory else None])
         return found
 
     def gap(self, name: str) -> float | None:
@@ -101,12 +100,6 @@ class Run:
     def pointless(self) -> bool:
         """Of an original: whether it cannot be told apart from the reference, under any evaluation seed."""
         return any(theirs is not None and nothing_to_forget(one, theirs) for one, theirs in self.pairs)
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Of the known values; None where none is."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 @dataclass
@@ -159,11 +152,11 @@ class Row:
 
     @property
     def count(self) -> str:
-        """How many models stand behind it: trainings, or trainings x revisions of each."""
+        """How many models stand behind it: trainings, or trainings x revisions of each, or both where these differ."""
         trainings = len({run.seeds[0] for run in self.ok})
         revisions, uneven = divmod(len(self.ok), trainings) if trainings else (0, 0)
         if uneven:
-            return f"{len(self.ok)} of {trainings}"
+            return f"{len(self.ok)} runs of {trainings} trainings"
         return str(trainings) if revisions <= 1 else f"{trainings}{TIMES}{revisions}"
 
     @property

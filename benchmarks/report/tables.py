@@ -50,7 +50,7 @@ COLUMNS = (
            "held-out. Ideal: 1."),
     Column("seconds", "seconds", "Time of the revision, or of the retraining.", "{:.3g}"),
     Column("speed_up", "speed-up", "Seconds of retraining over seconds of the revision, the mean over runs.", "{:.3g}"),
-    Column("memory", "peak MB", "Largest resident memory of the process (on a GPU: of its memory), in MiB.", "{:.0f}"),
+    Column("memory", "peak MiB", "Largest resident memory of the process (on a GPU: of its memory), in MiB.", "{:.0f}"),
 )  # fmt: skip
 
 
@@ -117,14 +117,17 @@ def _in_latex(text: str) -> str:
 
 
 def as_csv(found: Sequence[Task]) -> str:
-    """One line a row, unrounded; ends of the intervals in columns of their own; an empty cell is n/a."""
+    """One line a row, unrounded; ends of the intervals in columns of their own; an empty cell is n/a.
+
+    ``task`` is the task's title, which no two tasks share.
+    """
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
     columns = known_columns(found)
     ends = [f"{column.name}{end}" for column in columns for end in ("", "_low", "_high")]
-    writer.writerow(["data", "rule", "model", "rank", "method", "runs", "trainings", *ends, "notes"])
+    writer.writerow(["task", "data", "rule", "model", "rank", "method", "runs", "trainings", *ends, "notes"])
     for task in found:
-        asked = [task.data, ", then ".join(task.config["forget"]), task.config["model"]]
+        asked = [task.title, task.data, ", then ".join(task.config["forget"]), task.config["model"]]
         for row in task.rows:
             figures: list[object] = []
             for column in columns:

@@ -6,11 +6,12 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ..rows import name_of, task_of, titles
 from .rows import BARE, Row, Run
 
 
@@ -108,8 +109,8 @@ def tasks(flat: Iterable[Mapping[str, Any]]) -> list[Task]:
     configs: dict[str, Mapping[str, Any]] = {}
     for run in runs:
         config, first = run.record["config"], run.flat[0]
-        asked = {name: config[name] for name in ("data", "forget", "model", "training", "device")}
-        configs[task := json.dumps(asked, sort_keys=True)] = asked
+        asked = task_of(config)
+        configs[task := name_of(asked)] = asked
         options = config["method"]["options"]
         name = json.dumps([first["text"], options], sort_keys=True)
         row = found[task].setdefault(name, Row(first["text"], first["method"]))
@@ -117,8 +118,8 @@ def tasks(flat: Iterable[Mapping[str, Any]]) -> list[Task]:
         if first["knob"] is not None:
             rest = {key: value for key, value in options.items() if key != first["knob"]}
             row.curve = (first["knob"], json.dumps(rest, sort_keys=True), first["value"])
-    titles = _titles([configs[task] for task in found])
-    order = sorted(zip(found, titles, strict=True), key=lambda pair: natural(pair[1]))
+    named = zip(found, titles([configs[task] for task in found]), strict=True)
+    order = sorted(named, key=lambda pair: natural(pair[1]))
     return [
         _ranked(Task(f"s{place}", title, configs[task], list(found[task].values())))
         for place, (task, title) in enumerate(order)
@@ -140,23 +141,6 @@ def _ranked(task: Task) -> Task:
         for rank, row in enumerate((r for r in task.rows if r.role == "method" and id(r) in gaps), start=1):
             row.rank = rank
     return task
-
-
-def _titles(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Data, rule and network; where two are alike, also the settings in which they differ."""
-    base = [" · ".join([c["data"]["name"], ", then ".join(c["forget"]), c["model"]]) for c in configs]
-    found = []
-    for title, config in zip(base, configs, strict=True):
-        rivals = [_settings(c) for other, c in zip(base, configs, strict=True) if other == title]
-        own = _settings(config)
-        apart = [key for key in own if any(rival.get(key) != own[key] for rival in rivals)]
-        found.append(" · ".join([title, *(f"{key}={own[key]}" for key in apart)]))
-    return found
-
-
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    data = config["data"]
-    return {**data["options"], **config["training"], "device": config["device"], "data": data["hash"][:8]}
 
 
 def natural(text: str) -> list[Any]:

@@ -1,5 +1,6 @@
-"""``python -m benchmarks.speed.report_open``: how large the report of 200 runs is, and how soon it opens.
+"""``python -m benchmarks.speed.report_open [DIR]``: how large the report of a run's folder is, and how soon it opens.
 
+Without a folder, of about 200 made-up runs.
 Seconds until a headless Chromium has loaded the page, and until the first chart is there when a reader scrolls to it at
 once, both from the start of the navigation; the smallest and the median of several, each in a fresh page.
 """
@@ -17,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from ..report import write_report
+from ..store import Store
 from .made_up import write_made_up
 
 DRAWN = "#tradeoff .scatterlayer .trace"
 
 
-def measure(*, repeats: int = 5, methods: int = 26, trainings: int = 3, revisions: int = 2) -> dict[str, Any]:
+def measure(
+    out: Path | None = None, *, repeats: int = 5, methods: int = 26, trainings: int = 3, revisions: int = 2
+) -> dict[str, Any]:
     """Number of runs, bytes of the page, seconds until it is loaded and until its first chart is there.
 
     Raises: RuntimeError where there is no Chromium or playwright.
@@ -37,9 +41,12 @@ def measure(*, repeats: int = 5, methods: int = 26, trainings: int = 3, revision
     from ..attempts import METHODS
 
     with tempfile.TemporaryDirectory() as folder:
-        store = write_made_up(folder, methods=METHODS[:methods], trainings=trainings, revisions=revisions)
-        runs = sum(1 for _ in store.records())
-        path = write_report(folder)
+        if out is None:
+            store = write_made_up(folder, methods=METHODS[:methods], trainings=trainings, revisions=revisions)
+        else:
+            store = Store(out, create=False)
+        runs = sum(record["kind"] == "result" for record in store.records())
+        path = write_report(store.root, out=Path(folder) / "opened.html")
         loaded, drawn = [], []
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
@@ -63,9 +70,10 @@ def measure(*, repeats: int = 5, methods: int = 26, trainings: int = 3, revision
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the measurement as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", nargs="?", type=Path, help="folder of a run")
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args(arguments)
-    sys.stdout.write(json.dumps(measure(repeats=given.repeats), indent=2) + "\n")
+    sys.stdout.write(json.dumps(measure(given.out, repeats=given.repeats), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from benchmarks.attempts import METHODS
 from benchmarks.commands.report import report
 from benchmarks.execute import execute
 from benchmarks.plan import plan, select
+from benchmarks.records import write_json
 from benchmarks.report import FORMATS, render, write_report
 from benchmarks.report.build import TABLES
 from benchmarks.report.classes import heat
@@ -35,11 +37,13 @@ from benchmarks.report.pictures import strips
 from benchmarks.report.reproduce import command, suite_of, suite_text
 from benchmarks.report.rows import TIMES, Row
 from benchmarks.report.scatter import scatter
+from benchmarks.report.tables import COLUMNS
 from benchmarks.report.tasks import Task, tasks
 from benchmarks.rows import rows
 from benchmarks.speed.made_up import write_made_up
-from benchmarks.store import Store
+from benchmarks.store import Store, read_json
 from benchmarks.suites import parse_suite
+from benchmarks.tradeoff import curves_of
 
 METHOD_NAMES = ("finetune", "scrub", "ssd", "perturbed_sign")
 HOSTILE = "a|b_{$%} <script>"
@@ -66,6 +70,14 @@ def scores_of(record: dict[str, Any]) -> dict[str, Any]:
 
 def fail(status: str, reason: str) -> Callable[[dict[str, Any]], None]:
     return lambda record: record.update(status=status, reason=reason, evaluations=[])
+
+
+def lose(store: Store, **wanted: Any) -> None:
+    """Remove those results, as if they had not been run yet; the suite still lists them."""
+    change(store, lambda record: record.update(lost=True), **wanted)
+    for record in list(store.records()):
+        if record.get("lost"):
+            store.forget(record["key"])
 
 
 def read(store: Store) -> list[Task]:
@@ -160,6 +172,53 @@ def test_refusals_and_divergences_are_shown_and_counted(store: Store) -> None:
     assert "phase &#39;x&#39; diverged" in page
 
 
+def test_a_count_is_right_when_trainings_have_different_numbers_of_revisions(store: Store) -> None:
+    one = next(r for r in store.records() if r["config"]["method"]["text"] == "scrub")
+    fail("diverged", "why")(one)
+    store.write(one["key"], one, {})
+    found = row(read(store)[0], "scrub")
+    assert found.count == "5 runs of 3 trainings"
+    assert found.notes == ["diverged in 1 of 6 runs"]
+    (line,) = [line for line in csv.DictReader(io.StringIO(render(store.root, "csv"))) if line["method"] == "scrub"]
+    assert (line["runs"], line["trainings"]) == ("5", "3")
+    assert "| 5 runs of 3 trainings | diverged in 1 of 6 runs |" in render(store.root, "markdown")
+    assert '<td class="count">5 runs of 3 trainings</td>' in render(store.root)
+
+
+def test_what_has_no_distance_to_the_reference_is_not_ranked_and_last(store: Store) -> None:
+    def apart(record: dict[str, Any]) -> None:
+        scores_of(record).update(average_gap=None, tug_of_war=None, tug_of_war_mia=None)
+
+    best = next(one.text for one in read(store)[0].rows if one.rank == 1)
+    change(store, apart, text=best)
+    (task,) = read(store)
+    last = task.rows[-1]
+    assert (last.text, last.rank, last.figure("average_gap")) == (best, None, None)
+    assert [one.rank for one in task.rows[2:-1]] == list(range(1, len(task.rows) - 2))
+    line = render(store.root, "markdown").splitlines()[-3]
+    assert line.startswith(f"|  | {best.replace('_', chr(92) + '_')} | n/a | ")
+    own = next(name for name, one, place in identifiers(task) if one is last and place is None)
+    drawn = [name for trace in figures(task)["cost"][0]["figure"]["data"] for name in trace.get("customdata", [])]
+    assert own not in drawn
+
+
+def test_beside_a_reference_that_diverged_nothing_is_ranked(store: Store) -> None:
+    def apart(record: dict[str, Any]) -> None:
+        scores_of(record).update(average_gap=None, tug_of_war=None, tug_of_war_mia=None)
+
+    change(store, apart)
+    change(store, fail("diverged", "the retraining diverged"), text="reference")
+    (task,) = read(store)
+    assert {one.rank for one in task.rows} == {None}
+    assert {one.figure("average_gap") for one in task.rows} == {None}
+    assert row(task, "reference").notes == ["diverged"]
+    assert set(figures(task)) == {"tradeoff", "classes", "learning"}
+    page = render(store.root)
+    assert set(re.findall(r'data-rank="(\d*)"', page)) == {""}
+    assert "the retraining diverged" in page
+    assert {line["rank"] for line in csv.DictReader(io.StringIO(render(store.root, "csv")))} == {""}
+
+
 def test_without_a_reference_there_is_a_table_all_the_same(store: Store) -> None:
     for record in list(store.records()):
         if record["config"]["method"]["name"] == "reference":
@@ -196,6 +255,15 @@ def test_tasks_that_differ_in_their_settings_alone_are_told_apart(store: Store) 
     ]
 
 
+@pytest.mark.parametrize("place", [{"download": True}, {"root": "/elsewhere"}])
+def test_where_data_come_from_makes_no_other_task(store: Store, place: dict[str, Any]) -> None:
+    change(store, lambda record: record["config"]["data"]["options"].update(place), training=2)
+    (task,) = read(store)
+    assert task.title == "fashion-mnist · class:0 · small-cnn"
+    assert task.notes == []
+    assert row(task, "scrub").count == f"3{TIMES}2"
+
+
 # ---- tables ----
 
 
@@ -207,6 +275,7 @@ def test_csv_holds_the_unrounded_figures(store: Store) -> None:
     lines = list(csv.DictReader(io.StringIO(text)))
     assert [line["method"] for line in lines[:2]] == ["original", "reference"]
     assert {line["rule"] for line in lines} == {"class:0"}
+    assert {line["task"] for line in lines} == {"fashion-mnist · class:0 · small-cnn"}
     (task,) = read(store)
     assert len(lines) == len(task.rows)
     for line, one in zip(lines, task.rows, strict=True):
@@ -217,6 +286,17 @@ def test_csv_holds_the_unrounded_figures(store: Store) -> None:
             assert float(line["forget_test"]) == found.mean
             assert float(line["forget_test_high"]) - float(line["forget_test_low"]) == pytest.approx(2 * found.half)
     assert lines[0]["seconds"] == ""  # doing nothing takes no time
+
+
+def test_csv_tells_tasks_apart_that_differ_in_their_settings_alone(store: Store) -> None:
+    change(store, lambda record: record["config"]["data"]["options"].update(train_size=100), training=1)
+    change(store, lambda record: record["config"]["training"].update(epochs=12), training=2)
+    lines = list(csv.DictReader(io.StringIO(render(store.root, "csv"))))
+    assert len({line["task"] for line in lines}) == 3
+    assert {(line["data"], line["rule"], line["model"]) for line in lines} == {
+        ("fashion-mnist", "class:0", "small-cnn")
+    }
+    assert len({(line["task"], line["method"]) for line in lines}) == len(lines)
 
 
 def test_texts_cannot_break_a_table(tmp_path: Path) -> None:
@@ -487,6 +567,14 @@ def test_a_crash_leaves_the_old_report(store: Store, monkeypatch: pytest.MonkeyP
     assert [p.name for p in store.root.glob(".*")] == []
 
 
+def list_in_suite(store: Store, key: str, name: str = "made-up") -> None:
+    """List a node in a suite of the folder."""
+    path = store.path("suites", name)
+    suite = read_json(path) or {"name": name, "about": "", "nodes": []}
+    suite["nodes"].append({"key": key, "kind": "result", "name": key})
+    write_json(suite, path)
+
+
 def run_command(*arguments: object) -> Any:
     app = typer.Typer()
     app.command()(report)
@@ -521,6 +609,53 @@ def test_curves_are_written_for_each_task(store: Store, tmp_path: Path) -> None:
     assert FORMATS == ("html", "latex", "csv", "markdown", "curves")
 
 
+def test_curves_say_what_the_page_says(store: Store) -> None:
+    noise = Random(3)
+
+    def evaluate_again(record: dict[str, Any]) -> None:
+        again = [json.loads(json.dumps(record["evaluations"][0])) for _ in range(3)]
+        for seed, one in enumerate(again):
+            one["seed"] = seed
+            one["scores"]["membership"] = noise.uniform(0.45, 0.55)
+        record["evaluations"] = again
+        record["config"]["seeds"]["evaluation"] = [0, 1, 2]
+
+    change(store, evaluate_again)
+    lose(store, text="scrub", training=2)
+    scrub = next(r for r in store.records() if r["config"]["method"]["text"] == "scrub")
+    store.forget(scrub["key"])  # three runs of two trainings
+    (task,) = read(store)
+    (curves,) = curves_of(rows(store.root)).values()
+    compared = 0
+    for curve in curves:
+        for stop in curve.stops("membership", "retain_test"):
+            text = curve.name if curve.knob is None else f"{curve.name}:{curve.knob}={stop.value:g}"
+            one = row(task, text)
+            assert stop.x == one.figure("membership")
+            assert stop.y == one.figure("retain_test")
+            assert (stop.gap_x, stop.gap_y) == (one.gap("membership"), one.gap("retain_test"))
+            compared += 1
+    assert compared == 4 + 5
+    assert row(task, "scrub").figure("membership").n == 3
+    (single,) = [one for one in task.rows if one.text == "ssd"]
+    runs = next(curve for curve in curves if curve.name == "ssd").runs
+    assert len(runs) == len(single.runs) == 6
+
+
+def test_no_two_tasks_write_to_the_same_files(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(store, lambda record: record["config"]["data"]["options"].update(member="A"), training=1)
+    change(store, lambda record: record["config"]["data"]["options"].update(member="a"), training=2)
+    names: list[str] = []
+
+    def note(curves: object, folder: Path, name: str, **_: object) -> list[Path]:
+        names.append(name)
+        return [folder / name]
+
+    monkeypatch.setattr("benchmarks.report.curves.save_tradeoff", note)
+    write_report(store.root, format="curves", out=tmp_path)
+    assert len(set(names)) == len(names) == 3
+
+
 def test_a_mistake_is_one_line_and_exit_code_2(store: Store, tmp_path: Path) -> None:
     for arguments, message in (
         ([store.root, "--format", "pdf"], "expected format to be one of"),
@@ -534,6 +669,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(store: Store, tmp_path: Path) -> 
 
 
 def test_failures_are_listed_with_their_traceback(store: Store) -> None:
+    list_in_suite(store, "f")
     store.write_failure("f", {"name": "a/b", "config": {}, "reason": "Oops: <x>", "traceback": "line & line"})
     page = render(store.root)
     assert "What failed" in page
@@ -541,13 +677,120 @@ def test_failures_are_listed_with_their_traceback(store: Store) -> None:
     assert "line &amp; line" in page
 
 
+def test_only_failures_that_a_run_of_the_suite_tries_again_are_listed(store: Store) -> None:
+    list_in_suite(store, "other", "z-other")
+    for key in ("other", "no longer planned"):
+        store.write_failure(key, {"name": key, "config": {}, "reason": f"reason of {key}", "traceback": ""})
+    every = render(store.root)
+    assert "reason of other" in every
+    assert "reason of no longer planned" not in every
+    alone = render(store.root, suite="made-up")
+    assert "What failed" not in alone
+    assert "reason of" not in alone
+
+
+# ---- folders that are still growing ----
+
+
+def test_a_run_that_has_only_begun_is_shown(store: Store, tmp_path: Path) -> None:
+    for record in list(store.records()):
+        if record["config"]["method"]["name"] not in ("original", "reference"):
+            store.forget(record["key"])
+    list_in_suite(store, "begun", "z-begun")
+    for names, note in ((["original", "reference"], None), (["original"], "No result of the reference yet")):
+        (task,) = read(store)
+        assert [one.role for one in task.rows] == names
+        assert figures(task) == {}
+        for form in ("html", *TABLES):
+            text = render(store.root, form, "made-up")
+            assert note is None or form == "csv" or note in text
+        with pytest.raises(ValueError, match="expected dir to hold a finished run of at least one method, but got"):
+            write_report(store.root, format="curves", out=tmp_path / "curves")
+        lose(store, text="reference")
+    lose(store)
+    for suite in (None, "made-up", "z-begun"):
+        with pytest.raises(ValueError, match="expected dir to be a folder with results of `unlearn-kit run`, but got"):
+            render(store.root, suite=suite)
+
+
+def test_a_run_that_is_half_finished_is_shown(store: Store) -> None:
+    whole = render(store.root, "csv")
+    lose(store, training=2, text="ssd")
+    lose(store, training=1, text="original")
+    lose(store, training=2, text="reference")
+    lose(store, text="finetune")
+    (task,) = read(store)
+    assert row(task, "ssd").count == f"2{TIMES}2"
+    assert row(task, "original").count == row(task, "reference").count == "2"
+    assert "finetune" not in {one.text for one in task.rows}
+    for form in ("html", *TABLES):
+        assert render(store.root, form, "made-up")
+    # What is finished says the same as it does in the end.
+    scrub = {
+        line["forget_test"]
+        for text in (whole, render(store.root, "csv"))
+        for line in csv.DictReader(io.StringIO(text))
+        if line["method"] == "scrub"
+    }
+    assert len(scrub) == 1
+    (curves,) = curves_of(rows(store.root)).values()
+    assert {run.training_seed for curve in curves for run in curve.runs} == {0, 2}
+
+
+# ---- figures that are none ----
+
+
 def test_no_number_of_the_page_is_not_finite(store: Store) -> None:
-    def infinite(record: dict[str, Any]) -> None:
+    best = next(one.text for one in read(store)[0].rows if one.rank == 1)
+    for path in sorted((store.root / "results").glob("*.json")):
+        record = json.loads(path.read_text())
+        if record["config"]["method"]["text"] == best:
+            scores_of(record).update(average_gap=math.nan, forget=math.inf, membership=-math.inf)
+            scores_of(record)["per_class"]["3"] = math.nan
+            record["cost"].update(seconds=math.inf, peak_memory_bytes=math.inf)
+            for point in record["learning_curve"]:
+                point["retain"] = math.nan
+            # The store writes no such numbers, but a JSON file from elsewhere may hold them.
+            path.write_text(json.dumps(record, allow_nan=True))
+            assert "NaN" in path.read_text()
+    (task,) = read(store)
+    last = task.rows[-1]
+    assert (last.text, last.rank) == (best, None)
+    assert {last.figure(name) for name in ("average_gap", "forget", "membership", "seconds", "memory")} == {None}
+    assert last.figure("retain_test") is not None
+    page = render(store.root)
+    for number in re.findall(r'data-v="([^"]+)"', page):
+        assert math.isfinite(float(number))
+    text = re.search(r'id="values">(.*?)</script>', page, re.DOTALL).group(1)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    data = json.loads(text, parse_constant=refuse)
+    cells = {cell[1] for point in data["points"].values() for cell in point["values"]}
+    assert "n/a" in cells
+    assert not {cell for cell in cells if re.search("nan|inf", cell)}
+    said = json.dumps(data["charts"])
+    assert not re.search(r"\b(nan|inf)\b", said)
+    for form in TABLES:
+        assert not re.search(r"\b(nan|inf)\b", render(store.root, form))
+
+
+def test_a_figure_that_no_run_has_is_no_column(store: Store) -> None:
+    assert "peak MiB" in render(store.root)
+
+    def unknown(record: dict[str, Any]) -> None:
         record["cost"]["peak_memory_bytes"] = None
 
-    change(store, infinite)
-    page = render(store.root)
-    data = json.loads(re.search(r'id="values">(.*?)</script>', page, re.DOTALL).group(1))
-    numbers = [value[0] for point in data["points"].values() for value in point["values"]]
-    assert all(number is None or math.isfinite(number) for number in numbers)
-    assert "peak MB" not in data["columns"]
+    change(store, unknown)
+    assert "peak MiB" not in render(store.root)
+
+
+def test_memory_is_in_the_unit_that_its_heading_says(store: Store) -> None:
+    def three(record: dict[str, Any]) -> None:
+        record["cost"]["peak_memory_bytes"] = 3 * 1024 * 1024
+
+    change(store, three)
+    (column,) = [column for column in COLUMNS if column.name == "memory"]
+    found = row(read(store)[0], "scrub").figure("memory")
+    assert (column.title, column.text(found)) == ("peak MiB", "3 ± 0")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,82 @@ def test_points_of_a_chart_are_pinned_by_click_and_by_keyboard(desktop: Watched)
     page.keyboard.press("Enter")
     assert desktop.texts("#comparison thead th")[2].startswith("B ")
     assert page.evaluate("document.activeElement.dataset.chart") == "tradeoff"
+
+
+def test_who_unpins_by_keyboard_goes_on_from_the_next_pin_and_then_from_the_chart(desktop: Watched) -> None:
+    page = desktop.page
+    for place in (0, 1):
+        page.locator(f"{SHOWN} .pin").nth(place).click()
+    chips = page.locator("#pins button")
+    second = chips.nth(1).get_attribute("data-pin")
+    chips.nth(0).focus()
+    page.keyboard.press("Enter")
+    assert chips.count() == 1
+    assert page.evaluate("[document.activeElement.parentElement.id, document.activeElement.dataset.pin]") == [
+        "pins",
+        second,
+    ]
+    page.keyboard.press("Enter")
+    assert chips.count() == 0
+    assert page.evaluate("document.activeElement.dataset.chart") == "tradeoff"
+
+
+VIEW = """() => {
+    const box = document.querySelector('#tradeoff .chart');
+    const { xaxis, yaxis } = box._fullLayout;
+    const hidden = box._fullData.filter((trace) => trace.visible === 'legendonly').map((trace) => trace.name);
+    return [xaxis.range, yaxis.range, [...new Set(hidden)]];
+}"""
+
+
+def until(page: Any, script: str, done: Callable[[Any], bool]) -> Any:
+    """What the script returns once that is ``done``; the page's policy forbids Playwright to wait by itself."""
+    for _ in range(200):
+        found = page.evaluate(script)
+        if done(found):
+            return found
+        page.wait_for_timeout(50)
+    raise AssertionError(found)
+
+
+def test_zoom_and_hidden_names_stay_until_the_view_or_the_task_changes(desktop: Watched) -> None:
+    page = desktop.page
+    page.evaluate("document.getElementById('tradeoff').scrollIntoView()")
+    page.wait_for_selector(f"#tradeoff{DRAWN}", state="attached")
+    whole = page.evaluate(VIEW)
+    assert whole[2] == []
+
+    def zoom_and_hide() -> list[Any]:
+        area = page.locator("#tradeoff .nsewdrag").first.bounding_box()
+        page.mouse.move(area["x"] + 0.3 * area["width"], area["y"] + 0.3 * area["height"])
+        page.mouse.down()
+        page.mouse.move(area["x"] + 0.6 * area["width"], area["y"] + 0.7 * area["height"], steps=4)
+        page.mouse.up()
+        page.locator("#tradeoff .legend .traces", has_text="scrub").locator(".legendtoggle").click()
+        return list(until(page, VIEW, lambda view: "scrub" in view[2] and view[0] != whole[0] and view[1] != whole[1]))
+
+    mine = zoom_and_hide()
+    page.evaluate(f"document.querySelector('{SHOWN} .pin').click()")
+    last = "document.querySelector('#tradeoff .chart').data.at(-1).text?.[0]"
+    until(page, last, lambda text: text == "<b>A</b>")
+    assert page.evaluate(VIEW) == mine
+    ink = "document.querySelector('#tradeoff .chart').layout.font.color"
+    colors = [page.evaluate(ink)]
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        colors.append(until(page, ink, lambda color: color != colors[-1]))
+        assert page.evaluate(VIEW) == mine
+    assert colors[0] == colors[2]
+    views = page.locator("[data-views=tradeoff] button")
+    views.nth(1).click()
+    assert page.evaluate(VIEW)[2] == []
+    views.nth(0).click()
+    assert page.evaluate(VIEW) == whole
+    zoom_and_hide()
+    page.select_option("#task", "s1")
+    assert page.evaluate(VIEW)[2] == []
+    page.select_option("#task", "s0")
+    assert page.evaluate(VIEW) == whole
 
 
 def test_single_runs_can_be_pinned_where_a_row_is_reproduced(desktop: Watched) -> None:

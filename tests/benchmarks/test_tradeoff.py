@@ -100,6 +100,38 @@ def test_gaps_are_taken_seed_by_seed() -> None:
     assert TradeoffCurve("m", "k", runs).stops("forget_test") == []
 
 
+def test_revisions_of_one_training_are_averaged_before_trainings_are_compared() -> None:
+    forgets = {0: (0.7, 0.9), 1: (0.5, 0.7), 2: (0.9,)}
+    runs = [run(1, forget, 1.0, training, seed) for training, few in forgets.items() for seed, forget in enumerate(few)]
+    curve = TradeoffCurve("m", "k", tuple(runs))
+    (stop,) = curve.stops()
+    means = [0.8, 0.6, 0.9]
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(means), scale=stats.sem(means))
+    assert (stop.x.n, stop.x.trainings) == (5, 3)
+    assert (stop.x.mean - stop.x.half, stop.x.mean + stop.x.half) == (pytest.approx(low), pytest.approx(high))
+    assert stop.gap_x.mean == pytest.approx(np.mean([0.1, 0.2, 0.1]))
+
+
+def test_each_training_counts_once_in_what_is_to_be_forgotten() -> None:
+    # Doing nothing is 0.2 from the reference in one training and 0.6 in the other, which is revised three times.
+    runs = [Run(1, 0, 0, scores(0.8, 1), scores(1, 1), scores(0.8, 1))]
+    runs += [Run(1, 1, seed, scores(0.6, 1), scores(1, 1), scores(0.4, 1)) for seed in range(3)]
+    curve = TradeoffCurve("m", "k", tuple(runs))
+    (stop,) = curve.stops()
+    assert stop.gap_x.mean == pytest.approx(0.1)
+    assert curve.hypervolume() == pytest.approx(1 - 0.1 / 0.4)
+    points = figure_of([curve]).axes[0].collections
+    assert any(np.allclose(each.get_offsets(), [[0.6, 1.0]]) for each in points)  # the reference: of 0.8 and 0.4
+
+
+def test_what_has_no_distance_to_the_reference_is_not_ranked() -> None:
+    apart = Run(None, 0, 0, scores(0.8, 1.0), scores(1.0, 1.0), None)
+    curves = [TradeoffCurve("apart", None, (apart,)), TradeoffCurve("near", None, (run(None, 0.7, 1.0),))]
+    assert ranking(curves)["method"].tolist() == ["near"]
+    assert curves[0].hypervolume() is None
+    assert len(ranking(curves[:1])) == 0
+
+
 def test_files_hold_what_was_found(tmp_path: Path) -> None:
     curves = [
         TradeoffCurve("a", "k", tuple(run(v, 0.7 + v / 10, 0.9 + v / 30, t) for v in (0, 1, 2) for t in (0, 1))),
