@@ -13,10 +13,12 @@ from unlearn_kit.data.tensors import subset
 from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
 from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
 from unlearn_kit.errors import check_number
-from unlearn_kit.metrics import accuracy
 from unlearn_kit.models import fresh_copy
+from unlearn_kit.modules import device_of
 from unlearn_kit.schedules import ScalarOrSchedule, cosine
 from unlearn_kit.seeding import derive, generator, isolated
+
+from .masks import accuracy_within, mask_classes, to_forget
 
 DRAWS = 20
 
@@ -72,9 +74,9 @@ def bad_teacher(
     if batch_size is None:
         of_forget = min(255, max(1, round(256 * forget_share)))
         batch_size = {"forget": of_forget, "retain": 256 - of_forget}
-    objective = forget_share * L.kl(on="forget", to=L.Teacher(bad), temperature=temperature) + (
-        1 - forget_share
-    ) * L.kl(on="retain", to=L.Teacher(model), temperature=temperature)
+    forget = L.kl(on="forget", to=to_forget(task, L.Teacher(bad)), temperature=temperature)
+    retain = L.kl(on="retain", to=L.Teacher(model), temperature=temperature)
+    objective = forget_share * forget + (1 - forget_share) * retain
     phase = Phase(
         objective,
         streams_for(task, objective, retain=subset(task.retain, order[:count])),
@@ -105,9 +107,9 @@ def incompetent_teacher(
             candidate = fresh_copy(model, seed=drawn)
         else:
             with isolated(drawn):
-                candidate = build()
+                candidate = build().to(device_of(model))
         candidate.eval().requires_grad_(False)
-        known = accuracy(candidate, task.forget) or 0.0
+        known = accuracy_within(candidate, task.forget, mask_classes(task)) or 0.0
         if known < least:
             best, least = candidate, known
         if least <= 1 / task.num_classes:

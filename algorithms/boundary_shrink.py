@@ -57,7 +57,7 @@ def boundary_shrink(
 
     Source: Chen et al. 2023, arXiv 2303.11570, section 3.
     """
-    objective = boundary_objective(model, PerturbedSign(radius=radius), retain_weight=retain_weight)
+    objective = boundary_objective(model, PerturbedSign(radius=radius), retain_weight=retain_weight, task=task)
     phase = Phase(
         objective,
         streams_for(task, objective),

@@ -13,6 +13,8 @@ from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
 from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
 from unlearn_kit.schedules import ScalarOrSchedule, cosine
 
+from .masks import to_forget
+
 
 @revision
 def delete(
@@ -49,7 +51,7 @@ def delete(
 
     Source: Zhou et al. 2025, arXiv 2503.23751.
     """
-    objective = L.kl(on="forget", to=L.OtherClasses(model))
+    objective = L.kl(on="forget", to=to_forget(task, L.OtherClasses(model)))
     phase = Phase(
         objective,
         streams_for(task, objective),

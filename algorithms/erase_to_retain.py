@@ -17,6 +17,7 @@ from unlearn_kit.modules import head_name
 from unlearn_kit.schedules import ScalarOrSchedule
 from unlearn_kit.seeding import derive
 
+from .masks import to_forget
 from .stopping import check_stop, held_out_alike, stop_level, stop_when
 
 Preset = Literal["paper", "released"]
@@ -113,8 +114,8 @@ def erase_to_retain(
         confidence: the teacher's predictions below it are not contradicted, in [0, 1].
         erase_weight: tradeoff knob.
         distill_weight, logit_weight, temperature: of the retain side.
-        pace: forget batches for each retain batch, in (0, 1] ("paper"): too many erase beyond what a model that
-            never saw the data would have forgotten.
+        pace: forget batches for each retain batch, in (0, 1]: too many erase beyond what a model that never saw the
+            data would have forgotten. Of "paper" alone: the passes of "released" take turns.
         stop_at: end the erase phase once the forget score (mean IoU, or accuracy) is at most this; "held-out" is
             the model's own score on comparable unseen data ("paper" stops there where there are any); or "never".
         stop_every: steps between looks at the forget score (default: four looks a round).
@@ -144,6 +145,8 @@ def erase_to_retain(
     chosen |= {name: value for name, value in given.items() if value is not None}
     check_count("rounds", chosen["rounds"], low=0)
     check_number("pace", chosen["pace"], low=0, high=1, open_low=True)
+    if preset == "released" and pace not in (None, 1):
+        raise ValueError(f"expected no pace with preset='released', whose passes take turns, but got {pace!r}")
     check_count("restore_epochs", chosen["restore_epochs"], low=0)
     stops = chosen["stop_at"] != "never"
     if stops:
@@ -174,8 +177,7 @@ def erase_to_retain(
     objectives: dict[str, str] = {}
     program: Phase | Alternate
     if preset == "paper":
-        slowed = erase if chosen["pace"] == 1 else L.every(round(1 / chosen["pace"])) * erase
-        joint = keep + slowed
+        joint = keep + (erase if chosen["pace"] == 1 else paced(chosen["pace"]) * erase)
         objectives["erase"] = str(joint)
         program = Phase(joint, streams_for(task, joint), epochs=chosen["rounds"], lead="retain", name="erase", **shared)
         a_round = program.steps_per_epoch
@@ -214,6 +216,20 @@ def erase_to_retain(
     return FitResult(final, history, details=details)
 
 
+def paced(pace: float) -> L.Schedule:
+    """1 at the steps s where ``floor((s + 1) pace) > floor(s pace)``, so at ``pace`` of all steps; 0 at the others."""
+    period = round(1 / pace)
+    if math.isclose(period * pace, 1, rel_tol=1e-9):
+        return L.every(period)
+
+    def fires(step: int, _total: int) -> float:
+        # Ten times .7 is 7, however .7 is rounded.
+        before, after = (math.floor(count * pace + 1e-9) for count in (step, step + 1))
+        return float(after > before)
+
+    return L.Schedule(f"pace({pace:g})", fires)
+
+
 def _supervised(task: UnlearnTask) -> L.Term:
     return L.dice_bce(on="retain") if task.kind == "segmentation" else L.cross_entropy(on="retain")
 
@@ -225,9 +241,7 @@ def _default_target(model: nn.Module, task: UnlearnTask, preset: str, confidence
 
 
 def _erase(task: UnlearnTask, target: L.Target, preset: str) -> L.Term:
+    asked = to_forget(task, target)
     if preset == "released" and isinstance(target, L.Uniform):
-        return L.kl(on="forget", to=target)
-    if task.kind == "segmentation" and task.forget_classes:
-        # Only the pixels of the class are to be forgotten; the rest of those images is kept.
-        target = L.Within(target, task.forget_classes[0])
-    return L.cross_entropy(on="forget", to=target)
+        return L.kl(on="forget", to=asked)
+    return L.cross_entropy(on="forget", to=asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,24 @@ from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
 from unlearn_kit.errors import check_count, check_number
 from unlearn_kit.schedules import ScalarOrSchedule
 
+from .masks import mask_classes, within
+
 
 @L.term(reduction="forward")
-def roughness(forward: Callable[[Tensor], Tensor], batch: L.Batch, *, std: float, draws: int) -> Tensor:
-    """``mean_j ||f(x) - sg f(x + std e_j)|| / ||std e_j||`` of each sample, over ``draws`` normal e_j."""
+def roughness(
+    forward: Callable[[Tensor], Tensor], batch: L.Batch, *, std: float, draws: int, labels: tuple[int, ...] = ()
+) -> Tensor:
+    """``mean_j ||f(x) - sg f(x + std e_j)|| / ||std e_j||`` of each sample, over ``draws`` normal e_j.
+
+    With ``labels`` of mask classes: of the outputs at their pixels.
+    """
     x, source = batch.inputs, batch.generator
-    outputs = forward(x).flatten(1)
+    outputs = within(forward(x), batch.targets, labels).flatten(1)
     ratios = []
     for _ in range(draws):
         noise = std * torch.randn(x.shape, generator=source, device=source.device).to(x)
         with torch.no_grad():
-            there = forward(x + noise).flatten(1)
+            there = within(forward(x + noise), batch.targets, labels).flatten(1)
         ratios.append((outputs - there).norm(dim=1) / noise.flatten(1).norm(dim=1))
     return torch.stack(ratios).mean(0)
 
@@ -58,7 +66,8 @@ def jit(
 
     Args:
         model: the original; outputs ``(B, C, ...)``; pixels in [0, 1].
-        task: what to forget; classes or masks. Neither targets nor retain data are read.
+        task: what to forget; classes or masks. Neither targets nor retain data are read, but for where a class of the
+            masks is, if it is one of them that is to be forgotten.
         std: positive; of the noise, in pixel units.
         draws: of noise a sample.
         epochs, steps: passes over the forget data, or steps; ``epochs`` replaces ``steps``.
@@ -72,7 +81,10 @@ def jit(
     """
     check_number("std", std, low=0, open_low=True)
     check_count("draws", draws)
-    objective = roughness(on="forget", std=std, draws=draws)
+    options: dict[str, Any] = {"std": std, "draws": draws}
+    if labels := mask_classes(task):  # Else unnamed: options are part of the term's name, a key of the history.
+        options["labels"] = labels
+    objective = roughness(on="forget", **options)
     phase = Phase(
         objective,
         streams_for(task, objective),

@@ -21,6 +21,8 @@ from unlearn_kit.models import fresh_copy
 from unlearn_kit.schedules import ScalarOrSchedule, cosine
 from unlearn_kit.seeding import derive
 
+from .masks import forget_loss
+
 CONVOLUTION = nn.modules.conv._ConvNd
 
 
@@ -113,8 +115,8 @@ def small_gradients(
         raise ValueError("expected model to have convolutions or linear layers that may change, but got none")
     retain = random_subset(task.retain, len(task.forget), seed=seed)
     own, kept = (
-        mean_gradients(model, in_order(data, 256, device=device), loss=label_cross_entropy)
-        for data in (task.forget, retain)
+        mean_gradients(model, in_order(data, 256, device=device), loss=loss)
+        for data, loss in ((task.forget, forget_loss(task)), (retain, label_cross_entropy))
     )
     masks = {}
     for name in names:

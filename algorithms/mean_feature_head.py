@@ -63,8 +63,8 @@ def mean_feature_head(
         callbacks: called during training.
         seed, device: of the run.
 
-    Raises: ValueError on masks, on a head of another kind or a frozen one, by name; ValueError, TypeError naming
-        the argument; DivergenceError.
+    Raises: ValueError on masks, on a head of another kind, a frozen one or one with a single output for two classes, by
+        name; ValueError, TypeError naming the argument; DivergenceError.
 
     Source: Gao et al. 2026, arXiv 2604.08271.
     """
@@ -73,6 +73,11 @@ def mean_feature_head(
         raise ValueError(
             f"expected the head {head_name(model)!r} to be an nn.Linear with a bias that may change for "
             f"mean_feature_head, but got {head}"
+        )
+    if head.out_features != task.num_classes:
+        raise ValueError(
+            f"expected the head {head_name(model)!r} to have one output a class, {task.num_classes}, for "
+            f"mean_feature_head, but got {head.out_features}"
         )
     if objective is None:
         wrong = L.RandomLabels(task.num_classes, wrong_only=task.num_classes > 2)

@@ -15,6 +15,8 @@ from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
 from unlearn_kit.errors import check_number
 from unlearn_kit.schedules import ScalarOrSchedule, cosine
 
+from .masks import to_forget
+
 
 @revision
 def neg_grad(
@@ -51,7 +53,7 @@ def neg_grad(
 
     Source: Golatkar et al. 2020, arXiv 1911.04933; settings of Kurmanji et al. 2023, arXiv 2302.09880.
     """
-    objective = -L.cross_entropy(on="forget")
+    objective = -L.cross_entropy(on="forget", to=to_forget(task))
     phase = Phase(
         objective,
         streams_for(task, objective),
@@ -112,7 +114,8 @@ def neg_grad_plus(
     Source: Kurmanji et al. 2023, arXiv 2302.09880.
     """
     check_number("alpha", alpha, low=0, high=1, open_low=True, open_high=True)
-    objective = alpha * L.cross_entropy(on="retain") - (1 - alpha) * L.cross_entropy(on="forget")
+    forget = L.cross_entropy(on="forget", to=to_forget(task))
+    objective = alpha * L.cross_entropy(on="retain") - (1 - alpha) * forget
     phase = Phase(
         objective,
         streams_for(task, objective),

@@ -23,6 +23,8 @@ from unlearn_kit.modules import device_of, frozen_copy
 from unlearn_kit.outputs import is_binary, predicted_labels, probabilities
 from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
 
+from .masks import to_forget
+
 # What an option is when it is not given. "paper" is the released recipe, with its faults mended.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
@@ -154,6 +156,7 @@ def perturbed_sign(
         uncrossed=chosen["uncrossed"],
         refresh=refresh,
         hypergradient=hypergradient,
+        task=task,
     )
     phase = Phase(
         objective,
@@ -191,12 +194,17 @@ def boundary_objective(
     uncrossed: Literal["keep", "runner-up"] = "keep",
     refresh: Literal["step", "epoch", "once"] = "once",
     hypergradient: Literal["none", "unrolled", "implicit"] = "none",
+    task: UnlearnTask | None = None,
 ) -> L.Objective:
-    """The outer objective: the boundary's labels on the forget data, and the retain term unless its weight is 0."""
+    """The outer objective: the boundary's labels on the forget data, and the retain term unless its weight is 0.
+
+    Where ``task`` forgets a class of the masks, the boundary's labels are those of its pixels.
+    """
     boundary = L.Boundary(model, search, soft=soft, top_k=top_k, mix=mix, uncrossed=uncrossed)
     if hypergradient == "none":
         target: L.Target = boundary if refresh == "step" else L.Cached(boundary, refresh)
-        objective = L.Objective((L.cross_entropy(on="forget", to=target),))
+        asked = target if task is None else to_forget(task, target)
+        objective = L.Objective((L.cross_entropy(on="forget", to=asked),))
     else:
         objective = L.Objective((_moving_boundary(boundary, hypergradient),))
     if not is_schedule(retain_weight) and check_number("retain_weight", retain_weight, low=0) == 0:

@@ -15,6 +15,8 @@ from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, st
 from unlearn_kit.errors import check_choice, check_number
 from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
 
+from .masks import to_forget
+
 
 @revision
 def random_label(
@@ -100,7 +102,7 @@ def relabelling(
     if order == "in turn" and epochs is None:
         raise ValueError("expected epochs with order='in turn', but got None")
     labels: L.Target = L.RandomLabels(task.num_classes, task.num_classes > 2 if wrong_only is None else wrong_only)
-    forget = L.cross_entropy(on="forget", to=L.Cached(labels) if fixed else labels)
+    forget = L.cross_entropy(on="forget", to=to_forget(task, L.Cached(labels) if fixed else labels))
     read = is_schedule(retain_weight) or check_number("retain_weight", retain_weight, low=0) > 0
     retain = retain_weight * L.cross_entropy(on="retain") if read else None
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data.tensors import labels_of, subset
 from unlearn_kit.engine import Callback, Run
-from unlearn_kit.metrics import accuracy
 from unlearn_kit.modules import cpu_state
+
+from .masks import accuracy_within, mask_classes
 
 
 class Rewind(Callback):
@@ -20,6 +21,7 @@ class Rewind(Callback):
     Args:
         forget, validation: data sets.
         phase, steps: an epoch ends after every ``steps`` steps of this phase.
+        labels: mask classes whose pixels alone count; none for whole samples.
 
     Attributes: ``errors`` (on the forget data, one an epoch), ``chosen`` (the epoch, from 0).
 
@@ -28,10 +30,11 @@ class Rewind(Callback):
     Source: Kurmanji et al. 2023, arXiv 2302.09880, SCRUB+R.
     """
 
-    def __init__(self, forget: Any, validation: Any, phase: str, steps: int) -> None:
+    def __init__(self, forget: Any, validation: Any, phase: str, steps: int, *, labels: tuple[int, ...] = ()) -> None:
         if len(validation) == 0:
             raise ValueError("expected validation to hold at least one sample, but got an empty data set")
         self.forget, self.validation, self.phase, self.steps = forget, validation, phase, steps
+        self.labels = labels
         self.errors: list[float] = []
         self.chosen: int | None = None
         self._weights: list[dict[str, Tensor]] = []
@@ -39,20 +42,26 @@ class Rewind(Callback):
     def on_step(self, run: Run) -> None:
         """Measure at the end of an epoch."""
         if run.phase == self.phase and run.step % self.steps == 0:
-            self.errors.append(error(run.model, self.forget))
+            self.errors.append(error(run.model, self.forget, self.labels))
             self._weights.append(cpu_state(run.model))
 
     def on_end(self, run: Run) -> None:
         """Choose."""
         if self._weights:
-            wanted = error(run.model, self.validation)
+            wanted = error(run.model, self.validation, self.labels)
             self.chosen = min(range(len(self.errors)), key=lambda epoch: abs(self.errors[epoch] - wanted))
             run.chosen = self._weights[self.chosen]
 
 
-def error(model: nn.Module, dataset: Any) -> float:
-    """Share of samples (for masks, of pixels) predicted wrong, in [0, 1]; the data set is not empty."""
-    return 1 - (accuracy(model, dataset) or 0.0)
+def error(model: nn.Module, dataset: Any, labels: tuple[int, ...] = ()) -> float:
+    """Share of samples (for masks, of pixels, or those of ``labels``) predicted wrong, in [0, 1].
+
+    Raises: ValueError when there is none.
+    """
+    found = accuracy_within(model, dataset, labels)
+    if found is None:
+        raise ValueError(f"expected data with pixels of mask classes {list(labels)} to rewind by, but got none")
+    return 1 - found
 
 
 def held_out(task: UnlearnTask) -> Any:
@@ -61,7 +70,7 @@ def held_out(task: UnlearnTask) -> Any:
     Raises: ValueError when the task has none.
     """
     chosen = task.forget_test
-    if len(chosen) == 0:
+    if len(chosen) == 0 and not mask_classes(task):  # Of a mask class, the retained data hold none.
         chosen, labels = task.retain_test, None
         if task.kind == "classification":
             labels, forgotten = labels_of(task.retain_test), labels_of(task.forget)

@@ -14,9 +14,9 @@ from unlearn_kit.engine import Callback, FitResult, fit, revision
 from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory
 from unlearn_kit.errors import check_number
 from unlearn_kit.gradients import Named, mean_gradients
-from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.schedules import ScalarOrSchedule, cosine
 
+from .masks import forget_loss
 from .random_label import relabelling
 
 
@@ -63,7 +63,7 @@ def salun(
     Source: Fan et al. 2024, arXiv 2310.12508.
     """
     check_number("density", density, low=0, high=1, open_low=True)
-    gradients = mean_gradients(model, in_order(task.forget, 256, device=device), loss=label_cross_entropy)
+    gradients = mean_gradients(model, in_order(task.forget, 256, device=device), loss=forget_loss(task))
     program = relabelling(
         task,
         wrong_only=wrong_only,

@@ -16,6 +16,7 @@ from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, st
 from unlearn_kit.errors import check_count, check_number
 from unlearn_kit.schedules import ScalarOrSchedule, cosine
 
+from .masks import mask_classes, to_forget
 from .rewind import Rewind, held_out
 
 
@@ -84,9 +85,9 @@ def scrub(
     check_count("msteps", msteps, low=0)
     check_count("epochs", epochs, low=0)
     teacher = L.Teacher(model)  # The engine trains a copy of the model: this one stays as it is.
-    ascent = L.Objective((-L.kl(on="forget", to=teacher, temperature=temperature),))
+    ascent = L.Objective((-L.kl(on="forget", to=to_forget(task, teacher), temperature=temperature),))
     if nudge:
-        ascent -= nudge * L.cross_entropy(on="forget")
+        ascent -= nudge * L.cross_entropy(on="forget", to=to_forget(task))
     descent = gamma * L.cross_entropy(on="retain") + alpha * L.kl(on="retain", to=teacher, temperature=temperature)
 
     def phase(objective: L.Objective | L.Term, name: str, steps: int | None) -> Phase:
@@ -108,8 +109,7 @@ def scrub(
     program = Alternate(phases, epochs, shared_optimizer=True, turns={"ascend": msteps})
     if not rewind:
         return fit(model, program, seed=seed, device=device, callbacks=callbacks)
-    rewinding = Rewind(
-        task.forget, held_out(task) if validation is None else validation, "descend", phases[1].total_steps
-    )
+    unseen = held_out(task) if validation is None else validation
+    rewinding = Rewind(task.forget, unseen, "descend", phases[1].total_steps, labels=mask_classes(task))
     fitted = fit(model, program, seed=seed, device=device, callbacks=(*callbacks, rewinding))
     return replace(fitted, details={"epoch": rewinding.chosen, "forget_errors": rewinding.errors})

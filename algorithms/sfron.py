@@ -14,10 +14,12 @@ from unlearn_kit.data.tensors import in_order, subset
 from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, WeightAverage, fit, revision
 from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
 from unlearn_kit.errors import check_count, check_number
-from unlearn_kit.gradients import mean_squared_gradients
+from unlearn_kit.gradients import cross_entropy, mean_squared_gradients
 from unlearn_kit.losses import distances
 from unlearn_kit.schedules import ScalarOrSchedule, cosine
 from unlearn_kit.seeding import generator
+
+from .masks import forget_loss, to_forget
 
 TINY = 1e-15  # Added to both Fishers: weights that neither data set moves count as salient.
 
@@ -81,7 +83,7 @@ def sfron(
     check_number("adaptivity", adaptivity, low=0)
     check_number("slow", slow, low=0, high=1, open_high=True)
     masks = saliency(model, task, threshold=threshold, samples=fisher_samples, seed=seed)
-    ascent = forget_weight * -adaptive_cross_entropy(on="forget", adaptivity=adaptivity)
+    ascent = forget_weight * -adaptive_cross_entropy(on="forget", to=to_forget(task), adaptivity=adaptivity)
 
     def phase(name: str, objective: L.Objective | L.Term, steps: int) -> Phase:
         return Phase(
@@ -126,8 +128,9 @@ def saliency(
     """
     check_number("threshold", threshold, low=0)
     fishers = []
-    for name, data in (("forget", task.forget), ("retain", task.retain)):
+    sides = (("forget", task.forget, forget_loss(task, cross_entropy)), ("retain", task.retain, cross_entropy))
+    for name, data, loss in sides:
         order = torch.randperm(len(data), generator=generator(seed, "fisher", name))
         chosen = data if samples is None else subset(data, order[: check_count("fisher_samples", samples)])
-        fishers.append(mean_squared_gradients(model, in_order(chosen)))
+        fishers.append(mean_squared_gradients(model, in_order(chosen), loss=loss))
     return {name: fishers[0][name] + TINY >= threshold * (fishers[1][name] + TINY) for name in fishers[0]}

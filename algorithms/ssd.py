@@ -10,8 +10,10 @@ from unlearn_kit.data import in_order
 from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.engine import FitResult, revision
 from unlearn_kit.errors import check_number
-from unlearn_kit.gradients import Named, mean_absolute_gradients, mean_squared_gradients
+from unlearn_kit.gradients import Named, SampleLoss, mean_absolute_gradients, mean_squared_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
+
+from .masks import forget_loss, mask_classes, within
 
 
 @revision
@@ -51,7 +53,7 @@ def ssd(
     """
     forget = in_order(random_subset(task.forget, samples, seed=seed), device=device)
     retain = in_order(random_subset(task.retain, samples, seed=seed), device=device)
-    own = mean_squared_gradients(model, forget, loss=label_cross_entropy)
+    own = mean_squared_gradients(model, forget, loss=forget_loss(task))
     kept = mean_squared_gradients(model, retain, loss=label_cross_entropy)
     return _dampen(model, task, own, kept, alpha, 5.0, dampening)
 
@@ -75,7 +77,8 @@ def lfssd(
 
     Args:
         model: the original; outputs ``(B, C, ...)``.
-        task: what to forget and what to keep; classes or masks. No target is used.
+        task: what to forget and what to keep; classes or masks. No target is used, but for where a class of the masks
+            is, if it is one of them that is to be forgotten.
         alpha: at least 0; how many times more than to all data a weight must matter to the forget data (None: above).
         dampening: at least 0; factor of what is left of a selected weight.
         samples: how many samples of either data set the importances are measured on, drawn once; None for all.
@@ -89,7 +92,7 @@ def lfssd(
     """
     forget = in_order(random_subset(task.forget, samples, seed=seed), device=device)
     retain = in_order(random_subset(task.retain, samples, seed=seed), device=device)
-    own = mean_absolute_gradients(model, forget, loss=squared_norm)
+    own = mean_absolute_gradients(model, forget, loss=_own_norm(task))
     kept = mean_absolute_gradients(model, retain, loss=squared_norm)
     return _dampen(model, task, own, kept, alpha, 9.0, dampening)
 
@@ -97,6 +100,12 @@ def lfssd(
 def squared_norm(logits: Tensor, _targets: Tensor) -> Tensor:
     """``||f(x)||^2`` of each sample: ``(B, C, ...)`` to ``(B,)``."""
     return logits.square().flatten(1).sum(1)
+
+
+def _own_norm(task: UnlearnTask) -> SampleLoss:
+    """``squared_norm`` on the forget data: of a mask class, at its pixels."""
+    labels = mask_classes(task)
+    return lambda logits, targets: squared_norm(within(logits, targets, labels), targets)
 
 
 @torch.no_grad()

@@ -59,11 +59,12 @@ def held_out_alike(task: UnlearnTask) -> Any:
 
 
 def forget_score(model: nn.Module, task: UnlearnTask) -> float:
-    """Mean IoU of the forget data (of the forgotten class, where one of the masks is), or their accuracy; in [0, 1]."""
+    """Mean IoU of the forget data (of the classes of the masks that are forgotten), or their accuracy; in [0, 1]."""
     if task.kind == "classification":
         return accuracy(model, task.forget) or 0.0
     if task.forget_classes:
-        return (iou(model, task.forget, per_class=True) or {})[task.forget_classes[0]]
+        found = iou(model, task.forget, per_class=True) or {}
+        return sum(found[label] for label in task.forget_classes) / len(task.forget_classes)
     return iou(model, task.forget) or 0.0
 
 

@@ -105,6 +105,15 @@ def test_a_teacher_that_knows_the_class_is_drawn_again():
         assert not any(torch.equal(a, b) for a, b in zip(drawn.parameters(), model.parameters(), strict=True))
 
 
+def test_a_built_teacher_goes_where_the_model_is(monkeypatch):
+    task, model = setting()
+    there = []
+    monkeypatch.setattr(nn.Module, "to", lambda self, device: there.append((self, device)) or self)
+    built = constant(0)
+    assert incompetent_teacher(model, task, build=Fixed(built), seed=0) is built
+    assert (built, next(model.parameters()).device) in there
+
+
 @pytest.mark.parametrize("share", [0.0, 1.5])
 def test_a_share_outside_its_range_is_refused(share):
     task, model = setting()

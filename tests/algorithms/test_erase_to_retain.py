@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, field
+from fractions import Fraction
 
 import pytest
 import torch
 from torch import nn
 
 from algorithms import erase_to_retain
+from algorithms.erase_to_retain import paced
 from algorithms.stopping import stop_level
 from unlearn_kit import UnlearnTask, adapters, data, models
 from unlearn_kit import losses as L
 from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.data import TensorImages
-from unlearn_kit.engine import train
+from unlearn_kit.engine import Callback, Run, train
 from unlearn_kit.metrics import accuracy, iou
 
 
@@ -171,6 +174,50 @@ def test_a_class_is_forgotten_toward_uniform(digits) -> None:
         assert accuracy(result.model, task.forget) == accuracy(model, task.forget)
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A target that knows in which steps it was asked for."""
+
+    calls: list[int] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    gives = ("labels",)
+
+    def __call__(self, batch: L.Batch) -> L.Goal:
+        self.calls.append(len(batch.inputs))
+        return L.Goal("labels", torch.zeros_like(batch.targets))
+
+
+class Steps(Callback):
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+
+    def on_step(self, run: Run) -> None:
+        if self.asked.calls:
+            self.asked.steps.append(run.step - 1)
+            self.asked.calls.clear()
+
+
+@pytest.mark.parametrize("pace", [1.0, 0.9, 0.75, 0.7, 0.5, 0.4, 0.3, 1 / 3, 0.29, 0.1, 0.07])
+def test_any_pace_is_kept(pace: float) -> None:
+    fired = [paced(pace).at(step, 200) for step in range(200)]
+    exact = Fraction(pace).limit_denominator(100)
+    assert fired == [float((step + 1) * exact // 1 > step * exact // 1) for step in range(200)]
+    if (1 / exact).denominator == 1:
+        assert paced(pace) == L.every(int(1 / exact))
+        assert fired == [L.every(int(1 / exact)).at(step, 200) for step in range(200)]
+
+
+def test_a_pace_between_one_and_a_half_is_neither(lesions) -> None:
+    model, task = lesions
+    options = {**QUICK, "rounds": 2, "restore_epochs": 0}
+    erased = []
+    for pace in (0.5, 0.75, 1.0):
+        asked = Asked()
+        erase_to_retain(model, task, pace=pace, erase_to=asked, callbacks=[Steps(asked)], **options)
+        erased.append(asked.steps)
+    assert erased == [[1, 3, 5], [1, 2, 3, 5], [0, 1, 2, 3, 4, 5]]
+
+
 def test_only_the_pixels_of_a_mask_class_are_erased() -> None:
     masks = torch.zeros(6, 8, 8, dtype=torch.int64)
     masks[:, :3], masks[:, 5:] = 1, 2
@@ -197,6 +244,8 @@ def test_refusals(lesions, digits) -> None:
         erase_to_retain(model, task, preset="release")
     with pytest.raises(ValueError, match="expected pace in"):
         erase_to_retain(model, task, pace=0.0)
+    with pytest.raises(ValueError, match=r"expected no pace with preset='released', .* but got 0.5"):
+        erase_to_retain(model, task, preset="released", pace=0.5)
     with pytest.raises(TypeError, match=r"option of erase_to_retain .*did you mean 'erase_to'"):
         erase_to_retain(model, task, erase_too=L.Background())
     with pytest.raises(ValueError, match="where to choose convolutions or linear layers"):

@@ -111,6 +111,13 @@ def test_what_it_cannot_do_is_refused_by_name(model: nn.Module, task: UnlearnTas
         mean_feature_head(bare, task)
     with pytest.raises(ValueError, match=r"expected the head 'head' to be an nn.Linear with a bias that may change"):
         mean_feature_head(model.requires_grad_(False), task)
+    halves = TensorImages(DATA.inputs, DATA.targets % 2)
+    two = UnlearnTask.forget_samples(halves, halves, [0, 1])
+    single = declare_head(nn.Sequential(nn.Flatten(), nn.Linear(16, 1)), "1")
+    with pytest.raises(
+        ValueError, match=r"the head '1' to have one output a class, 2, for mean_feature_head, but got 1"
+    ):
+        mean_feature_head(single, two)
     with pytest.raises(ValueError, match="expected rounds to be at least 1, but got 0"):
         mean_feature_head(mlp(3, input_shape=(1, 4, 4)), task, rounds=0)
     masks = TensorImages(torch.rand(4, 1, 5, 5), torch.ones(4, 1, 5, 5))

@@ -80,6 +80,28 @@ def test_without_class_shares_images_and_leaves_the_data_alone() -> None:
     assert not (changed.targets == 2).any()
 
 
+class Halved(TensorImages):
+    """Yields images of half the brightness, and masks upside down."""
+
+    def batch(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = super().batch(indices)
+        return x / 2, y.flip(1)
+
+
+class HalvedOneByOne(TensorImages):
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = super().__getitem__(index)
+        return x / 2, y.flip(0)
+
+
+@pytest.mark.parametrize("kind", [Halved, HalvedOneByOne])
+def test_a_subclass_keeps_what_it_yields_but_for_the_class(kind) -> None:
+    plain = tissue()
+    x, y = load_tensors(without_class(kind(plain.inputs, plain.targets), 2))
+    assert torch.equal(x, plain.inputs / 2)
+    assert torch.equal(y, torch.where(plain.targets == 2, 0, plain.targets).flip(1))
+
+
 def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"label to be a foreground class in \[1, 2\], but got 0"):
         UnlearnTask.forget_mask_class(tissue(), tissue(), 0)

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+# Cached targets are computed for so many samples at once, or for fewer whose inputs hold so many numbers: what a target
+# keeps of each, such as the noise of every step of a search, grows with both. The batch size plays no part: random
+# numbers are drawn for the samples of a chunk together.
+CHUNK, CHUNK_NUMBERS = 512, 2**22
+
+
 @dataclass(frozen=True)
 class FitResult:
     """A trained copy of the model, the log, wall seconds, and why the run ended early (None: it did not)."""
@@ -282,10 +288,16 @@ class _Trainer:
         first = epoch * stream.batches_per_epoch
         passed = [stream.indices(n) for n in range(first, min(first + stream.batches_per_epoch, total))]
         rows = torch.cat(passed).sort().values
+        chunk = chunk_size(torch.as_tensor(stream.dataset[int(rows[0])][0]).numel())
         parts = []
-        for x, y in stream.samples((epoch, positions) for positions in rows.split(512)):
+        for x, y in stream.samples((epoch, positions) for positions in rows.split(chunk)):
             parts.append(target(Batch(x.to(self.devices.device), y.to(self.devices.device), None, stream.name, source)))
         values = torch.cat([part.values for part in parts])
         table = values.new_zeros(len(stream.dataset), *values.shape[1:])
         table[rows.to(table.device)] = values
         return Goal(parts[0].kind, table)
+
+
+def chunk_size(numbers: int) -> int:
+    """How many samples' cached targets are computed at once, where one sample's input has so many numbers."""
+    return max(1, min(CHUNK, CHUNK_NUMBERS // max(1, numbers)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.sampling import random_subset
 from ..data.tensors import load_tensors
@@ -26,10 +28,14 @@ class Stationarity(Callback):
     of one function of the weights, in eval mode.
 
     Beside them stands the bound of stochastic gradient descent on a function of smoothness L (arXiv 1309.5549): with
-    rates ``lr_t <= 1 / L`` and gradients of variance v, the mean of the squared norms, weighted by the rates, is at
-    most ``2 (F_0 - F_end) / sum lr + L v sum lr^2 / sum lr`` in expectation. Both are estimates: L from changes of the
-    gradient between measurements, v from the batches of a step on the fixed samples. So is the mean unless ``every``
-    is 1: the squared norms at the steps in between are interpolated, linearly in the sum of the rates.
+    rates ``lr_t <= 1 / L`` and batches drawn independently of each other, whose gradients have variance v, the mean of
+    the squared norms, weighted by the rates, is at most ``2 (F_0 - F_end) / sum lr + L v sum lr^2 / sum lr`` in
+    expectation. L and v are estimates: L from changes of the gradient between measurements, v from the batches of a
+    step on the fixed samples, at the first weights. So is the mean unless ``every`` is 1: the squared norms at the
+    steps in between are interpolated, linearly in the sum of the rates.
+
+    Streams are read in shuffled passes, and within a pass a batch depends on those before it. The bound is reported
+    all the same: for shuffled batches it is measured (``proofs_notebooks``), not proved.
 
     Args:
         phase: whose objective, streams and batches are meant.
@@ -49,11 +55,13 @@ class Stationarity(Callback):
         self._data: dict[str, tuple[Tensor, Tensor]] = {}
         self._tables: dict[str, dict[Target, Goal]] = {}
         self._last: tuple[Tensor, Tensor] | None = None
+        self._trained: list[str] = []
         self._places: set[int] = set()
 
     def on_start(self, run: Run) -> None:
         """Choose the samples, fix their targets, and measure at the first weights."""
         objective = self.phase.terms
+        self._trained = list(self.phase.trains(run.model))
         self.records, self._last = [], None
         starts = torch.arange(0, run.planned, self.every)
         shifts = torch.randint(self.every, starts.shape, generator=generator(self.seed, "stationarity", "steps"))
@@ -75,8 +83,8 @@ class Stationarity(Callback):
 
     def details(self) -> dict[str, Any]:
         """For ``UnlearnResult.details``: ``records``, ``mean`` (of the squared norms at the weights that steps started
-        from, weighted by their rates), its ``bound`` (None where the theory does not apply), the estimates in that, and
-        ``why`` it does not apply. Mean and bound are of the steps up to the last record.
+        from, weighted by their rates), its ``bound`` (None where the theory would not apply to independent batches
+        either), the estimates in that, and ``why`` it would not. Mean and bound are of the steps up to the last record.
         """
         planned, records = self._rates(), self.records
         rates = planned[: int(records[-1]["step"])] if records else []
@@ -120,10 +128,15 @@ class Stationarity(Callback):
         indices = torch.arange(len(x))[rows]
         return Batch(x[rows], y[rows], indices, name, generator(self.seed, "stationarity", name), tables)
 
+    def _parameters(self, run: Run) -> list[nn.Parameter]:
+        """What the phase trains, at every measurement the same: before the first step the model's flags are its own."""
+        return [run.model.get_parameter(name) for name in self._trained]
+
     def _gradient(self, run: Run, batches: dict[str, Batch], step: int) -> tuple[float, Tensor]:
-        parameters = [p for p in run.model.parameters() if p.requires_grad]
+        parameters = self._parameters(run)
         objective: Objective = self.phase.terms
-        with isolated(derive(self.seed, "stationarity", "step")), evaluating(run.model), torch.enable_grad():
+        seed = derive(self.seed, "stationarity", "step")
+        with isolated(seed), evaluating(run.model), torch.enable_grad(), _training(run.model, parameters):
             # Schedules of weights would make another function of every step: it is measured as it ends.
             total = objective.evaluate(run.model, batches, step=max(0, step - 1), total=self.phase.total_steps).total
             if not total.requires_grad:
@@ -134,7 +147,7 @@ class Stationarity(Callback):
     def _measure(self, run: Run, step: int) -> None:
         batches = {name: self._batch(name, slice(None), self._tables[name]) for name in self._data}
         value, gradient = self._gradient(run, batches, step)
-        weights = torch.cat([p.detach().flatten() for p in run.model.parameters() if p.requires_grad])
+        weights = torch.cat([p.detach().flatten() for p in self._parameters(run)])
         if self._last is not None and (moved := float((weights - self._last[0]).norm())) > 0:
             self.smoothness = max(self.smoothness, float((gradient - self._last[1]).norm()) / moved)
         self._last = weights, gradient
@@ -152,6 +165,20 @@ class Stationarity(Callback):
             batches = {name: self._batch(name, rows[name], self._tables[name]) for name in sizes}
             gradients.append(self._gradient(run, batches, 0)[1])
         return float(torch.stack(gradients).var(dim=0).sum())
+
+
+@contextmanager
+def _training(model: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Gradients for ``parameters`` alone; every parameter gets its own setting back."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    chosen = {id(parameter) for parameter in parameters}
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(id(parameter) in chosen)
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 def _weights(places: list[int], rates: list[float]) -> list[float]:

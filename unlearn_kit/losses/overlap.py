@@ -28,7 +28,11 @@ def dice(logits: Tensor, goal: Goal) -> Tensor:
     """
     labels = goal.values.reshape(logits[:, 0].shape).long()
     value: Tensor = _dice_loss(is_binary(logits))(logits, labels)
-    return value
+    if is_binary(logits):
+        return value
+    # The library counts a class that does not occur as 0, among all of them.
+    occurring = len(labels[labels != IGNORE].unique())
+    return value * (logits.shape[1] / max(occurring, 1))
 
 
 def dice_bce(logits: Tensor, goal: Goal) -> Tensor:

@@ -253,29 +253,34 @@ class Contradiction:
 class Within:
     """Another target, asked of the decisions whose own label is ``label`` alone; all others are left out.
 
-    For masks of which one class is to be forgotten.
+    For masks of which one class is to be forgotten, or several (``label`` is then a tuple of them). Logits, which have
+    no number to spare for decisions that are left out, become their probabilities.
 
-    Raises: ValueError on a target that gives logits alone, which cannot leave decisions out; TypeError on none.
+    Raises: ValueError on labels that are none; TypeError on what is no target.
     """
 
     target: Target
-    label: int
+    label: int | tuple[int, ...]
 
     def __post_init__(self) -> None:
         if not isinstance(self.target, Target):
             raise TypeError(f"expected target to be a target, but got {type(self.target).__name__}")
-        check_count("label", self.label, low=0)
-        if not self.gives:
-            raise ValueError(f"expected target to give labels or probabilities, but got {self.target}")
+        if self.label == ():
+            raise ValueError("expected label to be a class or a tuple of classes, but got an empty tuple")
+        for label in self.label if isinstance(self.label, tuple) else (self.label,):
+            check_count("label", label, low=0)
 
     @property
     def gives(self) -> tuple[GoalKind, ...]:
-        """Of what the target inside gives, labels and probabilities."""
-        return tuple(kind for kind in self.target.gives if kind != "logits")
+        """What the target inside gives, logits as probabilities."""
+        kinds: list[GoalKind] = ["probabilities" if kind == "logits" else kind for kind in self.target.gives]
+        return tuple(dict.fromkeys(kinds))
 
     def __call__(self, batch: Batch) -> Goal:
         kind, values = self.target(batch)
-        asked = (batch.targets == self.label).reshape(values.shape if kind == "labels" else values[:, :1].shape)
+        if kind == "logits":
+            kind, values = "probabilities", probabilities(values)
+        asked = one_of(batch.targets, self.label).reshape(values.shape if kind == "labels" else values[:, :1].shape)
         return Goal(kind, torch.where(asked, values, IGNORE))
 
     def __repr__(self) -> str:
@@ -311,6 +316,12 @@ class Cached:
 
     def __repr__(self) -> str:
         return repr(self.target)
+
+
+def one_of(targets: Tensor, label: int | tuple[int, ...]) -> Tensor:
+    """Where ``targets`` are ``label``, or one of several: bool, of their shape."""
+    labels = label if isinstance(label, tuple) else (label,)
+    return torch.stack([targets == one for one in labels]).any(0)
 
 
 def _across(labels: Tensor, logits: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import itertools
 import math
 import random
@@ -20,6 +21,7 @@ from unlearn_kit import DivergenceError
 from unlearn_kit import losses as L
 from unlearn_kit.data import TensorImages
 from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, Run, Stream, fit, supervised_phase, train
+from unlearn_kit.engine.fit import chunk_size
 from unlearn_kit.models import build
 from unlearn_kit.seeding import derive, generator, isolated
 
@@ -341,6 +343,35 @@ def test_a_cached_target_is_computed_once_a_run_or_once_an_epoch_and_hands_out_t
         spy.seen.clear()
         fit(dense(), Alternate([phase(cached, epochs=1), phase(ERASE, steps=1, name="erase")], 4))
         assert len(spy.seen) == calls
+
+
+@pytest.mark.parametrize("batch_size", [8, 23])
+def test_large_inputs_have_their_targets_computed_a_few_at_a_time(
+    batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = L.cross_entropy(on="retain", to=L.Cached(spy := Recorder()))
+    before = fit(dense(), phase(objective, epochs=1, batch_size=batch_size))
+    assert [len(batch.inputs) for batch in spy.seen] == [23]
+    spy.seen.clear()
+    monkeypatch.setattr(importlib.import_module("unlearn_kit.engine.fit"), "CHUNK_NUMBERS", 7 * 64 + 1)
+    after = fit(dense(), phase(objective, epochs=1, batch_size=batch_size))
+    assert [len(batch.inputs) for batch in spy.seen] == [7, 7, 7, 2]
+    assert same(before.model, after.model)
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [
+        ((6,), 512),
+        ((3, 32, 32), 512),
+        ((3, 48, 48), 512),
+        ((1, 64, 64), 512),
+        ((3, 224, 224), 27),
+        ((3, 4000, 4000), 1),
+    ],
+)
+def test_small_images_and_the_bundled_masks_are_computed_512_at_a_time(shape: tuple[int, ...], count: int) -> None:
+    assert chunk_size(math.prod(shape)) == count
 
 
 class Jittered(Dataset):

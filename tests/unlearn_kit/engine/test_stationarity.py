@@ -147,6 +147,35 @@ def test_targets_are_drawn_once():
     assert values == pytest.approx([values[0]] * 3, abs=1e-6)
 
 
+def deep() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+@pytest.mark.parametrize("how", ["named", "frozen", "named though frozen"])
+def test_the_gradient_is_that_of_what_the_phase_trains(how: str):
+    given, head = deep(), ["2.weight", "2.bias"]
+    if how != "named":
+        for name, p in given.named_parameters():
+            p.requires_grad_((name in head) == (how == "frozen"))
+    flags = [p.requires_grad for p in given.parameters()]
+    objective, retain = L.cross_entropy(on="retain"), STREAMS["retain"]
+    named = None if how == "frozen" else head
+    phase = replace(
+        PLAIN, objective=objective, streams={"retain": retain}, batch_size=10, steps=6, trainable=named, lr=0.01
+    )
+    outer = Stationarity(phase, every=2)
+    result = fit(given, phase, callbacks=[outer])
+    for record, network in ((outer.records[0], deep()), (outer.records[-1], result.model.requires_grad_(True))):
+        loss = nn.functional.cross_entropy(network(retain.inputs), retain.targets)
+        gradients = torch.autograd.grad(loss, [network.get_parameter(name) for name in head])
+        expected = sum(float(g.square().sum()) for g in gradients)
+        assert record["squared_gradient"] == pytest.approx(expected, rel=1e-4)
+    assert [p.requires_grad for p in given.parameters()] == flags
+    assert outer.details()["bound"] is not None
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

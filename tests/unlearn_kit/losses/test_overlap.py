@@ -34,6 +34,32 @@ def test_dice_of_several_classes_is_the_mean_over_those_that_occur() -> None:
     assert dice(logits, L.Goal("labels", y)).item() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("present", [(1,), (0, 2), (0, 1, 2, 3)])
+def test_a_class_that_does_not_occur_has_no_share_in_the_mean(present: tuple[int, ...]) -> None:
+    logits = batch((2, 4, 4, 4))
+    y = torch.tensor(present)[torch.arange(32).reshape(2, 4, 4) % len(present)]
+    p = logits.softmax(1).numpy()
+    expected = np.mean([soft_dice(p[:, c], (y.numpy() == c)) for c in present])
+    assert dice(logits, L.Goal("labels", y)).item() == pytest.approx(expected, abs=1e-6)
+    left_out = torch.where(y == present[0], L.IGNORE, y)
+    kept = (left_out != L.IGNORE).numpy()
+    others = [soft_dice(p[:, c][kept], (y.numpy() == c)[kept]) for c in present[1:]]
+    assert dice(logits, L.Goal("labels", left_out)).item() == pytest.approx(np.mean(others) if others else 0, abs=1e-6)
+
+
+def test_where_all_classes_occur_dice_has_the_bits_of_the_library() -> None:
+    from segmentation_models_pytorch.losses import DiceLoss
+
+    logits = batch((2, 3, 4, 4)).float().requires_grad_(True)
+    y = torch.arange(32).reshape(2, 4, 4) % 3
+    other = logits.detach().clone().requires_grad_(True)
+    own, library = dice(logits, L.Goal("labels", y)), DiceLoss("multiclass", ignore_index=L.IGNORE)(other, y)
+    own.backward()
+    library.backward()
+    assert torch.equal(own, library)
+    assert torch.equal(logits.grad, other.grad)
+
+
 def test_ignored_pixels_do_not_count() -> None:
     logits = batch((2, 1, 4, 4))
     y = (batch((2, 4, 4), 1) > 0).long()
@@ -71,3 +97,5 @@ def test_within_asks_only_for_the_pixels_of_one_class() -> None:
     soft = L.Within(L.Uniform(3), 1)(L.Batch(x, y))
     expected = torch.tensor([[L.IGNORE, 1 / 3], [L.IGNORE, 1 / 3]])
     torch.testing.assert_close(soft.values, expected.expand(1, 3, 2, 2))
+    several = L.Within(L.Background(), (1, 2))(L.Batch(x, y))
+    assert several.values.tolist() == [[[L.IGNORE, 0], [0, 0]]]

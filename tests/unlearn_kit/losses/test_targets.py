@@ -363,6 +363,28 @@ def test_only_decisions_of_the_class_are_asked_anything(outputs, make):
         assert torch.equal((outputs_there.grad != 0).any(dim=1), y[:, 0] == 1)
 
 
+@pytest.mark.parametrize("outputs", [1, 4])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_a_teacher_within_a_class_is_distilled_there_alone(outputs, temperature):
+    model = teacher(outputs, dense=True)
+    y = torch.randint(max(outputs, 2), (BATCH, 1, 4, 4), generator=own(3))
+    target = L.Within(L.Teacher(model), 1)
+    assert target.gives == ("probabilities",)
+    student = torch.randn((BATCH, outputs, 4, 4), generator=own(4), requires_grad=True)
+    objective = L.Objective((L.kl(on="forget", to=target, temperature=temperature),))
+    value = objective.evaluate(model, {"forget": batch(y)}, forward=lambda _: student).total
+    value.backward()
+    assert torch.equal((student.grad != 0).any(dim=1), y[:, 0] == 1)
+    # By numpy, with both outcomes of a single logit.
+    sides = [logits_of(model, batch().inputs), student.detach().double().numpy()]
+    sides = [np.concatenate([0 * z, z], axis=1) if outputs == 1 else z for z in sides]
+    q, p = (softmax(z / temperature, axis=1) for z in sides)
+    divergence = temperature**2 * (q * np.log(q / p)).sum(axis=1)
+    asked = (y[:, 0] == 1).numpy()
+    expected = np.mean([d[a].mean() if a.any() else 0.0 for d, a in zip(divergence, asked, strict=True)])
+    assert value.item() == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("dense", [False, True])
 def test_other_classes_are_the_teachers_without_the_own(dense):
     model = teacher(4, dense)
@@ -483,10 +505,11 @@ def broken() -> nn.Module:
             r"^expected uncrossed to be one of \['keep', 'runner-up'\], but got 'runnerup'; did you mean 'runner-up'",
         ),
         (
-            lambda: L.Within(L.Teacher(teacher()), 1),
+            lambda: L.Within(L.Labels(), ()),
             ValueError,
-            r"^expected target to give labels or probabilities, but got Teacher\(Sequential\)$",
+            "^expected label to be a class or a tuple of classes, but got an empty tuple$",
         ),
+        (lambda: L.Within(L.Labels(), (1, -1)), ValueError, "^expected label to be at least 0, but got -1$"),
         (lambda: L.Within(L.Labels(), -1), ValueError, "^expected label to be at least 0, but got -1$"),
         (lambda: L.Within(None, 1), TypeError, "^expected target to be a target, but got NoneType$"),
         (lambda: L.Uniform(1), ValueError, "^expected num_classes to be at least 2, but got 1$"),
