@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,9 +18,10 @@ from unlearn_kit.engine import FitResult, revision
 from unlearn_kit.errors import check_choice, check_count, check_number
 from unlearn_kit.gradients import Named, hessian_vector_product, mean_gradients, per_sample_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
-from unlearn_kit.metrics import accuracy, iou
+from unlearn_kit.metrics import split_score
 from unlearn_kit.modules import device_of
 
+from .masks import forget_loss
 from .stopping import held_out_alike, stop_level
 
 SMALLEST, LARGEST, HALVINGS = -12.0, 10.0, 9  # Of the searched step, in powers of two.
@@ -82,7 +83,7 @@ def influence(
     if len(task.retain) == 0:
         raise ValueError("expected retain data to measure the Hessian on, but got an empty data set")
     retain = random_subset(task.retain, samples, seed=seed)
-    g = mean_gradients(model, in_order(task.forget, 256, device=device), loss=label_cross_entropy)
+    g = mean_gradients(model, in_order(task.forget, 256, device=device), loss=forget_loss(task))
     g = {name: value * (len(task.forget) / len(task.retain)) for name, value in g.items()}
     if solver == "cg":
         direction, details = _newton(model, retain, g, damping, iterations, tolerance)
@@ -151,16 +152,17 @@ def _aim(model: nn.Module, task: UnlearnTask) -> float | None:
 def _search(
     model: nn.Module, task: UnlearnTask, direction: Named, aim: float, drop: float, samples: int, seed: int
 ) -> float:
-    score: Callable[..., float | None] = iou if task.kind == "segmentation" else accuracy
     forget = random_subset(task.forget, samples, seed=seed + 1)
     retain = random_subset(task.retain, samples, seed=seed + 1)
-    floor = (score(model, retain) or 0.0) - drop
+    part = replace(task, forget=forget, retain=retain, forget_indices=None)
+    floor = (split_score(model, part, "retain") or 0.0) - drop
 
     def judge(power: float) -> tuple[bool, bool]:
         """Whether it forgets, and whether it retains."""
         moved = _moved(model, direction, 2.0**power)
         try:
-            return (score(moved, forget) or 0.0) <= aim, (score(moved, retain) or 0.0) >= floor
+            forgets, retains = (split_score(moved, part, split) or 0.0 for split in ("forget", "retain"))
+            return forgets <= aim, retains >= floor
         except ValueError:  # Logits that are not finite.
             return True, False
 

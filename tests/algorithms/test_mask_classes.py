@@ -73,6 +73,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "bad_teacher": {"steps": 2},
     "boundary_shrink": {"steps": 2, "radius": 0.5},
     "delete": {"steps": 2},
+    "influence": {},
     "jit": {"steps": 2, "draws": 2},
     "lfssd": {},
     "neg_grad": {"steps": 2},
@@ -84,9 +85,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "sfron": {"steps": 5},
     "ssd": {},
 }
-# On the retain data alone; from fresh weights or with noise on all of them; on layers; or not yet.
+# On the retain data alone; from fresh weights or with noise on all of them; on layers of adapters or chosen weights.
 OTHERS = {"catastrophic_forget_k", "finetune", "l1_sparse", "exact_unlearn_k", "retrain", "fisher_forgetting"}
-OTHERS |= {"erase_to_retain", "masked_small_gradient", "influence"}
+OTHERS |= {"erase_to_retain", "masked_small_gradient"}
 REFUSE = {"amun", "boundary_expand", "damp", "mean_feature_head", "unsir"}
 
 
