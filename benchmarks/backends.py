@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
-from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unlearn_kit.errors import check_choice, check_count
 from unlearn_kit.processes import Worker, settle_in, start_worker
 
+from .devices import check_device
 from .plan import Node
 from .store import Store
 
@@ -44,14 +44,24 @@ class Backend(Protocol):
         ...
 
 
+def check_backend(name: str, *, workers: int, threads: int, device: str = "cpu") -> None:
+    """Refuse what no backend can be made of, or one that has no ``device`` to train on.
+
+    Raises: ValueError, TypeError on an unknown name, a wrong number, or with "local" a device that is not there.
+    """
+    check_choice("backend", name, BACKENDS)
+    check_count("workers", workers)
+    check_count("threads", threads)
+    if name == "local":
+        check_device(device)
+
+
 def make_backend(name: str, store: Store, *, workers: int, threads: int) -> Backend:
     """The backend ``name``.
 
     Raises: ValueError, TypeError on an unknown name or a wrong number; ImportError where ray is not installed.
     """
-    check_choice("backend", name, BACKENDS)
-    check_count("workers", workers)
-    check_count("threads", threads)
+    check_backend(name, workers=workers, threads=threads)
     return Local(store, workers, threads) if name == "local" else OnRay(store, workers, threads)
 
 
@@ -126,20 +136,26 @@ def _work(pipe: connection.Connection, root: str, threads: int) -> None:
 
     warm_up()
     store = Store(root, create=False)
-    product = lru_cache(maxsize=16)(lambda key: stored_product(store, key))
+    product = lru_cache(maxsize=16)(partial(stored_product, store))
     with suppress(EOFError, OSError):
         while True:
             node = _receive(pipe)
-            _send(pipe, execute_safely(node, {role: product(key) for role, key in node.needs.items()}))
+            _send(pipe, execute_safely(node, product))
 
 
 def stored_product(store: Store, key: str) -> Product:
-    """A finished node's product."""
+    """A finished node's product.
+
+    Raises: ValueError when it is not, or no longer, there; CheckpointError when its tensors cannot be read.
+    """
     from .execute import Product
 
     record = store.read(key)
     if record is None:
-        raise ValueError(f"expected node {key!r} to be finished, but its record is gone from {str(store.root)!r}")
+        raise ValueError(
+            f"expected node {key!r} to be finished, but its record or its tensors are gone from {str(store.root)!r}; "
+            "run the suite again, which makes them anew"
+        )
     return Product(record, store.tensors(key) if record["tensors"] else {})
 
 
@@ -162,6 +178,7 @@ class OnRay:
         self._task = self.ray.remote(num_cpus=threads, max_retries=0)(_on_ray)
         self._running: dict[Any, Node] = {}
         self._objects: dict[str, Any] = {}
+        self._unread: list[Finished] = []
 
     def free(self) -> int:
         """How many workers wait."""
@@ -169,16 +186,25 @@ class OnRay:
 
     def submit(self, node: Node) -> None:
         """Begin a node."""
-        for key in node.needs.values():
-            if key not in self._objects:
-                self._objects[key] = self.ray.put(stored_product(self.store, key))
+        from .execute import failed
+
+        try:
+            for key in node.needs.values():
+                if key not in self._objects:
+                    self._objects[key] = self.ray.put(stored_product(self.store, key))
+        except Exception as error:  # of this node alone, as if its worker had read them
+            self._unread.append(failed(node, error))
+            return
         needed = [self._objects[key] for key in node.needs.values()]
-        self._running[self._task.remote(node, self.threads, list(node.needs), *needed)] = node
+        self._running[self._task.remote(node, self.threads, *needed)] = node
 
     def wait(self, timeout: float) -> list[Finished]:
         """What ended."""
         from .execute import Finished
 
+        if self._unread:
+            found, self._unread = self._unread, []
+            return found
         ended, _ = self.ray.wait(list(self._running), num_returns=1, timeout=timeout)
         found = []
         for reference in ended:
@@ -198,11 +224,10 @@ class OnRay:
             self.ray.shutdown()
 
 
-def _on_ray(node: Node, threads: int, roles: list[str], *products: Product) -> Finished:
+def _on_ray(node: Node, threads: int, *products: Product) -> Finished:
     import torch
 
     from .execute import execute_safely
 
     torch.set_num_threads(threads)
-    inputs: Mapping[str, Product] = dict(zip(roles, products, strict=True))
-    return execute_safely(node, inputs)
+    return execute_safely(node, dict(zip(node.needs.values(), products, strict=True)).__getitem__)

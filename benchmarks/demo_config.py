@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from unlearn_kit import losses as L
 from unlearn_kit.errors import check_choice, check_count
 from unlearn_kit.models import MODELS
 
 from .attempts import METHODS, Method
+from .devices import check_device
 from .recipes import RECIPES, ForgetRule, Recipe
 
 
@@ -62,10 +61,7 @@ class DemoConfig:
             raise ValueError(f"expected either all methods or named ones, but got both: {list(self.methods)}")
         if len(set(self.chosen)) < len(self.chosen):
             raise ValueError(f"expected methods to differ, but got {[method.text for method in self.chosen]}")
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"expected device to be one of this machine's, but got {self.device!r}") from error
+        check_device(self.device)
         _ = self.rule
 
     @property

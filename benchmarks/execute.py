@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -55,12 +55,22 @@ class Finished:
     trace: str = ""
 
 
-def execute_safely(node: Node, inputs: Mapping[str, Product]) -> Finished:
-    """:func:`execute`, with any error as a value, which can be sent, written and read."""
+def execute_safely(node: Node, product: Callable[[str], Product]) -> Finished:
+    """:func:`execute`, with any error as a value, which can be sent, written and read.
+
+    Args:
+        node: what to do.
+        product: gives what the node of a key made; its errors are the node's.
+    """
     try:
-        return Finished(node.key, execute(node, inputs))
+        return Finished(node.key, execute(node, {role: product(key) for role, key in node.needs.items()}))
     except Exception as error:
-        return Finished(node.key, None, f"{type(error).__name__}: {error}", traceback.format_exc())
+        return failed(node, error)
+
+
+def failed(node: Node, error: Exception) -> Finished:
+    """The end of a node that ``error`` ended."""
+    return Finished(node.key, None, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 
 
 def warm_up() -> None:
@@ -230,8 +240,10 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> Product:
     final = revised.models[-1]
     record["hashes"]["model"] = before if bare else hash_model(final)
     try:
-        evaluations = [_evaluate(final, whole, theirs.get(seed), seed) for seed in config["seeds"]["evaluation"]]
-        record["evaluations"] = evaluations
+        record["evaluations"] = [
+            _evaluate(final, whole, theirs.get(seed), seed, itself=method == "reference")
+            for seed in config["seeds"]["evaluation"]
+        ]
         record["requests"] = _by_request(revised, requests, config) if len(requests) > 1 else []
     except ValueError as error:  # finite weights whose outputs are not
         return Product({**record, "status": "diverged", "reason": str(error), "evaluations": []}, {}, samples)
@@ -239,12 +251,15 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> Product:
 
 
 def _baseline(inputs: Mapping[str, Product]) -> dict[int, Evaluation]:
+    """The reference's scores by evaluation seed; none where its outputs are not finite: distances to it are n/a."""
     return {found["seed"]: evaluation_of(found["scores"]) for found in inputs["baseline"].record["evaluations"]}
 
 
-def _evaluate(model: nn.Module, task: UnlearnTask, theirs: Evaluation | None, seed: int) -> dict[str, Any]:
+def _evaluate(
+    model: nn.Module, task: UnlearnTask, theirs: Evaluation | None, seed: int, *, itself: bool
+) -> dict[str, Any]:
     found = evaluate(model, task, theirs, seed=seed)
-    beside = beside_itself(found) if theirs is None else replace(found, reference=None)
+    beside = beside_itself(found) if itself else replace(found, reference=None)
     return {"seed": seed, "scores": beside.as_dict()}
 
 

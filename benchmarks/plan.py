@@ -2,14 +2,16 @@
 
 original (trained once for all scenarios), reference (retrained without the forget data), then results: doing nothing,
 the reference itself, and every method. A node's key covers its settings, the data's hash, the keys of what it needs,
-and the versions of unlearn-kit and torch: equal keys are equal results, whichever suite asks for them.
+and the versions of unlearn-kit and torch: equal keys are equal results, whichever suite asks for them. Its name is for
+people, and for choosing what is run.
 """
 
 from __future__ import annotations
 
 import fnmatch
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
@@ -47,7 +49,7 @@ class Node:
 
 
 def plan(suite: Suite) -> list[Node]:
-    """Every node of a suite, each after what it needs; training seeds one after another.
+    """Every node of a suite, each after what it needs; training seeds one after another. No two have one name.
 
     Reads the data sets, and draws every forget set but those of outliers.
 
@@ -61,7 +63,7 @@ def plan(suite: Suite) -> list[Node]:
                     _plan_data(suite, block, data, seed, nodes)
                 except (ValueError, TypeError) as error:
                     raise type(error)(f"suite {suite.name!r}: matrix.{place}: {error}") from error
-    return list(nodes.values())
+    return _told_apart(nodes.values())
 
 
 def _plan_data(suite: Suite, block: Block, data: Data, seed: int, nodes: dict[str, Node]) -> None:
@@ -108,6 +110,23 @@ def _plan_scenario(
                 method = {"name": variant.name, "options": dict(variant.options), "text": variant.text}
                 labels = {} if knob is None else {"knob": knob, "value": variant.options[knob]}
                 result(method, unlearning, needs, labels)
+
+
+def _told_apart(nodes: Iterable[Node]) -> list[Node]:
+    """The nodes; names that several have are followed by the settings in which these differ, or else by their keys."""
+    found, alike = list(nodes), defaultdict[str, list[Node]](list)
+    for node in found:
+        alike[node.name].append(node)
+    names = {}
+    for name, several in alike.items():
+        settings = [{**node.config["data"]["options"], **node.config["training"]} for node in several]
+        known = sorted({key for one in settings for key in one})
+        apart = [key for key in known if any(one.get(key) != settings[0].get(key) for one in settings)]
+        texts = [", ".join(f"{key}={one.get(key, 'default')}" for key in apart) for one in settings]
+        for node, text in zip(several, texts, strict=True):
+            parts = [name, text, node.key[:8] if texts.count(text) > 1 else ""]
+            names[node.key] = "/".join(part for part in parts if part)
+    return [replace(node, name=names[node.key]) for node in found]
 
 
 def _bare(name: str) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unlearn_kit.metrics import Evaluation
 
-from .backends import Backend, make_backend
+from .backends import Backend, check_backend, make_backend
 from .execute import Finished, Product
 from .judging import evaluation_of
 from .plan import Node, plan, select
@@ -25,13 +25,17 @@ POLL = 0.5  # seconds between looks at what another runner is working on
 
 @dataclass
 class Summary:
-    """What became of the nodes of a run: names by outcome, the last two with the reason."""
+    """What became of the nodes of a run: names by outcome, where there was none with the reason.
+
+    ``worked`` are the seconds that workers spent on the nodes of this run, ``seconds`` is its wall time.
+    """
 
     done: list[str] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    worked: float = 0.0
     seconds: float = 0.0
 
     @property
@@ -73,19 +77,21 @@ def run_suite(
         threads: CPU threads of each worker.
         backend: "local" or "ray".
         only: runs whose name holds this text (or matches it, with ``*``), and what they need.
-        fresh: run everything again.
+        fresh: run everything again, but for what another runner is working on now and what that needs. Another
+            runner that finds gone what it counted as finished does it again, or waits until this one has.
         progress: whether to tell on standard error.
 
     Raises: ValueError, TypeError, DataNotFoundError before anything is trained; OSError when the folder cannot be
         written to, or the disk is full: what was finished is kept.
     """
     started = time.perf_counter()
-    nodes = select(plan(suite), only)
+    check_backend(backend, workers=workers, threads=threads, device=suite.device)
+    every = plan(suite)
+    nodes = select(every, only)
     store = Store(out)
-    _note_suite(store, suite, nodes, whole=only is None)
+    _note_suite(store, suite, every)
     if fresh:
-        for node in nodes:
-            store.forget(node.key)
+        _forget(store, nodes)
     run = _Run(nodes, store, workers, progress)
     if run.pending:
         run.go(make_backend(backend, store, workers=workers, threads=threads))
@@ -93,16 +99,23 @@ def run_suite(
     return run.summary
 
 
-def _note_suite(store: Store, suite: Suite, nodes: Iterable[Node], *, whole: bool) -> None:
-    path = store.path("suites", suite.name)
-    if not whole and path.is_file():  # a part of a suite does not make the rest of it no part of it
-        return
+def _note_suite(store: Store, suite: Suite, nodes: Iterable[Node]) -> None:
+    """Write down all that a suite plans, though only a part of it may be run now."""
     rows = [{"key": node.key, "kind": node.kind, "name": node.name, **node.labels} for node in nodes]
-    write_json({"name": suite.name, "about": suite.about, "suite": _plain_suite(suite), "nodes": rows}, path)
+    values = {"name": suite.name, "about": suite.about, "suite": suite.model_dump(mode="json"), "nodes": rows}
+    write_json(values, store.path("suites", suite.name))
 
 
-def _plain_suite(suite: Suite) -> dict[str, object]:
-    return suite.model_dump(mode="json")
+def _forget(store: Store, nodes: Sequence[Node]) -> None:
+    """Remove what is finished, but for what another runner is working on and what that needs."""
+    kept: set[str] = set()
+    for node in reversed(nodes):  # what needs a node comes after it, so here before it
+        claim = None if node.key in kept else store.claim(node.key)
+        if claim is None:
+            kept.update((node.key, *node.needs.values()))
+            continue
+        store.forget(node.key)
+        claim.release()
 
 
 class _Run:
@@ -162,6 +175,14 @@ class _Run:
             self._reuse(node, record)
             self._tell(f"ok {node.name}, by another runner")
             return
+        gone = [need for need in node.needs.values() if not self.store.has(need)]
+        if gone:  # another runner was started with ``fresh`` meanwhile
+            claim.release()
+            self.finished.difference_update(gone)
+            self.pending |= {need: self.nodes[need] for need in gone}
+            if self.progress is not None:
+                self.progress.done -= len(gone)
+            return
         self.claims[key] = claim
         del self.pending[key]
         backend.submit(node)
@@ -182,6 +203,7 @@ class _Run:
             status = one.product.record["status"]
             seconds = one.product.record["cost"]["node_seconds"]
             self.estimate.learn(node, seconds)
+            self.summary.worked += seconds
             (self.summary.done.append(node.name) if status == "ok" else self._refuse(node, one.product.record))
             said = f"{status} {node.name}, {in_words(seconds)}"
         self.claims.pop(one.key).release()

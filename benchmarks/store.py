@@ -7,7 +7,7 @@ A folder holds::
     failures/KEY.json         what became of the last try of a node that failed, with its traceback
     samples/DIGEST.json       SHA-256 of every forgotten sample; its name is ``hashes.forget`` of the records
     receipts/KEY.json, .md    for auditors, one pair a revision
-    suites/NAME.json          a suite as it was last run, and the keys of its nodes
+    suites/NAME.json          a suite as it was last run, whole or in part, and the keys of all its nodes
     claims/KEY.lock           held (flock) by the runner that is working on a node; the system frees it when that dies
 
 A record (``format`` 1) has:
@@ -54,6 +54,7 @@ from typing import Any
 from torch import Tensor
 
 from unlearn_kit.checkpoints import load_tensors_file, save_tensors
+from unlearn_kit.errors import CheckpointError
 
 from .records import write_json
 
@@ -98,8 +99,14 @@ class Store:
         return None if found.get("tensors") and not self.path("tensors", key, ".safetensors").is_file() else found
 
     def tensors(self, key: str) -> dict[str, Tensor]:
-        """A node's tensors."""
-        return load_tensors_file(self.path("tensors", key, ".safetensors"))[0]
+        """A node's tensors.
+
+        Raises: CheckpointError when the file is damaged, FileNotFoundError when it is gone.
+        """
+        try:
+            return load_tensors_file(self.path("tensors", key, ".safetensors"))[0]
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; remove that file and run the suite again, which makes it anew") from error
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Every finished node's record, in the order of the keys."""

@@ -13,7 +13,6 @@ import tempfile
 from pathlib import Path
 
 from ..runner import run_suite
-from ..store import Store
 from ..suites import read_suite
 
 
@@ -28,10 +27,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = given.out if given.out is not None else Path(folder)
         summary = run_suite(read_suite(given.suite), out, workers=given.workers, only=given.only, progress=True)
-        done = set(summary.done)
-        records = [record for record in Store(out, create=False).records() if record["name"] in done]
-        worked = sum(record["cost"]["node_seconds"] for record in records)
-    wall = summary.seconds
+    wall, worked = summary.seconds, summary.worked
     print(f"{len(summary.done)} nodes: {wall:.1f} s of wall time, {worked:.1f} s of work on {given.workers} workers")
     print(f"overhead {1 - worked / given.workers / wall:.1%}")
 

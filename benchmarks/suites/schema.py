@@ -14,6 +14,7 @@ from unlearn_kit.errors import check_choice, check_count
 from unlearn_kit.models import MODELS
 
 from ..attempts import METHODS, Method, Variant, check_method, check_option, value_of
+from ..devices import check_device_name
 from ..recipes import RECIPES
 from ..scenarios import Scenario
 
@@ -96,8 +97,13 @@ class Data(Strict):
 
         module = LOADERS[self.name.partition(":")[0]]
         known = [n for n in inspect.signature(_loader(importlib, module)).parameters if n != "member"]
-        for option in self.options:
+        for option, value in self.options.items():
             check_choice(f"every option of {self.name!r}", option, known)
+            if not all(one is None or isinstance(one, (str, int, float)) for one in _several(value)):
+                raise ValueError(
+                    f"expected option {option!r} of {self.name!r} to be text, a number, true, false, null or a list "
+                    f"of these, but got {value!r}"
+                )
         return self
 
 
@@ -221,6 +227,6 @@ class Suite(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     about: str = ""
     seeds: SeedLists = SeedLists()
-    device: str = "cpu"
+    device: Annotated[str, AfterValidator(check_device_name)] = "cpu"
     learning_curve: bool = False
     matrix: Annotated[tuple[Block, ...], BeforeValidator(_several), Field(min_length=1)]

@@ -68,6 +68,42 @@ def test_keys_change_with_what_matters_and_with_nothing_else() -> None:
     assert same == {name for name in keys if "train" in name}
 
 
+def sizes(*given: int | None) -> list[dict[str, Any]]:
+    return [{"name": "digits", "options": {} if size is None else {"train_size": size}} for size in given]
+
+
+def test_names_say_what_differs_where_they_would_be_alike_and_keys_stay() -> None:
+    apart = planned(data=sizes(100, None), seeds={"training": [0]}, forget="class:0", methods=["finetune"])
+    assert len({node.name for node in apart}) == len(apart) == 10
+    assert [node.name for node in apart if node.kind == "original" or "finetune" in node.name] == [
+        f"digits/{name}/train_size={size}"
+        for size in ("100", "default")
+        for name in ("mlp/seed 0/train original", "class:0/mlp/seed 0/finetune/seed 0")
+    ]
+    one, other = (
+        planned(data=sizes(size), seeds={"training": [0]}, forget="class:0", methods=["finetune"])
+        for size in (100, None)
+    )
+    assert [node.key for node in apart] == [node.key for node in (*one, *other)]
+    assert not any("train_size" in node.name for node in (*one, *other))
+    chosen = select(apart, "*finetune*train_size=100")
+    assert {node.key for node in chosen} == {node.key for node in one}
+
+
+def test_names_of_blocks_that_differ_in_training_or_in_what_no_text_tells() -> None:
+    block = {"data": "digits", "forget": "class:0", "models": "mlp"}
+    lrs = [0.12345671, 0.12345672]
+    blocks = [{**block, "methods": [f"finetune:lr={lr}"], "training": {"epochs": 1}} for lr in lrs]
+    blocks.append({**block, "methods": ["finetune"], "training": {"epochs": 2}})
+    nodes = plan(parse_suite({"name": "x", "matrix": blocks}))
+    names = {node.name: node.key for node in nodes}
+    assert len(names) == len({node.key for node in nodes}) == len(nodes)
+    assert {"digits/mlp/seed 0/train original/epochs=1", "digits/mlp/seed 0/train original/epochs=2"} <= names.keys()
+    tuned = [name for name in names if "finetune:lr" in name]
+    assert [name.split("/")[-1] for name in tuned] == [names[name][:8] for name in tuned]
+    assert "digits/class:0/mlp/seed 0/finetune/seed 0" in names
+
+
 def test_a_grid_over_one_option_is_labelled_as_a_curve() -> None:
     labels = {node.name.split("/")[4]: dict(node.labels) for node in planned() if node.kind == "result"}
     assert labels["perturbed_sign:retain_weight=1"] == {"knob": "retain_weight", "value": 1}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import errno
 import json
 import os
@@ -10,21 +11,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import algorithms
 from benchmarks import runner
-from benchmarks.backends import Local, make_backend, stored_product
+from benchmarks.backends import Local, check_backend, make_backend, stored_product
 from benchmarks.cli import app
 from benchmarks.execute import Finished, Product, execute_safely
 from benchmarks.judging import evaluation_of
 from benchmarks.plan import Node, plan
+from benchmarks.report.build import FORMATS, write_report
+from benchmarks.rows import rows
 from benchmarks.runner import Summary, run_suite
+from benchmarks.speed import overhead
 from benchmarks.store import Store, read_json
 from benchmarks.suites import parse_suite
 
@@ -68,10 +75,7 @@ class Here:
 
     def wait(self, timeout: float) -> list[Finished]:
         nodes, self.waiting = self.waiting, []
-        return [
-            self.work(node, {role: stored_product(self.store, key) for role, key in node.needs.items()})
-            for node in nodes
-        ]
+        return [self.work(node, lambda key: stored_product(self.store, key)) for node in nodes]
 
     def close(self) -> None:
         self.waiting = []
@@ -94,6 +98,24 @@ def run_here(
     with monkeypatch.context() as patched:
         patched.setattr(runner, "make_backend", make)
         return run_suite(suite, out, **options), begun
+
+
+def made_up(node: Node, inputs: Mapping[str, Product]) -> Product:
+    """A stand-in for ``execute`` that takes no time."""
+    record = {
+        "kind": node.kind, "name": node.name, "status": "ok", "reason": None, "config": dict(node.config),
+        "needs": dict(node.needs), "hashes": {"model": "", "forget": "", "before": ""}, "forget_samples": 1,
+        "evaluations": [], "options": {}, "versions": {},
+        "cost": {"seconds": 0.0, "node_seconds": 0.01, "peak_memory_bytes": 0},
+    }  # fmt: skip
+    return Product(record, {"w": torch.zeros(1)} if node.kind == "original" else {})
+
+
+def listed(out: Path) -> list[str]:
+    """The keys that a folder says are its suite's."""
+    found = read_json(out / "suites" / "tiny.json")
+    assert found is not None
+    return [node["key"] for node in found["nodes"]]
 
 
 def results(out: Path) -> dict[str, dict[str, Any]]:
@@ -221,21 +243,162 @@ def test_running_again_repeats_nothing_and_another_suite_shares_what_it_can(
 def test_only_and_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, begun = run_here(monkeypatch, tiny(), tmp_path, only="class:0/mlp/seed 1/finetune")
     assert len(begun) == 5
-    suites = read_json(tmp_path / "suites" / "tiny.json")
-    assert suites is not None
+    assert listed(tmp_path) == [node.key for node in plan(tiny())]
     again, begun = run_here(monkeypatch, tiny(), tmp_path, only="class:0/mlp/seed 1/finetune", fresh=True)
     assert len(begun) == len(again.done) == 5
+
+
+def test_a_suite_is_noted_as_a_whole_whatever_part_of_it_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.execute.execute", made_up)
+    run_here(monkeypatch, tiny(), tmp_path, only="*class:0/*finetune*")
+    assert listed(tmp_path) == [node.key for node in plan(tiny())]
+    run_here(monkeypatch, tiny(), tmp_path, only="*class:0/*perturbed_sign*")
+    there = [row["name"] for row in rows(tmp_path, "tiny")]
+    assert [sum(method in name for name in there) for method in ("finetune", "perturbed_sign")] == [4, 8]
+    more = tiny(methods=["finetune", "scrub"])
+    run_here(monkeypatch, more, tmp_path, only="class:0/mlp/seed 0/scrub")
+    assert listed(tmp_path) == [node.key for node in plan(more)]
+    assert any("scrub" in row["name"] for row in rows(tmp_path, "tiny"))
+
+
+def test_fresh_spares_what_another_runner_is_working_on_and_what_that_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.execute.execute", made_up)
+    run_here(monkeypatch, tiny(), tmp_path)
+    nodes = {node.key: node for node in plan(tiny())}
+    busy = next(node for node in nodes.values() if "class:0/mlp/seed 0/finetune" in node.name)
+    claim = Store(tmp_path).claim(busy.key)
+    assert claim is not None
+    monkeypatch.setattr(runner, "_rest", lambda: pytest.fail("it waits for what it has no reason to do again"))
+    summary, begun = run_here(monkeypatch, tiny(), tmp_path, fresh=True)
+    claim.release()
+    spared = [busy.name, *(nodes[key].name for key in busy.needs.values())]
+    assert sorted(summary.reused) == sorted(spared)
+    assert sorted(begun) == sorted(node.name for node in nodes.values() if node.name not in spared)
+
+
+def test_what_another_runner_forgets_meanwhile_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.execute.execute", made_up)
+    nodes = plan(tiny())
+
+    def interrupted(node: Node, product: Callable[[str], Product]) -> Finished:
+        ended = execute_safely(node, product)
+        if node.name == "digits/class:1, then random:0.1/mlp/seed 0/reference":
+            runner._forget(Store(tmp_path), nodes)  # what a second runner begins with
+        return ended
+
+    summary, begun = run_here(monkeypatch, tiny(), tmp_path, interrupted)
+    assert summary.complete, summary.failed
+    assert set(summary.done) == set(begun) == {node.name for node in nodes}
+    assert begun.count("digits/mlp/seed 0/train original") == 2
+
+
+@pytest.mark.parametrize("settings", [{"backend": "lokal"}, {"workers": 0}, {"threads": 0}])
+def test_wrong_settings_are_refused_before_anything_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("benchmarks.execute.execute", made_up)
+    suite = tiny(forget="class:0", methods=["finetune"])
+    run_here(monkeypatch, suite, tmp_path)
+    before = times(tmp_path)
+    with pytest.raises(ValueError, match="expected"):
+        run_suite(suite, tmp_path, fresh=True, **settings)
+    assert times(tmp_path) == before
+
+
+def test_a_device_that_is_not_here_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    elsewhere = tiny().model_copy(update={"device": "cuda:63"})
+    with pytest.raises(ValueError, match="expected device to be one of this machine's, but got 'cuda:63'"):
+        run_suite(elsewhere, tmp_path)
+    assert not list(tmp_path.iterdir())
+    check_backend("ray", workers=1, threads=1, device="cuda:63")  # a cluster may have it
+
+
+def test_beside_a_reference_that_diverged_every_distance_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blown_up(node: Node, product: Callable[[str], Product]) -> Finished:
+        ended = execute_safely(node, product)
+        if node.kind == "reference":
+            assert ended.product is not None
+            tensors = {name: value * 1e37 for name, value in ended.product.tensors.items()}
+            assert all(value.isfinite().all() for value in tensors.values())
+            return replace(ended, product=replace(ended.product, tensors=tensors))
+        return ended
+
+    suite = tiny(forget="class:0", methods=["finetune"])
+    summary, _ = run_here(monkeypatch, suite, tmp_path, blown_up, only="seed 0/finetune")
+    assert list(summary.refused) == ["digits/class:0/mlp/seed 0/reference"]
+    assert summary.refused["digits/class:0/mlp/seed 0/reference"].startswith("diverged: ")
+    found = rows(tmp_path)
+    assert {row["method"]: row["status"] for row in found} == {
+        "original": "ok", "reference": "diverged", "finetune": "ok",
+    }  # fmt: skip
+    for row in found:
+        if row["status"] == "ok":
+            assert row["reference"] is None
+            assert 0 <= row["scores"]["retain"] <= 1
+            assert {row["scores"][name] for name in ("average_gap", "tug_of_war", "tug_of_war_mia")} == {None}
+    key = next(row["key"] for row in found if row["method"] == "finetune")
+    receipt = read_json(tmp_path / "receipts" / f"{key}.json")
+    assert receipt is not None
+    assert receipt["findings"] == []
+    assert receipt["metrics"]["reference"] is None
+    assert "| n/a |" in (tmp_path / "receipts" / f"{key}.md").read_text()
+    for form in FORMATS:
+        assert write_report(tmp_path, format=form).exists()
+    with (tmp_path / "report.csv").open() as file:
+        cells = {row["method"]: row for row in csv.DictReader(file)}
+    assert [cells["finetune"].get(name, "") for name in ("average_gap", "rank")] == ["", ""]
+    assert cells["finetune"]["retain"] != ""
+
+
+def test_blocks_that_differ_in_their_settings_alone_are_told_apart_in_what_became_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(node: Node, inputs: Mapping[str, Product]) -> Product:
+        if node.kind == "result" and node.config["method"]["name"] == "finetune":
+            raise RuntimeError(f"with {node.config['data']['options']['train_size']}")
+        return made_up(node, inputs)
+
+    monkeypatch.setattr("benchmarks.execute.execute", broken)
+    sizes = [{"name": "digits", "options": {"train_size": size}} for size in (100, 120)]
+    suite = tiny(forget="class:0", methods=["finetune"], data=sizes)
+    summary, _ = run_here(monkeypatch, suite, tmp_path, only="seed 0/finetune")
+    assert summary.failed == {
+        f"digits/class:0/mlp/seed 0/finetune/seed 0/train_size={size}": f"RuntimeError: with {size}"
+        for size in (100, 120)
+    }
+
+
+def test_overhead_counts_the_work_of_this_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.execute.execute", made_up)
+    summary, begun = run_here(monkeypatch, tiny(forget="class:0"), tmp_path)
+    assert summary.worked == pytest.approx(0.01 * len(begun))
+    again, _ = run_here(monkeypatch, tiny(forget="class:0"), tmp_path)
+    assert again.worked == 0
+    # The folder holds runs of the same names, by other settings.
+    names = [node.name for node in plan(tiny(forget="class:0"))]
+    monkeypatch.setattr(overhead, "run_suite", lambda *_, **__: Summary(done=names, worked=6.0, seconds=4.0))
+    monkeypatch.setattr(sys, "argv", ["overhead", "quick", "--out", str(tmp_path)])
+    overhead.main()
+    assert "4.0 s of wall time, 6.0 s of work on 2 workers\noverhead 25.0%" in capsys.readouterr().out
 
 
 def test_a_failure_is_recorded_and_only_what_needs_it_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(node: Node, inputs: dict[str, Product]) -> Finished:
+    def broken(node: Node, product: Callable[[str], Product]) -> Finished:
         if node.kind == "reference" and "class:0/mlp/seed 1" in node.name:
             with monkeypatch.context() as patched:
                 patched.setattr(algorithms, "retrain", lambda *_, **__: 1 / 0)
-                return execute_safely(node, inputs)
-        return execute_safely(node, inputs)
+                return execute_safely(node, product)
+        return execute_safely(node, product)
 
     suite = tiny(methods=["finetune:lr=-1.0", "finetune"], forget="class:0")
     summary, _ = run_here(monkeypatch, suite, tmp_path, broken)
@@ -281,14 +444,9 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(tmp_path: Path, monke
 
 
 def test_two_runners_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def quickly(node: Node, inputs: dict[str, Product]) -> Finished:
+    def quickly(node: Node, product: Callable[[str], Product]) -> Finished:
         time.sleep(0.01)
-        return Finished(
-            node.key,
-            Product({"kind": node.kind, "name": node.name, "status": "ok", "reason": None, "config": dict(node.config),
-                     "hashes": {"model": "", "forget": "", "before": ""}, "forget_samples": 1, "evaluations": [],
-                     "options": {}, "versions": {}, "cost": {"seconds": 0.0, "node_seconds": 0.01}}),
-        )  # fmt: skip
+        return Finished(node.key, made_up(node, {}))
 
     monkeypatch.setattr(runner, "make_backend", lambda _, store, **__: Here(store, quickly))
     monkeypatch.setattr(runner, "POLL", 0.01)
@@ -346,8 +504,58 @@ def test_a_worker_that_dies_fails_its_own_node_and_is_replaced(tmp_path: Path) -
         (found,) = backend.wait(120)
         assert found.product is not None
         assert found.product.record["threads"] == 1
+        # What cannot be read fails its own node with the reason, and costs no worker.
+        backend.store.write(nodes[0].key, found.product.record, found.product.tensors)
+        path = backend.store.path("tensors", nodes[0].key, ".safetensors")
+        path.write_bytes(path.read_bytes()[:-1])
+        needy = Node("result", "k", "needy", {}, {"original": nodes[0].key})
+        for change, reason in (
+            (lambda: None, f"CheckpointError: cannot read {str(path)!r}: it is cut short or not a safetensors file"),
+            (path.unlink, f"ValueError: expected node {nodes[0].key!r} to be finished, but its record or its tensors"),
+        ):
+            change()
+            backend.submit(needy)
+            (found,) = backend.wait(120)
+            assert (found.key, found.product) == ("k", None)
+            assert found.reason.startswith(reason)
+            assert "run the suite again, which makes" in found.reason
+            assert found.trace.startswith("Traceback")
+            assert found.reason in found.trace
+            assert backend.free() == 1
     finally:
         backend.close()
+
+
+def test_with_ray_too_what_cannot_be_read_fails_its_own_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def begin(*arguments: Any) -> str:
+        given.extend(arguments)
+        return "the other"
+
+    cluster = SimpleNamespace(
+        is_initialized=lambda: True,
+        remote=lambda **_: lambda _: SimpleNamespace(remote=begin),
+        put=lambda value: value,
+        wait=lambda running, **_: (running, []),
+        get=lambda reference: Finished(reference),
+    )
+    monkeypatch.setitem(sys.modules, "ray", cluster)
+    store = Store(tmp_path)
+    for key in ("good", "bad"):
+        store.write(key, {}, {"w": torch.zeros(9)})
+    path = store.path("tensors", "bad", ".safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    backend = make_backend("ray", store, workers=2, threads=1)
+    backend.submit(Node("result", "k", "needy", {}, {"original": "good", "reference": "bad"}))
+    backend.submit(Node("result", "j", "other", {}, {"original": "good"}))
+    (found,) = backend.wait(1)
+    assert (found.key, found.product) == ("k", None)
+    assert found.reason.startswith(f"CheckpointError: cannot read {str(path)!r}: it is cut short")
+    assert found.trace.startswith("Traceback")
+    assert [one.key for one in backend.wait(1)] == ["the other"]
+    assert given[0].name == "other"
+    assert backend.free() == 2
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 
 from benchmarks import store as module
 from benchmarks.store import STALE, Claim, Store
+from unlearn_kit.errors import CheckpointError
 
 
 @pytest.fixture
@@ -43,6 +44,16 @@ def test_nothing_half_written_is_read(store: Store) -> None:
     store.path("tensors", "k", ".safetensors").unlink()
     assert store.read("k") is None  # the record promises weights that are not there
     assert list(store.records()) == []
+
+
+def test_damaged_tensors_are_named_with_what_to_do(store: Store) -> None:
+    store.write("k", {}, {"w": torch.zeros(2)})
+    path = store.path("tensors", "k", ".safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"cannot read '.*tensors/k\.safetensors'.*; remove that file and run"):
+        store.tensors("k")
+    path.unlink()
+    assert not store.has("k")
 
 
 def test_a_failure_is_no_result_and_goes_when_there_is_one(store: Store) -> None:

@@ -64,6 +64,12 @@ def test_all_is_every_method_and_text_forms_are_those_of_the_demo() -> None:
     assert row.options == {"preset": "released", "lr": 0.01}
 
 
+def test_lists_are_options_and_devices_need_not_be_of_this_machine() -> None:
+    found = parse_suite({**suite(data={"name": "mni-slices", "options": {"planes": ["axial"]}}), "device": "cuda:63"})
+    assert found.matrix[0].data[0].options == {"planes": ["axial"]}
+    assert found.device == "cuda:63"
+
+
 def test_a_search_is_described_by_its_options() -> None:
     from benchmarks.suites.schema import as_options
 
@@ -85,6 +91,17 @@ def test_a_search_is_described_by_its_options() -> None:
         (suite(methods=[{"name": "finetune", "options": {"seed": 1}}]), "matrix.0.methods.0", "without 'seed'"),
         (suite(data="digit"), "matrix.0.data.0.name", "did you mean 'digits'?"),
         (suite(data={"name": "digits", "options": {"train_sise": 3}}), "matrix.0.data.0", "mean 'train_size'?"),
+        (
+            suite(data={"name": "digits", "options": {"train_size": {"a": 1}}}),
+            "matrix.0.data.0",
+            "expected option 'train_size' of 'digits' to be text, a number, true, false, null or a list of these, "
+            "but got {'a': 1}",
+        ),
+        (
+            suite(data={"name": "digits", "options": {"train_size": [[3]]}}),
+            "matrix.0.data.0",
+            "expected option 'train_size' of 'digits' to be text",
+        ),
         (suite(data="svhn"), "matrix.0", "which has no recipe"),
         (suite(forget="clas:0"), "matrix.0.forget.0", "expected forget to be one of class:LABEL"),
         (suite(forget=[["class:0", "outliers:2"]]), "matrix.0.forget.0", "expected the share of 'outliers:2'"),
@@ -94,6 +111,9 @@ def test_a_search_is_described_by_its_options() -> None:
         (suite(methds=1), "matrix.0", "did you mean 'methods'?"),
         ({**suite(), "seeds": {"training": [0, 0]}}, "seeds.training", "expected values that differ"),
         ({**suite(), "seeds": {"training": [-1]}}, "seeds.training", "expected a seed to be at least 0"),
+        ({**suite(), "device": "cdua"}, "device", "expected device to be a name such as cpu, cuda, cuda:1 or mps, but"),
+        ({**suite(), "device": "meta"}, "device", "but got 'meta'"),
+        ({**suite(), "device": ""}, "device", "but got ''"),
         ({"name": "x"}, "matrix", "expected a value, but got none"),
         ({**suite(), "name": "a b"}, "name", "pattern"),
         ([], "the whole file", "dictionary"),
