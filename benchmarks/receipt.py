@@ -232,7 +232,7 @@ def _not_measured(evaluations: Mapping[str, Evaluation | None]) -> list[str]:
     if evaluations["after"] is None:
         missing.append("the revised model, since there is none")
     if evaluations["reference"] is None:
-        missing.append("the distance to a model retrained without the data, since none was given")
+        missing.append("the distance to a model retrained without the data, since there is none with scores")
     after = evaluations["after"]
     for name, words in SCORES.items():
         if after is not None and getattr(after, name) is None:

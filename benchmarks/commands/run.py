@@ -19,7 +19,9 @@ def run(
     threads: Annotated[int, typer.Option(help="CPU threads of each worker.", min=1)] = 1,
     backend: Annotated[str, typer.Option(help="local, or ray (on the cluster RAY_ADDRESS names).")] = "local",
     only: Annotated[str | None, typer.Option(help="Only runs whose name holds this; * and ? are wildcards.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Run everything again.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run everything again, but for what another runner is at.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and leave.")] = False,
     debug: Debug = False,
 ) -> None:
