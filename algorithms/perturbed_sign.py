@@ -116,8 +116,8 @@ def perturbed_sign(
         balance: None adds the gradients of the two streams by their weights; "nash", "pcgrad" as in ``engine.Phase``.
         certificate: whether to measure, in ``details``, what is guaranteed: "boundary", the certificate of up to 256
             forget samples (``boundary.Certificate``), "summary", that in words, and "outer", the squared gradients of
-            the outer problem beside the bound on them (``engine.Stationarity``). It changes no weight. One decision a
-            sample only.
+            the outer problem beside the bound on them (``engine.Stationarity``; measured, not proved, for shuffled
+            batches). It changes no weight. One decision a sample only.
         epochs, steps: passes over the forget data, or steps; exactly one.
         batch_size: samples a step, of both streams or by stream.
         lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``.
