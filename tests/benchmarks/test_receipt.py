@@ -61,7 +61,10 @@ def test_without_a_reference_it_says_that_there_is_no_ideal(parts) -> None:
     page = receipt(task, original, result)
     assert page.values["models"]["reference"] is None
     assert page.values["findings"] == []
-    assert "the distance to a model retrained without the data, since there is none with scores" in page.values["not_measured"]
+    assert (
+        "the distance to a model retrained without the data, since there is none with scores"
+        in page.values["not_measured"]
+    )
     assert "| training data to forget |" in page.markdown()
 
 

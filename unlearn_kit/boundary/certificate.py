@@ -56,8 +56,8 @@ class Certificate:
         gap: the gap at the found point, in nats; ideal 0. Measured.
         average_gap: the mean of the gaps at the points each step started from, weighted by the steps. Measured.
         bound: what the theory says ``average_gap`` is at most, in expectation over the noise. Made of the measured
-            climb of phi and the estimated ``smoothness``. Where a sample stops early, its steps are random: the two sums
-            over steps are then ordered in expectation, not their ratio.
+            climb of phi and the estimated ``smoothness``. Where a sample stops early, its steps are random: the two
+            sums over steps are then ordered in expectation, not their ratio.
         noise_floor: the part of ``bound`` that no number of steps removes, proportional to noise and widths.
         smoothness: largest curvature of phi met, an ESTIMATE of its smoothness constant from below.
         concavity: least concavity of phi met, an ESTIMATE from above; negative where phi is not concave.
