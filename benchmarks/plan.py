@@ -141,12 +141,10 @@ def _add(
     needs: Mapping[str, str] | None = None,
     labels: Mapping[str, Any] | None = None,
 ) -> str:
-    data = config["data"]
-    options = {name: value for name, value in data["options"].items() if name not in PLACES}
     key = hash_config(
         {
             "kind": kind,
-            "config": {**config, "data": {**data, "options": options}},
+            "config": {**config, "data": without_places(config["data"])},
             "needs": dict(needs or {}),
             "versions": {name: version(name) for name in ("unlearn-kit", "torch")},
         }
@@ -154,6 +152,11 @@ def _add(
     if key not in nodes or (labels and not nodes[key].labels):
         nodes[key] = Node(kind, key, name, config, needs or {}, labels or {})
     return key
+
+
+def without_places(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``data`` of a config without where they come from: what keys and tasks are made of."""
+    return {**data, "options": {name: value for name, value in data["options"].items() if name not in PLACES}}
 
 
 def training_of(block: Block, data: str) -> dict[str, Any]:

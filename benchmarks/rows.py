@@ -9,7 +9,7 @@ from typing import Any
 
 from unlearn_kit.errors import check_choice
 
-from .plan import PLACES
+from .plan import without_places
 from .store import Store, read_json
 
 TASK = ("data", "forget", "model", "training", "device")
@@ -98,9 +98,7 @@ def task_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Where the data come from is no part of it, as it is none of the nodes' keys.
     """
-    data = config["data"]
-    options = {name: value for name, value in data["options"].items() if name not in PLACES}
-    return {**{name: config[name] for name in TASK}, "data": {**data, "options": options}}
+    return {**{name: config[name] for name in TASK}, "data": without_places(config["data"])}
 
 
 def name_of(task: Mapping[str, Any]) -> str:

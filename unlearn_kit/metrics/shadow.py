@@ -198,7 +198,11 @@ def _beside_floor(halves: Array, options: dict[str, Any]) -> tuple[Array, Array]
     """Divergence of the first two halves from the last two, and between these: ``(4, k, S)`` to twice ``(S,)``."""
     mine, theirs = halves[:2], halves[2:]
     values = np.mean([klom_values(u, o, **options) for u in mine for o in theirs], axis=0)
-    return values, (klom_values(*theirs, **options) + klom_values(*theirs[::-1], **options)) / 2
+    return values, _both_ways(theirs[0], theirs[1], options)
+
+
+def _both_ways(one: Array, two: Array, options: dict[str, Any]) -> Array:
+    return (klom_values(one, two, **options) + klom_values(two, one, **options)) / 2
 
 
 def klom_floor(oracles: Any, *, bins: int = 20, clip: float = 100.0, floor: float = 1e-5) -> Array:
@@ -210,7 +214,7 @@ def klom_floor(oracles: Any, *, bins: int = 20, clip: float = 100.0, floor: floa
     k = len(table) // 2
     one, two = table[0::2][:k], table[1::2][:k]
     options: dict[str, Any] = {"bins": bins, "clip": clip, "floor": floor}
-    return (klom_values(one, two, **options) + klom_values(two, one, **options)) / 2
+    return _both_ways(one, two, options)
 
 
 def klom_values(unlearned: Any, oracles: Any, *, bins: int = 20, clip: float = 100.0, floor: float = 1e-5) -> Array:
