@@ -31,6 +31,7 @@ FLOORS = (
     ("losses", "adapters"),
     ("metrics",),
     ("engine",),
+    ("audits",),
     ("composition",),
     ("tuning",),
 )

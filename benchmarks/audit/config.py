@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearn_kit import UnlearnTask
+from unlearn_kit.audits import with_random_labels
 from unlearn_kit.data import DataBundle
 from unlearn_kit.errors import check_count
-from unlearn_kit.metrics import with_random_labels
 
-from ..attempts import Method
-from ..demo_config import DemoConfig
+from ..demo.config import DemoConfig
+from ..setup.methods import Method
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import Literal
 
 from torch import nn
 
-from unlearn_kit import UnlearnTask, metrics
-from unlearn_kit.metrics import Evaluation, RelearnReport
+from unlearn_kit import UnlearnTask, audits, metrics
+from unlearn_kit.audits import RelearnReport
+from unlearn_kit.metrics import Evaluation
 
 ON: tuple[Literal["forget", "retain"], ...] = ("forget", "retain")  # what is relearned from
 CUT = 200  # steps after which relearning is given up
@@ -27,7 +28,7 @@ class Ideal:
     @classmethod
     def of(cls, reference: nn.Module, original: nn.Module, task: UnlearnTask, seed: int) -> Ideal:
         """Judge ``reference``; the original says which forget score relearning has to reach."""
-        relearn = partial(metrics.relearn_time, reference, task, original=original, max_steps=CUT, seed=seed)
+        relearn = partial(audits.relearn_time, reference, task, original=original, max_steps=CUT, seed=seed)
         return cls(reference, metrics.evaluate(reference, task, seed=seed), {on: relearn(on=on) for on in ON})
 
 
@@ -90,8 +91,8 @@ def figures(pair: Pair) -> dict[str, float | None]:
     logistic = metrics.membership_inference(model, task, seed=seed)
     svc = metrics.membership_inference(model, task, seed=seed, attack="svc", limit=1000)
     leak = metrics.class_leakage(model, task, reference, seed=seed)
-    probe = metrics.linear_probe(model, task, seed=seed)
-    relearn = partial(metrics.anamnesis_index, model, task, original=pair.original, max_steps=CUT, seed=seed)
+    probe = audits.linear_probe(model, task, seed=seed)
+    relearn = partial(audits.anamnesis_index, model, task, original=pair.original, max_steps=CUT, seed=seed)
     forget, retain = (relearn(pair.ideal.relearning[on] or reference, on=on) for on in ON)
     rounded = {row.bits: row.forget for row in metrics.quantize_attack(model, task)}
     layers = (metrics.feature_distance(model, reference, task.forget) or {}).values()

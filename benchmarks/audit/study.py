@@ -12,14 +12,15 @@ from torch.utils.data import Subset
 
 import algorithms
 from unlearn_kit import DivergenceError, UnlearnTask
+from unlearn_kit.audits import ShadowAudit, ShadowReport, train_ensemble
 from unlearn_kit.data import load
-from unlearn_kit.metrics import ShadowAudit, ShadowReport, summary, train_ensemble
+from unlearn_kit.metrics import summary
 from unlearn_kit.seeding import derive
 
-from ..attempts import Method
-from ..progress import in_words
-from ..recipes import Blueprint
-from ..records import versions, write_json
+from ..setup.methods import Method
+from ..setup.recipes import Blueprint
+from ..setup.records import versions, write_json
+from ..suites.progress import in_words
 from .config import AuditConfig
 from .figures import ROWS, Ideal, Pair, figures
 from .verdicts import Values, klom_verdict, paired_verdict, u_lira_verdict

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from unlearn_kit.audits.shadow import SPLITS
 from unlearn_kit.metrics import Klom, summary
-from unlearn_kit.metrics.audit_design import SPLITS
 
-from ..tables import MISSING
+from ..analysis.tables import MISSING
 from .figures import ROWS, Row
 from .study import Audited, AuditReport
 

@@ -44,14 +44,14 @@ def audit(
     with reported(debug):
         import torch
 
-        from unlearn_kit.metrics.audit_design import SPLITS
+        from unlearn_kit.audits.shadow import SPLITS
 
+        from ..analysis.tables import wide
         from ..audit.config import AuditConfig
         from ..audit.study import AuditStudy
         from ..audit.table import method_table, shadow_table
-        from ..demo_config import DemoConfig
-        from ..tables import wide
-        from ..tallies import Tally
+        from ..demo.config import DemoConfig
+        from .tallies import Tally
 
         torch.set_num_threads(threads)
         study = DemoConfig(

@@ -48,9 +48,9 @@ def demo(
     with reported(debug):
         import torch
 
-        from ..demo import run_demo
-        from ..demo_config import DemoConfig
-        from ..tables import demo_table, mix_table, wide
+        from ..analysis.tables import demo_table, mix_table, wide
+        from ..demo.config import DemoConfig
+        from ..demo.run import run_demo
 
         torch.set_num_threads(threads)
         config = DemoConfig(

@@ -16,7 +16,7 @@ def list_all(
 ) -> None:
     """Show the algorithms, data sets and models."""
     with reported(debug):
-        from ..tables import inventory, inventory_tables, wide
+        from ..analysis.tables import inventory, inventory_tables, wide
 
         found = inventory()
     if as_json:

@@ -31,10 +31,10 @@ def run(
     """
     console = Console()
     with reported(debug):
-        from ..plan import plan, select
-        from ..runner import run_suite
-        from ..store import Store
         from ..suites import read_suite
+        from ..suites.plan import plan, select
+        from ..suites.runner import run_suite
+        from ..suites.store import Store
 
         found = read_suite(suite)
         folder = out if out is not None else Path("out") / found.name

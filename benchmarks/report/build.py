@@ -9,10 +9,10 @@ from typing import Any
 
 from unlearn_kit.errors import check_choice
 
-from ..records import plain, write_text
-from ..rows import rows, suites_in
-from ..store import Store, read_json
-from ..tables import MISSING
+from ..analysis.rows import rows, suites_in
+from ..analysis.tables import MISSING
+from ..setup.records import plain, write_text
+from ..suites.store import Store, read_json
 from .curves import write_curves
 from .figures import figures
 from .looks import identifiers, looks

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from ..tables import MISSING
+from ..analysis.tables import MISSING
 from .looks import Figure, identifiers
 from .rows import Row
 from .tasks import Task

@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..tradeoff import curves_of
-from ..tradeoff_files import save_tradeoff
+from ..analysis.tradeoff import curves_of
+from ..analysis.tradeoff_files import save_tradeoff
 from .tasks import Task
 
 
 def write_curves(found: Sequence[Task], folder: str | Path) -> list[Path]:
-    """Write what :func:`benchmarks.tradeoff_files.save_tradeoff` does for each task, named after it; returns the paths.
+    """Write what ``analysis.tradeoff_files.save_tradeoff`` does for each task, named after it, and return the paths.
 
     A task in which no method is finished is left out.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..tradeoff_files import PAIRS
+from ..analysis.tradeoff_files import PAIRS
 from .classes import heat
 from .learning import learning
 from .looks import Figure

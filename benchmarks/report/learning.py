@@ -7,7 +7,7 @@ from html import escape
 
 from unlearn_kit.plots import NARROWEST
 
-from ..fronts import mean
+from ..analysis.fronts import mean
 from .looks import Figure, identifiers, looks, trace
 from .rows import Row
 from .tasks import Task

@@ -11,7 +11,7 @@ from typing import Any
 
 from unlearn_kit.plots import PALETTE
 
-from ..attempts import METHODS
+from ..setup.methods import METHODS
 from .rows import Row
 from .tasks import Task
 

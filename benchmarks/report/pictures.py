@@ -11,7 +11,7 @@ import numpy as np
 
 from unlearn_kit.plots import PALETTE
 
-from ..store import Store
+from ..suites.store import Store
 from .rows import Run
 from .tasks import Task
 

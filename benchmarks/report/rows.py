@@ -10,9 +10,9 @@ from typing import Any
 
 from unlearn_kit.metrics import Evaluation
 
-from ..fronts import Interval, interval, mean
-from ..judging import evaluation_of, forget_score, nothing_to_forget, over_forgets
-from ..tables import LABELS
+from ..analysis.fronts import Interval, interval, mean
+from ..analysis.judging import evaluation_of, forget_score, nothing_to_forget, over_forgets
+from ..analysis.tables import LABELS
 
 BARE = ("original", "reference")
 SCORES = (
@@ -25,7 +25,7 @@ DICE = ("forget", "retain", "test")
 
 @dataclass(frozen=True)
 class Run:
-    """One result: its flat rows (:func:`benchmarks.rows.rows`), one for each evaluation seed."""
+    """One result: its flat rows (:func:`benchmarks.analysis.rows.rows`), one for each evaluation seed."""
 
     flat: tuple[Mapping[str, Any], ...]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from unlearn_kit.plots import NARROWEST
 
-from ..fronts import pareto_front
+from ..analysis.fronts import pareto_front
 from .looks import Figure, identifiers, looks, pale, trace
 from .rows import Row
 from .tasks import Task

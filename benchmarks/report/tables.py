@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..fronts import Interval
-from ..tables import MISSING
+from ..analysis.fronts import Interval
+from ..analysis.tables import MISSING
 from .rows import TIMES, Row
 from .tasks import Task
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..rows import name_of, task_of, titles
+from ..analysis.rows import name_of, task_of, titles
 from .rows import BARE, Row, Run
 
 
@@ -97,7 +97,7 @@ class Task:
 
 
 def tasks(flat: Iterable[Mapping[str, Any]]) -> list[Task]:
-    """Flat rows of a folder (:func:`benchmarks.rows.rows`) by task and method, ranked by distance to the reference.
+    """Flat rows of a folder (``analysis.rows.rows``) by task and method, ranked by distance to the reference.
 
     Of two results of the same run, by two versions of a package, the newer counts.
     """

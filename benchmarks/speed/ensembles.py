@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearn_kit import data, models
-from unlearn_kit.metrics.ensembles import train_ensemble
+from unlearn_kit.audits.ensembles import train_ensemble
 
 
 def measure(

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..store import Store
+from ..suites.store import Store
 
 COMMAND = (sys.executable, "-c", "from benchmarks.cli import main; main()", "run")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from ..attempts import METHODS, Variant
-from ..records import write_json
-from ..store import Store
+from ..setup.methods import METHODS, Variant
+from ..setup.records import write_json
+from ..suites.store import Store
 
 SIZES = {"forget": 6000, "retain": 54000, "forget_test": 1000, "retain_test": 9000}
 CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")

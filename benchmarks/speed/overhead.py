@@ -12,8 +12,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from ..runner import run_suite
 from ..suites import read_suite
+from ..suites.runner import run_suite
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..report import write_report
-from ..store import Store
+from ..suites.store import Store
 from .made_up import write_made_up
 
 DRAWN = "#tradeoff .scatterlayer .trace"
@@ -38,7 +38,7 @@ def measure(
         browser_path = None
     if browser_path is None:
         raise RuntimeError("expected Chromium and the Python package playwright to be installed, but found no such")
-    from ..attempts import METHODS
+    from ..setup.methods import METHODS
 
     with tempfile.TemporaryDirectory() as folder:
         if out is None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 
-from ..runner import run_suite
 from ..suites import read_suite
+from ..suites.runner import run_suite
 
 
 def main() -> None:

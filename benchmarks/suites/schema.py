@@ -13,10 +13,10 @@ from unlearn_kit.data import LOADERS
 from unlearn_kit.errors import check_choice, check_count
 from unlearn_kit.models import MODELS
 
-from ..attempts import METHODS, Method, Variant, check_method, check_option, value_of
-from ..devices import check_device_name
-from ..recipes import RECIPES
-from ..scenarios import Scenario
+from ..setup.devices import check_device_name
+from ..setup.methods import METHODS, Method, Variant, check_method, check_option, value_of
+from ..setup.recipes import RECIPES
+from ..setup.scenarios import Scenario
 
 
 class Strict(BaseModel):

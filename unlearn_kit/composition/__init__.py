@@ -4,13 +4,7 @@ from .adapters import combine_adapters, join_requests, weigh, withdraw
 from .barrier import BarrierBound, barrier, barrier_bound
 from .batch_norm import needs_recalibration, recalibrate_batch_norm
 from .bezier import bezier, bezier_control
-from .coefficients import (
-    Candidate,
-    CoefficientSearch,
-    held_out_objectives,
-    search_coefficients,
-    split_held_out,
-)
+from .coefficients import Candidate, CoefficientSearch, held_out_objectives, search_coefficients, split_held_out
 from .merge import average, fisher_merge, interpolate, slerp
 from .paths import PathPoint, Picked, TradeoffPath, pick, tradeoff_path
 from .recipe import METHODS, Composition, compose

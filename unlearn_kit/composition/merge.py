@@ -16,18 +16,7 @@ from torch import Tensor, nn
 from ..errors import check_number
 from ..outputs import check_finite
 from .batch_norm import settle
-from .state import (
-    Layout,
-    Piece,
-    Weight,
-    blank_copy,
-    check_match,
-    merge_into,
-    numbered,
-    pieces,
-    weigher,
-    weighers,
-)
+from .state import Layout, Piece, Weight, blank_copy, check_match, merge_into, numbered, pieces, weigher, weighers
 
 
 def interpolate(a: nn.Module, b: nn.Module, t: Weight, *, recalibrate: Any = None) -> nn.Module:

@@ -9,7 +9,13 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from unlearn_kit import UnlearnTask, models
-from unlearn_kit.composition import interpolate, needs_recalibration, recalibrate_batch_norm, swap_head, task_arithmetic
+from unlearn_kit.composition import (
+    interpolate,
+    needs_recalibration,
+    recalibrate_batch_norm,
+    swap_head,
+    task_arithmetic,
+)
 from unlearn_kit.data import TensorImages
 from unlearn_kit.modules import batch_norms
 

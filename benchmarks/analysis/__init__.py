@@ -1,0 +1,1 @@
+"""What results say: flat rows, verdicts in words, fronts, tradeoff curves."""

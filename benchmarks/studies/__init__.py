@@ -1,0 +1,1 @@
+"""Questions answered once, by a command of their own."""

@@ -1,0 +1,293 @@
+"""What a worker does with one node: the same function whoever calls it, here or on another machine."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import algorithms
+from unlearn_kit import UnlearnTask
+from unlearn_kit import losses as L
+from unlearn_kit.data import DataBundle, TensorImages, in_order, load_tensors, subset
+from unlearn_kit.engine import FitResult, train
+from unlearn_kit.hashing import hash_config, hash_model
+from unlearn_kit.losses.distances import label_cross_entropy
+from unlearn_kit.metrics import Evaluation, evaluate
+from unlearn_kit.modules import cpu_state, device_of, evaluating
+from unlearn_kit.outputs import predicted_labels
+from unlearn_kit.seeding import derive, isolated
+
+from ..analysis.judging import beside_itself, evaluation_of
+from ..report.receipt import sample_hashes
+from ..setup.recipes import Blueprint
+from ..setup.records import peak_memory, plain, reset_peak_memory, versions
+from ..setup.scenarios import Scenario
+from .plan import Node, frozen_options, open_data
+from .revise import Revised, revise, thin
+
+PICTURES = 6  # forgotten images whose predicted masks are kept
+
+
+@dataclass(frozen=True)
+class Product:
+    """What came of a node: its record, tensors, and the hashes of forgotten samples (a reference's result only)."""
+
+    record: dict[str, Any]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    samples: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A node's end: a product, or why there is none (the last line of an error, and its traceback)."""
+
+    key: str
+    product: Product | None = None
+    reason: str = ""
+    trace: str = ""
+
+
+def execute_safely(node: Node, product: Callable[[str], Product]) -> Finished:
+    """:func:`execute`, with any error as a value, which can be sent, written and read.
+
+    Args:
+        node: what to do.
+        product: gives what the node of a key made; its errors are the node's.
+    """
+    try:
+        return Finished(node.key, execute(node, {role: product(key) for role, key in node.needs.items()}))
+    except Exception as error:
+        return failed(node, error)
+
+
+def failed(node: Node, error: Exception) -> Finished:
+    """The end of a node that ``error`` ended."""
+    return Finished(node.key, None, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+
+
+def warm_up() -> None:
+    """Train for one step, since the first step of a process loads parts of torch: no run should pay for that."""
+    fresh = Blueprint("mlp", 2, 1)()
+    train(fresh, TensorImages(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])), epochs=1)
+
+
+def execute(node: Node, inputs: Mapping[str, Product]) -> Product:
+    """Do a node's work.
+
+    Args:
+        node: what to do.
+        inputs: the products of ``node.needs``, by role.
+    """
+    reset_peak_memory()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    work = {"difficulty": _difficulty, "original": _original, "reference": _reference, "result": _result}[node.kind]
+    product = work(node, inputs)
+    cost = {
+        **product.record.pop("cost"),
+        "node_seconds": time.perf_counter() - started,
+        "peak_memory_bytes": peak_memory(),
+        "device_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    common = {
+        "kind": node.kind,
+        "name": node.name,
+        "status": "ok",
+        "reason": None,
+        "config": dict(node.config),
+        "needs": dict(node.needs),
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+    }
+    return replace(product, record=plain({**common, **product.record, "cost": cost}))
+
+
+def _bundle(node: Node) -> tuple[DataBundle, str]:
+    data = node.config["data"]
+    bundle, digest = open_data(data["name"], frozen_options(data["options"]))
+    if digest != data["hash"]:
+        raise ValueError(f"expected the data of {data['name']!r} to be what was planned for, but they have changed")
+    return bundle, digest
+
+
+@lru_cache(maxsize=4)
+def _tasks(
+    data: str, options: tuple[tuple[str, Any], ...], rules: tuple[str, ...], seed: int, difficulty: _Held | None
+) -> tuple[list[UnlearnTask], UnlearnTask]:
+    scenario, (bundle, _) = Scenario(rules), open_data(data, options)
+    requests = scenario.requests(bundle, seed, None if difficulty is None else difficulty.values)
+    return requests, scenario.whole(requests)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A tensor known by the key it is stored under."""
+
+    key: str
+    values: Tensor = field(compare=False)
+
+
+def _task(node: Node, inputs: Mapping[str, Product], seed: int) -> tuple[list[UnlearnTask], UnlearnTask]:
+    data, held = node.config["data"], inputs.get("difficulty")
+    difficulty = None if held is None else _Held(node.needs["difficulty"], held.tensors["difficulty"])
+    return _tasks(data["name"], frozen_options(data["options"]), tuple(node.config["forget"]), seed, difficulty)
+
+
+def _network(node: Node, bundle: DataBundle) -> Blueprint:
+    return Blueprint(node.config["model"], bundle.num_classes, channels=bundle.train[0][0].shape[0])
+
+
+def _loss(bundle: DataBundle, stream: str) -> L.Term:
+    return L.dice_bce(on=stream) if bundle.task == "segmentation" else L.cross_entropy(on=stream)
+
+
+def _fit_fresh(node: Node, bundle: DataBundle, dataset: Any, seed: int) -> FitResult:
+    with isolated(seed):
+        fresh = _network(node, bundle)().to(node.config["device"])
+    return train(fresh, dataset, seed=seed, objective=_loss(bundle, "train"), **node.config["training"])
+
+
+def _original(node: Node, _inputs: Mapping[str, Product]) -> Product:
+    bundle, digest = _bundle(node)
+    cpu = time.process_time()
+    fitted = _fit_fresh(node, bundle, bundle.train, node.config["seed"])
+    return _trained(fitted.model.eval(), fitted.seconds, time.process_time() - cpu, fitted.history, digest)
+
+
+def _reference(node: Node, inputs: Mapping[str, Product]) -> Product:
+    bundle, digest = _bundle(node)
+    seed = node.config["seed"]
+    _, whole = _task(node, inputs, seed)
+    network = _network(node, bundle)
+    cpu = time.process_time()
+    # Only the architecture of what it is given matters, so the original need not be waited for.
+    result = algorithms.retrain(
+        network().eval(),
+        whole,
+        build=network,
+        seed=seed,
+        device=node.config["device"],
+        objective=_loss(bundle, "retain"),
+        **node.config["training"],
+    )
+    return _trained(result.model.eval(), result.seconds, time.process_time() - cpu, result.history, digest)
+
+
+def _difficulty(node: Node, _inputs: Mapping[str, Product]) -> Product:
+    """Each training sample's loss under a model trained on the held-out data alone."""
+    bundle, digest = _bundle(node)
+    if bundle.task != "classification":
+        raise ValueError(f"expected outliers of class labels, but {bundle.name!r} has masks")
+    cpu = time.process_time()
+    fitted = _fit_fresh(node, bundle, bundle.test, derive(node.config["seed"], "difficulty"))
+    with evaluating(fitted.model), torch.no_grad():
+        device = device_of(fitted.model)
+        losses = [label_cross_entropy(fitted.model(x), y).cpu() for x, y in in_order(bundle.train, device=device)]
+    found = _trained(fitted.model, fitted.seconds, time.process_time() - cpu, fitted.history, digest)
+    return replace(found, tensors={"difficulty": torch.cat(losses)})
+
+
+def _trained(model: nn.Module, seconds: float, cpu: float, history: list[dict[str, Any]], digest: str) -> Product:
+    record = {
+        "hashes": {"data": digest, "model": hash_model(model)},
+        "history": thin(history),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "cost": {"seconds": seconds, "cpu_seconds": cpu},
+    }
+    return Product(record, cpu_state(model))
+
+
+def _restore(node: Node, bundle: DataBundle, product: Product) -> nn.Module:
+    model: nn.Module = _network(node, bundle)()
+    model.load_state_dict(product.tensors)
+    return model.to(node.config["device"]).eval()
+
+
+def _result(node: Node, inputs: Mapping[str, Product]) -> Product:
+    bundle, digest = _bundle(node)
+    config, method = node.config, node.config["method"]["name"]
+    requests, whole = _task(node, inputs, config["seeds"]["training"])
+    with isolated(0):  # fresh weights that are overwritten at once
+        start = _restore(node, bundle, inputs["reference" if method == "reference" else "original"])
+    theirs = _baseline(inputs) if "baseline" in node.needs else {}
+    before = hash_model(start)
+    record: dict[str, Any] = {"hashes": {"data": digest, "before": before}, "class_names": list(bundle.class_names)}
+    samples: list[str] = []
+    if method == "reference":
+        samples = sample_hashes(whole.forget)
+        record["hashes"]["forget"] = hash_config(sorted(samples))
+        record["forget_samples"] = len(samples)
+    else:
+        record["hashes"]["forget"] = inputs["baseline"].record["hashes"]["forget"]
+        record["forget_samples"] = inputs["baseline"].record["forget_samples"]
+    bare = method in ("original", "reference")
+    revised = Revised([start] * len(requests)) if bare else revise(node.config, start, requests)
+    record |= revised.record()
+    if bare:
+        record["cost"] = dict(inputs[method].record["cost"])
+    if revised.reason is not None:
+        return Product({**record, "status": revised.status, "reason": revised.reason, "evaluations": []}, {}, samples)
+    final = revised.models[-1]
+    record["hashes"]["model"] = before if bare else hash_model(final)
+    try:
+        record["evaluations"] = [
+            _evaluate(final, whole, theirs.get(seed), seed, itself=method == "reference")
+            for seed in config["seeds"]["evaluation"]
+        ]
+        record["requests"] = _by_request(revised, requests, config) if len(requests) > 1 else []
+    except ValueError as error:  # finite weights whose outputs are not
+        return Product({**record, "status": "diverged", "reason": str(error), "evaluations": []}, {}, samples)
+    return Product(record, _pictures(node, final, whole), samples)
+
+
+def _baseline(inputs: Mapping[str, Product]) -> dict[int, Evaluation]:
+    """The reference's scores by evaluation seed; none where its outputs are not finite: distances to it are n/a."""
+    return {found["seed"]: evaluation_of(found["scores"]) for found in inputs["baseline"].record["evaluations"]}
+
+
+def _evaluate(
+    model: nn.Module, task: UnlearnTask, theirs: Evaluation | None, seed: int, *, itself: bool
+) -> dict[str, Any]:
+    found = evaluate(model, task, theirs, seed=seed)
+    beside = beside_itself(found) if itself else replace(found, reference=None)
+    return {"seed": seed, "scores": beside.as_dict()}
+
+
+def _by_request(revised: Revised, requests: list[UnlearnTask], config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """After each request: the scores on it and on every earlier one, and on what is still to be kept."""
+    seed = config["seeds"]["evaluation"][0]
+    rows = []
+    for place, (model, now) in enumerate(zip(revised.models, requests, strict=True)):
+        scores = []
+        for earlier in range(place + 1):
+            task = replace(requests[earlier], retain=now.retain, retain_test=now.retain_test, kind=now.kind)
+            found = evaluate(model, task, seed=seed).as_dict()
+            kept = {name: found[name] for name in ("forget", "forget_test", "retain", "retain_test", "membership")}
+            scores.append({"rule": config["forget"][earlier], **kept})
+        rows.append({"after": config["forget"][place], "scores": scores})
+    return rows
+
+
+def _pictures(node: Node, model: nn.Module, task: UnlearnTask) -> dict[str, Tensor]:
+    """For masks: what is predicted for the first forgotten images, with the reference also images and true masks."""
+    if task.kind != "segmentation":
+        return {}
+    x, y = load_tensors(subset(task.forget, range(min(PICTURES, len(task.forget)))))
+    with evaluating(model), torch.no_grad():
+        found = {"predicted": predicted_labels(model(x.to(device_of(model)))).cpu().to(torch.uint8)}
+    if node.config["method"]["name"] == "reference":
+        found |= {
+            "images": (x * 255).round().to(torch.uint8),
+            "masks": y.reshape(len(y), *y.shape[-2:]).to(torch.uint8),
+        }
+    return found

@@ -1,0 +1,201 @@
+"""From a suite to a graph of nodes, each known by the hash of all that its result depends on.
+
+original (trained once for all scenarios), reference (retrained without the forget data), then results: doing nothing,
+the reference itself, and every method. A node's key covers its settings, the data's hash, the keys of what it needs,
+and the versions of unlearn-kit and torch: equal keys are equal results, whichever suite asks for them. Its name is for
+people, and for choosing what is run.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any, Literal
+
+from unlearn_kit.data import DataBundle, load
+from unlearn_kit.errors import check_choice
+from unlearn_kit.hashing import hash_config, hash_dataset
+from unlearn_kit.models import MODELS
+
+from ..setup.recipes import RECIPES
+from ..setup.scenarios import Scenario
+from .schema import Block, Data, Suite
+
+Kind = Literal["difficulty", "original", "reference", "result"]
+# Where data come from changes nothing of what they are, which their hash says.
+PLACES = ("root", "download")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One piece of work and what it needs; ``labels`` are for people and no part of the key."""
+
+    kind: Kind
+    key: str
+    name: str
+    config: Mapping[str, Any]
+    needs: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """What takes about as long as this."""
+        method = self.config["method"]["name"] if self.kind == "result" else ""
+        return (self.kind, self.config["data"]["name"], self.config["model"], method)
+
+
+def plan(suite: Suite) -> list[Node]:
+    """Every node of a suite, each after what it needs; training seeds one after another. No two have one name.
+
+    Reads the data sets, and draws every forget set but those of outliers.
+
+    Raises: ValueError, TypeError, DataNotFoundError where a data set, model or rule does not fit, naming its block.
+    """
+    nodes: dict[str, Node] = {}
+    for seed in suite.seeds.training:
+        for place, block in enumerate(suite.matrix):
+            for data in block.data:
+                try:
+                    _plan_data(suite, block, data, seed, nodes)
+                except (ValueError, TypeError) as error:
+                    raise type(error)(f"suite {suite.name!r}: matrix.{place}: {error}") from error
+    return _told_apart(nodes.values())
+
+
+def _plan_data(suite: Suite, block: Block, data: Data, seed: int, nodes: dict[str, Node]) -> None:
+    bundle, digest = open_data(data.name, frozen_options(data.options))
+    for model in block.models or (RECIPES[data.name].model,):
+        check_choice(f"a model for {bundle.task}", model, [n for n, e in MODELS.items() if e.task == bundle.task])
+        common = {
+            "data": {"name": data.name, "options": dict(data.options), "hash": digest},
+            "model": model,
+            "training": training_of(block, data.name),
+            "device": suite.device,
+        }
+        for scenario in block.forget:
+            if not scenario.needs_difficulty:
+                scenario.requests(bundle, seed)
+            _plan_scenario(suite, block, common, scenario, seed, nodes)
+
+
+def _plan_scenario(
+    suite: Suite, block: Block, common: Mapping[str, Any], scenario: Scenario, seed: int, nodes: dict[str, Node]
+) -> None:
+    trained = f"{common['data']['name']}/{common['model']}/seed {seed}"
+    forgets = f"{common['data']['name']}/{scenario.text}/{common['model']}/seed {seed}"
+    hardness = {}
+    if scenario.needs_difficulty:
+        hardness = {"difficulty": _add(nodes, "difficulty", f"{trained}/train difficulty", {**common, "seed": seed})}
+    original = _add(nodes, "original", f"{trained}/train original", {**common, "seed": seed})
+    asked = {**common, "forget": list(scenario.rules)}
+    reference = _add(nodes, "reference", f"{forgets}/train reference", {**asked, "seed": seed}, hardness)
+
+    def result(method: dict[str, Any], unlearning: int | None, needs: dict[str, str], labels: dict[str, Any]) -> str:
+        seeds = {"training": seed, "unlearning": unlearning, "evaluation": list(suite.seeds.evaluation)}
+        config = {**asked, "method": method, "seeds": seeds, "learning_curve": suite.learning_curve}
+        run = "" if unlearning is None else f"/seed {unlearning}"
+        return _add(nodes, "result", f"{forgets}/{method['text']}{run}", config, {**needs, **hardness}, labels)
+
+    needs = {"original": original, "reference": reference}
+    needs["baseline"] = result(_bare("reference"), None, {"reference": reference}, {})
+    needs = {**needs, "nothing": result(_bare("original"), None, needs, {})}
+    for unlearning in suite.seeds.unlearning:
+        for row in block.methods:
+            knob = row.tradeoff_knob
+            for variant in row.variants():
+                method = {"name": variant.name, "options": dict(variant.options), "text": variant.text}
+                labels = {} if knob is None else {"knob": knob, "value": variant.options[knob]}
+                result(method, unlearning, needs, labels)
+
+
+def _told_apart(nodes: Iterable[Node]) -> list[Node]:
+    """The nodes; names that several have are followed by the settings in which these differ, or else by their keys."""
+    found, alike = list(nodes), defaultdict[str, list[Node]](list)
+    for node in found:
+        alike[node.name].append(node)
+    names = {}
+    for name, several in alike.items():
+        settings = [{**node.config["data"]["options"], **node.config["training"]} for node in several]
+        known = sorted({key for one in settings for key in one})
+        apart = [key for key in known if any(one.get(key) != settings[0].get(key) for one in settings)]
+        texts = [", ".join(f"{key}={one.get(key, 'default')}" for key in apart) for one in settings]
+        for node, text in zip(several, texts, strict=True):
+            parts = [name, text, node.key[:8] if texts.count(text) > 1 else ""]
+            names[node.key] = "/".join(part for part in parts if part)
+    return [replace(node, name=names[node.key]) for node in found]
+
+
+def _bare(name: str) -> dict[str, Any]:
+    return {"name": name, "options": {}, "text": name}
+
+
+def _add(
+    nodes: dict[str, Node],
+    kind: Kind,
+    name: str,
+    config: Mapping[str, Any],
+    needs: Mapping[str, str] | None = None,
+    labels: Mapping[str, Any] | None = None,
+) -> str:
+    key = hash_config(
+        {
+            "kind": kind,
+            "config": {**config, "data": without_places(config["data"])},
+            "needs": dict(needs or {}),
+            "versions": {name: version(name) for name in ("unlearn-kit", "torch")},
+        }
+    )[:24]
+    if key not in nodes or (labels and not nodes[key].labels):
+        nodes[key] = Node(kind, key, name, config, needs or {}, labels or {})
+    return key
+
+
+def without_places(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``data`` of a config without where they come from: what keys and tasks are made of."""
+    return {**data, "options": {name: value for name, value in data["options"].items() if name not in PLACES}}
+
+
+def training_of(block: Block, data: str) -> dict[str, Any]:
+    """How the original is trained: the recipe of the data set, overridden by the block."""
+    recipe = RECIPES.get(data)
+    given = block.training.model_dump()
+    fallback = {"optimizer": "sgd", "weight_decay": 5e-4}
+    return {
+        name: value if value is not None else getattr(recipe, name) if recipe is not None else fallback[name]
+        for name, value in given.items()
+    }
+
+
+@lru_cache(maxsize=4)
+def open_data(name: str, options: tuple[tuple[str, Any], ...]) -> tuple[DataBundle, str]:
+    """A data set and the hash of its samples, training and held-out."""
+    given: dict[str, Any] = {key: list(value) if isinstance(value, tuple) else value for key, value in options}
+    bundle = load(name, given.pop("root", None), **given)
+    return bundle, hash_config([hash_dataset(bundle.train), hash_dataset(bundle.test)])
+
+
+def frozen_options(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Options as :func:`open_data` takes them."""
+    return tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in options.items()))
+
+
+def select(nodes: Iterable[Node], pattern: str | None) -> list[Node]:
+    """The results whose name holds ``pattern`` (or matches it, where it has wildcards), and all that they need.
+
+    Raises: ValueError when there is none.
+    """
+    every = list(nodes)
+    if pattern is None:
+        return every
+    wild = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    wanted = {node.key for node in every if node.kind == "result" and fnmatch.fnmatchcase(node.name, wild)}
+    if not wanted:
+        raise ValueError(f"expected only to match some of the {len(every)} planned runs, but got {pattern!r}")
+    for node in reversed(every):
+        if node.key in wanted:
+            wanted |= set(node.needs.values())
+    return [node for node in every if node.key in wanted]

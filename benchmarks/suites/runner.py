@@ -1,0 +1,262 @@
+"""Run a suite: every node once, in an order that meets their needs, whatever happens on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unlearn_kit.metrics import Evaluation
+
+from ..analysis.judging import evaluation_of
+from ..report.receipt import receipt_of
+from ..setup.records import write_json
+from .backends import Backend, check_backend, make_backend
+from .execute import Finished, Product
+from .plan import Node, plan, select
+from .progress import Estimate, Progress, in_words
+from .schema import Suite
+from .store import Claim, Store
+
+POLL = 0.5  # seconds between looks at what another runner is working on
+
+
+@dataclass
+class Summary:
+    """What became of the nodes of a run: names by outcome, where there was none with the reason.
+
+    ``worked`` are the seconds that workers spent on the nodes of this run, ``seconds`` is its wall time.
+    """
+
+    done: list[str] = field(default_factory=list)
+    reused: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    worked: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every node is ok."""
+        return not (self.refused or self.failed or self.skipped)
+
+    @property
+    def text(self) -> str:
+        """One line."""
+        parts = [f"{len(self.done)} run", f"{len(self.reused)} already there"]
+        for name in ("refused", "failed", "skipped"):
+            count = len(getattr(self, name))
+            parts += [f"{count} {name}"] if count else []
+        return f"{', '.join(parts)} in {in_words(self.seconds)}"
+
+
+def run_suite(
+    suite: Suite,
+    out: str | Path,
+    *,
+    workers: int = 1,
+    threads: int = 1,
+    backend: str = "local",
+    only: str | None = None,
+    fresh: bool = False,
+    progress: bool = False,
+) -> Summary:
+    """Run what of a suite is not in the folder yet.
+
+    Every node is written as soon as it is finished; killed at any moment, the same call goes on from there. A node that
+    fails is recorded with its traceback, those that need it are skipped, all others go on. Several runners may share
+    the folder.
+
+    Args:
+        suite: what to run.
+        out: the folder, see :mod:`.store`.
+        workers: nodes at a time.
+        threads: CPU threads of each worker.
+        backend: "local" or "ray".
+        only: runs whose name holds this text (or matches it, with ``*``), and what they need.
+        fresh: run everything again, but for what another runner is working on now and what that needs. Another
+            runner that finds gone what it counted as finished does it again, or waits until this one has.
+        progress: whether to tell on standard error.
+
+    Raises: ValueError, TypeError, DataNotFoundError before anything is trained; OSError when the folder cannot be
+        written to, or the disk is full: what was finished is kept.
+    """
+    started = time.perf_counter()
+    check_backend(backend, workers=workers, threads=threads, device=suite.device)
+    every = plan(suite)
+    nodes = select(every, only)
+    store = Store(out)
+    _note_suite(store, suite, every)
+    if fresh:
+        _forget(store, nodes)
+    run = _Run(nodes, store, workers, progress)
+    if run.pending:
+        run.go(make_backend(backend, store, workers=workers, threads=threads))
+    run.summary.seconds = time.perf_counter() - started
+    return run.summary
+
+
+def _note_suite(store: Store, suite: Suite, nodes: Iterable[Node]) -> None:
+    """Write down all that a suite plans, though only a part of it may be run now."""
+    rows = [{"key": node.key, "kind": node.kind, "name": node.name, **node.labels} for node in nodes]
+    values = {"name": suite.name, "about": suite.about, "suite": suite.model_dump(mode="json"), "nodes": rows}
+    write_json(values, store.path("suites", suite.name))
+
+
+def _forget(store: Store, nodes: Sequence[Node]) -> None:
+    """Remove what is finished, but for what another runner is working on and what that needs."""
+    kept: set[str] = set()
+    for node in reversed(nodes):  # what needs a node comes after it, so here before it
+        claim = None if node.key in kept else store.claim(node.key)
+        if claim is None:
+            kept.update((node.key, *node.needs.values()))
+            continue
+        store.forget(node.key)
+        claim.release()
+
+
+class _Run:
+    def __init__(self, nodes: list[Node], store: Store, workers: int, progress: bool) -> None:
+        self.nodes = {node.key: node for node in nodes}
+        self.store, self.workers = store, workers
+        self.summary, self.estimate = Summary(), Estimate()
+        self.pending: dict[str, Node] = {}
+        self.claims: dict[str, Claim] = {}
+        self.finished: set[str] = set()
+        self.lost: set[str] = set()
+        for node in nodes:
+            if (record := store.read(node.key)) is None:
+                self.pending[node.key] = node
+            else:
+                self._reuse(node, record)
+        self.progress = Progress(len(nodes), len(self.finished)) if progress and self.pending else None
+
+    def go(self, backend: Backend) -> None:
+        """Until nothing is left to do."""
+        try:
+            while self.pending or self.claims:
+                self._fill(backend)
+                if not self.pending and not self.claims:
+                    break
+                # With nothing of its own under way, all that is left is another runner's.
+                ended = backend.wait(POLL if self.pending else 3600.0) if self.claims else _rest()
+                # First new work, then the writing, so that no worker waits for the disk.
+                self._fill(backend)
+                for one in ended:
+                    self._end(one)
+        finally:
+            backend.close()
+            for claim in self.claims.values():
+                claim.release()
+            if self.progress is not None:
+                self.progress.close()
+
+    def _fill(self, backend: Backend) -> None:
+        for key, node in list(self.pending.items()):
+            if self.lost & set(node.needs.values()):
+                self._lose(node)
+                self.summary.skipped.append(node.name)
+                self._tell(f"skipped {node.name}")
+            elif backend.free() > 0 and self.finished.issuperset(node.needs.values()):
+                self._begin(backend, key, node)
+
+    def _begin(self, backend: Backend, key: str, node: Node) -> None:
+        claim = self.store.claim(key)
+        if claim is None:
+            return
+        # Only now: another runner may have finished it since this one looked.
+        record = self.store.read(key)
+        if record is not None:
+            claim.release()
+            del self.pending[key]
+            self._reuse(node, record)
+            self._tell(f"ok {node.name}, by another runner")
+            return
+        gone = [need for need in node.needs.values() if not self.store.has(need)]
+        if gone:  # another runner was started with ``fresh`` meanwhile
+            claim.release()
+            self.finished.difference_update(gone)
+            self.pending |= {need: self.nodes[need] for need in gone}
+            if self.progress is not None:
+                self.progress.done -= len(gone)
+            return
+        self.claims[key] = claim
+        del self.pending[key]
+        backend.submit(node)
+
+    def _end(self, one: Finished) -> None:
+        node = self.nodes[one.key]
+        if one.product is None:
+            self.store.write_failure(
+                one.key,
+                {"name": node.name, "config": node.config, "reason": one.reason, "traceback": one.trace},
+            )
+            self._lose(node)
+            self.summary.failed[node.name] = one.reason
+            said = f"failed {node.name}: {one.reason}"
+        else:
+            self._write(node, one.product)
+            self.finished.add(one.key)
+            status = one.product.record["status"]
+            seconds = one.product.record["cost"]["node_seconds"]
+            self.estimate.learn(node, seconds)
+            self.summary.worked += seconds
+            (self.summary.done.append(node.name) if status == "ok" else self._refuse(node, one.product.record))
+            said = f"{status} {node.name}, {in_words(seconds)}"
+        self.claims.pop(one.key).release()
+        self._tell(said)
+
+    def _write(self, node: Node, product: Product) -> None:
+        """Everything that belongs to a node, its record last."""
+        record = product.record
+        try:
+            if product.samples:
+                target = self.store.path("samples", record["hashes"]["forget"])
+                if not target.is_file():
+                    write_json({"rules": record["config"]["forget"], "sha256": product.samples}, target)
+            if node.kind == "result":
+                if "reference" in node.needs:
+                    trained = self.store.read(node.needs["reference"])
+                    record["hashes"]["reference"] = None if trained is None else trained["hashes"]["model"]
+                if node.config["method"]["name"] not in ("original", "reference"):
+                    receipt_of(record, *self._beside(node)).save(self.store.root / "receipts", node.key)
+        except OSError as error:
+            raise self.store.unwritable(error) from error
+        self.store.write(node.key, record, product.tensors)
+
+    def _beside(self, node: Node) -> tuple[Evaluation | None, Evaluation | None]:
+        """How doing nothing and the reference scored under the first evaluation seed."""
+        found = [self.store.read(node.needs[role]) for role in ("nothing", "baseline")]
+        original, reference = (
+            None if record is None or not record["evaluations"] else evaluation_of(record["evaluations"][0]["scores"])
+            for record in found
+        )
+        return original, reference
+
+    def _reuse(self, node: Node, record: dict[str, Any]) -> None:
+        self.finished.add(node.key)
+        self.estimate.learn(node, record["cost"]["node_seconds"])
+        if record["status"] == "ok":
+            self.summary.reused.append(node.name)
+        else:
+            self._refuse(node, record)
+
+    def _refuse(self, node: Node, record: dict[str, Any]) -> None:
+        self.summary.refused[node.name] = f"{record['status']}: {record['reason']}"
+
+    def _lose(self, node: Node) -> None:
+        self.pending.pop(node.key, None)
+        self.lost.add(node.key)
+
+    def _tell(self, text: str) -> None:
+        if self.progress is not None:
+            waiting = [*self.pending.values(), *(self.nodes[key] for key in self.claims)]
+            self.progress.tell(text, self.estimate.left(waiting, self.workers))
+
+
+def _rest() -> list[Finished]:
+    time.sleep(POLL)
+    return []

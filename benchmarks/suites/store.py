@@ -1,0 +1,206 @@
+"""What runs leave on disk, so that any of them can be killed at any moment.
+
+A folder holds::
+
+    results/KEY.json          one file a node: the record, whole or not there at all
+    tensors/KEY.safetensors   weights of trained models, difficulties, predicted masks; always written before the record
+    failures/KEY.json         what became of the last try of a node that failed, with its traceback
+    samples/DIGEST.json       SHA-256 of every forgotten sample; its name is ``hashes.forget`` of the records
+    receipts/KEY.json, .md    for auditors, one pair a revision
+    suites/NAME.json          a suite as it was last run, whole or in part, and the keys of all its nodes
+    claims/KEY.lock           held (flock) by the runner that is working on a node; the system frees it when that dies
+
+A record (``format`` 1) has:
+
+``key, kind, name``
+    the content key; "difficulty", "original", "reference" or "result"; a name for people.
+``status, reason``
+    "ok", "n/a" (the method refuses the task) or "diverged"; why, when not ok.
+``config``
+    everything that was asked for: ``data`` (name, options, hash), ``forget`` (rules in order), ``model``, ``training``,
+    ``device``; of results also ``method`` (name, options, text), ``seeds`` (training, unlearning, evaluation) and
+    ``learning_curve``. The methods "original" (do nothing) and "reference" are results as well.
+``needs``
+    keys of the nodes it was made from, by role: original, reference, baseline (the reference's own result), nothing
+    (the result of doing nothing), difficulty.
+``evaluations``
+    of results: one ``{"seed", "scores"}`` an evaluation seed; scores are ``Evaluation.as_dict()`` beside the reference
+    (``forget``, ``retain``, ``forget_test``, ``retain_test``, ``test``, ``membership``, ``per_class``, ``dice``,
+    ``average_gap``, ``tug_of_war``, ``tug_of_war_mia``, ``sizes``). None is "n/a".
+``learning_curve``
+    of results: ``{"request", "step", "planned", "phase", "forget", "retain", "held_out"}`` during the revision, on a
+    few hundred samples each, where the suite asks for it and the method can be watched; else an empty list.
+``requests``
+    of results of a sequence: after each request the scores on it and on all earlier ones.
+``options, details, history``
+    what the method made of its options; what else it tells; its losses, at most 200 records.
+``hashes, versions, threads, class_names``
+    SHA-256 of the data, the forgotten samples, the model before and after; software versions; CPU threads.
+``cost``
+    what two runs never share: ``seconds`` and ``cpu_seconds`` of the training or revision, ``node_seconds`` with
+    loading and evaluation, ``peak_memory_bytes``, ``device_memory_bytes``, ``finished`` (UTC).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unlearn_kit.checkpoints import load_tensors_file, save_tensors
+from unlearn_kit.errors import CheckpointError
+
+from ..setup.records import write_json
+
+FORMAT = 1
+FOLDERS = ("results", "tensors", "failures", "samples", "receipts", "suites", "claims")
+STALE = 600  # seconds after which a temporary file is nobody's any more
+
+
+class Store:
+    """The folder ``root``; made when it is missing.
+
+    Raises: OSError saying what is wrong when it cannot be written to.
+    """
+
+    def __init__(self, root: str | Path, *, create: bool = True) -> None:
+        self.root = Path(root)
+        if not create:
+            return
+        try:
+            for name in FOLDERS:
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            write_json({}, self.root / ".probe").unlink()
+        except OSError as error:
+            raise OSError(
+                f"expected out to be a folder that can be written to, but got {str(self.root)!r}: {error}"
+            ) from error
+        self._sweep()
+
+    def path(self, folder: str, name: str, suffix: str = ".json") -> Path:
+        """Where a file is, there or not."""
+        return self.root / folder / f"{name}{suffix}"
+
+    def has(self, key: str) -> bool:
+        """Whether a node is finished."""
+        return self.read(key) is not None
+
+    def read(self, key: str) -> dict[str, Any] | None:
+        """A node's record; None where it is not finished, or not readable as one of this format."""
+        found = read_json(self.path("results", key))
+        if found is None or found.get("format") != FORMAT or found.get("key") != key:
+            return None
+        return None if found.get("tensors") and not self.path("tensors", key, ".safetensors").is_file() else found
+
+    def tensors(self, key: str) -> dict[str, Tensor]:
+        """A node's tensors.
+
+        Raises: CheckpointError when the file is damaged, FileNotFoundError when it is gone.
+        """
+        try:
+            return load_tensors_file(self.path("tensors", key, ".safetensors"))[0]
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; remove that file and run the suite again, which makes it anew") from error
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Every finished node's record, in the order of the keys."""
+        for path in sorted((self.root / "results").glob("*.json")):
+            found = self.read(path.stem)
+            if found is not None:
+                yield found
+
+    def write(self, key: str, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Finish a node: tensors first, so that a record never promises what is not there.
+
+        Raises: OSError when the disk is full or the folder cannot be written to; what was finished stays.
+        """
+        try:
+            if tensors:
+                save_tensors(tensors, self.path("tensors", key, ".safetensors"))
+            write_json({"format": FORMAT, "key": key, "tensors": bool(tensors), **record}, self.path("results", key))
+            self.path("failures", key).unlink(missing_ok=True)
+        except (OSError, ValueError) as error:
+            raise self.unwritable(error) from error
+
+    def write_failure(self, key: str, failure: Mapping[str, Any]) -> None:
+        """Note why a node failed; it stays unfinished, and is tried again by the next run."""
+        try:
+            write_json({"format": FORMAT, "key": key, **failure}, self.path("failures", key))
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def unwritable(self, error: Exception) -> OSError:
+        """The error for people."""
+        return OSError(
+            f"cannot write to {str(self.root)!r}: {error}; what is finished is kept: once that is mended, "
+            "run the same command again and it goes on from there"
+        )
+
+    def forget(self, key: str) -> None:
+        """Remove a node's record (first) and tensors."""
+        self.path("results", key).unlink(missing_ok=True)
+        self.path("tensors", key, ".safetensors").unlink(missing_ok=True)
+
+    def claim(self, key: str) -> Claim | None:
+        """The right to work on a node; None while another runner has it."""
+        return Claim.take(self.path("claims", key, ".lock"))
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left half-written."""
+        for path in self.root.glob("*/.*.tmp"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > STALE:
+                    path.unlink()
+
+
+class Claim:
+    """A lock on a file that the system frees when its holder dies, however it dies."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path, self._descriptor = path, descriptor
+
+    @classmethod
+    def take(cls, path: Path) -> Claim | None:
+        """The claim, or None while another process holds it.
+
+        Raises: OSError when the file cannot be made.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such locks: two runners may do a node twice there, with the same result
+            return cls(path, -1)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last holder may have removed the file between opening and locking: then this locks nothing.
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return cls(path, descriptor)
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
+
+    def release(self) -> None:
+        """Give it back."""
+        if self._descriptor >= 0:
+            self.path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The mapping in a JSON file; None where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import algorithms
+from benchmarks.cli import app
+from benchmarks.demo import run as demo
+from unlearn_kit import DivergenceError
+from unlearn_kit.data import LOADERS
+from unlearn_kit.models import MODELS
+
+RUNNER = CliRunner()
+
+
+def run(*arguments: object):
+    return RUNNER.invoke(app, [str(argument) for argument in arguments])
+
+
+def raiser(*errors: Exception) -> Callable[[object], None]:
+    """A stand-in for ``run_demo`` that raises one error a call."""
+    left = iter(errors)
+
+    def fails(config: object) -> None:
+        raise next(left)
+
+    return fails
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["--version"]])
+def test_help_comes_without_the_heavy_packages(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom benchmarks.cli import main\n"
+        f"sys.argv = ['unlearn-kit', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('LOADED', sorted({'torch', 'numpy', 'matplotlib', 'unlearn_kit', 'algorithms'} & set(sys.modules)))"
+    )
+    shown = python(code)
+    assert shown.endswith("LOADED []\n")
+    assert "0.1.0" in shown if "--version" in arguments else "Usage" in shown
+
+
+def test_list_names_every_algorithm_data_set_and_model() -> None:
+    found = json.loads(run("list", "--json").stdout)
+    assert set(found["algorithms"]) == set(algorithms.__all__)
+    assert set(found["data"]) == set(LOADERS)
+    assert set(found["models"]) == set(MODELS)
+    assert all(
+        line and not line.endswith(".") and "``" not in line for kind in found.values() for line in kind.values()
+    )
+    shown = run("list").stdout
+    assert all(name in shown for kind in found.values() for name in kind)
+
+
+def test_demo_prints_one_table_and_writes_its_folder(tmp_path: Path) -> None:
+    options = ["--train-size", 200, "--epochs", 1, "--methods", "finetune, boundary_shrink", "--out", tmp_path]
+    found = run("demo", *options)
+    assert found.exit_code == 0, found.output
+    lines = found.stdout.splitlines()
+    for name in ("original (do nothing)", "reference (retrained)", "finetune", "boundary_shrink"):
+        assert sum(line.strip().startswith(name) for line in lines) == 1
+    assert "digits: forgetting class 0" in lines[0]
+    assert str(tmp_path) in lines[-1]
+    assert {"original ...", "reference ...", "finetune ..."} <= set(found.stderr.splitlines())
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "tradeoff.png", "models"}
+
+
+def test_threads_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(demo, "run_demo", raiser(ValueError("far enough")))
+    assert run("demo", "--threads", 3, "--out", tmp_path).exit_code == 2
+    assert asked == [3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "digit"], "expected data to be one of"),
+        (["--methods", "fine_tune"], "did you mean 'finetune'?"),
+        (["--forget", "class:12"], "expected label to be a class in [0, 9], but got 12"),
+        (["--data", "fashion-mnist", "--root", "/nonexistent", "--train-size", "0"], "train_size"),
+        (["--train-size", "0"], "expected train_size"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+    if "fashion-mnist" in arguments and not Path("/usr/share/datasets/fashion-mnist").is_dir():
+        pytest.skip("fashion-mnist is not on this machine")
+    found = run("demo", "--out", tmp_path / "out", *arguments)
+    assert found.exit_code == 2
+    assert found.stdout == ""
+    assert found.stderr.startswith("error: expected")
+    assert found.stderr.count("\n") == 1
+    assert message in found.stderr
+    assert "Traceback" not in found.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_before_training(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    found = run("demo", "--out", tmp_path / "taken")
+    assert found.exit_code == 2
+    assert "taken" in found.stderr
+    assert "original ..." not in found.stderr
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
+    found = run("demo", "--data", "digit", "--debug")
+    assert isinstance(found.exception, ValueError)
+
+
+def test_a_divergence_leaves_with_1_and_a_fault_of_ours_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [DivergenceError("train", 7, "cross_entropy", {}), RuntimeError("a bug")]
+    monkeypatch.setattr(demo, "run_demo", raiser(*errors))
+    found = run("demo")
+    assert found.exit_code == 1
+    assert found.stderr.startswith("error: phase 'train' diverged at step 7")
+    assert isinstance(run("demo").exception, RuntimeError)
+
+
+def test_a_named_method_that_refuses_shows_in_the_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(model, task, *, seed=0, device=None):
+        raise ValueError("expected another task, but got this")
+
+    monkeypatch.setattr(algorithms, "finetune", refuses)
+    found = run("demo", "--train-size", 200, "--epochs", 1, "--methods", "finetune", "--out", tmp_path)
+    assert found.exit_code == 1
+    assert "finetune: n/a: expected another task, but got this" in found.stdout

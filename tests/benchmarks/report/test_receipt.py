@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+import algorithms
+from benchmarks.report.receipt import NEVER, receipt, sample_hashes
+from unlearn_kit import UnlearnTask
+from unlearn_kit.data import load
+from unlearn_kit.hashing import hash_config, hash_model, hash_tensor
+from unlearn_kit.metrics import evaluate
+from unlearn_kit.models import build
+
+
+@pytest.fixture(scope="module")
+def parts():
+    digits = load("digits", train_size=80)
+    task = UnlearnTask.forget_random(digits.train, digits.test, 0.1, seed=1)
+    original = build("mlp", 10, 1, seed=0).eval()
+    result = algorithms.finetune(original, task, steps=2, seed=3)
+    reference = algorithms.retrain(original, task, epochs=1).model
+    return task, original, result, reference
+
+
+def test_it_says_what_was_asked_done_and_measured(parts, tmp_path: Path) -> None:
+    task, original, result, reference = parts
+    page = receipt(task, original, result, reference=reference, seed=2)
+    path, text = page.save(tmp_path)
+    found = json.loads(path.read_text())
+    x, y = task.forget[0]
+    assert (
+        found["request"]["sample_hashes"][0]
+        == hashlib.sha256(f"{hash_tensor(x)} {hash_tensor(y)}".encode()).hexdigest()
+    )
+    assert found["request"]["digest"] == hash_config(sorted(sample_hashes(task.forget)))
+    assert found["request"]["samples"] == 8
+    assert found["models"] == {
+        "before": hash_model(original),
+        "after": hash_model(result.model),
+        "reference": hash_model(reference),
+    }
+    assert found["method"]["name"] == "finetune"
+    assert found["method"]["options"]["steps"] == 2
+    assert found["seeds"] == {"unlearning": 3, "evaluation": 2}
+    theirs = evaluate(reference, task, seed=2)
+    assert found["metrics"]["reference"]["retain"] == theirs.retain
+    assert found["metrics"]["after"]["average_gap"] == evaluate(result.model, task, theirs, seed=2).average_gap
+    lines = text.read_text().splitlines()
+    assert len(lines) < 60  # one page
+    assert f"| training data to keep | {evaluate(original, task).retain:.3f} |" in "\n".join(lines)
+    assert "| held-out data like the forgotten | n/a | n/a | n/a |" in lines
+    assert any(line.startswith("- held-out data like the forgotten: there are no such data") for line in lines)
+    assert all(f"- {what}" in lines for what in NEVER)
+
+
+def test_without_a_reference_it_says_that_there_is_no_ideal(parts) -> None:
+    task, original, result, _ = parts
+    page = receipt(task, original, result)
+    assert page.values["models"]["reference"] is None
+    assert page.values["findings"] == []
+    assert (
+        "the distance to a model retrained without the data, since there is none with scores"
+        in page.values["not_measured"]
+    )
+    assert "| training data to forget |" in page.markdown()
+
+
+def test_hashes_know_a_sample_wherever_it_stands(parts) -> None:
+    task = parts[0]
+    both = sample_hashes(task.retain)
+    assert len(set(both)) == len(both)  # digits are all different
+    assert not set(both) & set(sample_hashes(task.forget))

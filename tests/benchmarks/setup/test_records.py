@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.setup.records import peak_memory, plain, versions, write_json
+
+
+def test_json_has_null_where_a_figure_is_missing_or_no_number(tmp_path: Path) -> None:
+    path = write_json({"a": None, "b": [float("nan"), 1.5], "c": {"d": float("inf")}, 3: "x"}, tmp_path / "r.json")
+    assert json.loads(path.read_text()) == {"a": None, "b": [None, 1.5], "c": {"d": None}, "3": "x"}
+    assert plain(0.0) == 0.0
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = write_json({"a": 1}, tmp_path / "r.json")
+    with pytest.raises(TypeError):
+        write_json({"a": object()}, path)
+    assert json.loads(path.read_text()) == {"a": 1}
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(OSError, match=r"folder\.json"):
+        write_json({"a": 2}, tmp_path / "folder.json")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.json", "r.json"]
+
+
+def test_versions_and_memory_are_told() -> None:
+    found = versions()
+    assert {"python", "torch", "numpy", "unlearn-kit"} <= set(found)
+    peak = peak_memory()
+    assert peak is None or 50e6 < peak < 1e12

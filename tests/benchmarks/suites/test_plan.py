@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.setup.scenarios import Scenario
+from benchmarks.suites import parse_suite
+from benchmarks.suites.plan import Node, open_data, plan, select
+from benchmarks.suites.progress import Estimate
+from unlearn_kit.data import load
+from unlearn_kit.data.tensors import labels_of, resolve
+
+
+def planned(**changes: Any) -> list[Node]:
+    seeds = changes.pop("seeds", {"training": [0, 1]})
+    watched = changes.pop("learning_curve", False)
+    block = {
+        "data": {"name": "digits", "options": {"train_size": 100}},
+        "forget": ["class:0", "random:0.1"],
+        "models": "mlp",
+        "training": {"epochs": 1},
+        "methods": ["finetune", {"name": "perturbed_sign", "grid": {"retain_weight": [0, 1]}}],
+    }
+    suite = {"name": "x", "seeds": seeds, "learning_curve": watched, "matrix": [{**block, **changes}]}
+    return plan(parse_suite(suite))
+
+
+def by_kind(nodes: list[Node], kind: str) -> list[Node]:
+    return [node for node in nodes if node.kind == kind]
+
+
+def test_the_matrix_is_complete_and_originals_are_shared_between_scenarios() -> None:
+    nodes = planned(seeds={"training": [0, 1], "unlearning": [0, 1, 2]})
+    assert len(by_kind(nodes, "original")) == 2
+    assert len(by_kind(nodes, "reference")) == 4
+    # Two seeds, two scenarios: doing nothing, the reference, and three variants under three seeds.
+    assert len(by_kind(nodes, "result")) == 2 * 2 * (2 + 3 * 3)
+    assert len({node.key for node in nodes}) == len({node.name for node in nodes}) == len(nodes)
+
+
+def test_every_node_comes_after_what_it_needs() -> None:
+    nodes = planned(forget=["class:0", "outliers:0.1"])
+    seen: set[str] = set()
+    for node in nodes:
+        assert set(node.needs.values()) <= seen
+        seen.add(node.key)
+    hard = [n for n in nodes if "outliers" in n.name]
+    assert all("difficulty" in node.needs for node in hard)
+    assert not any("difficulty" in node.needs for node in nodes if "class:0" in node.name)
+
+
+def test_keys_change_with_what_matters_and_with_nothing_else() -> None:
+    keys = {node.name: node.key for node in planned()}
+    assert {node.name: node.key for node in planned()} == keys
+    # Another block order, more methods: the old ones keep their keys.
+    more = {node.name: node.key for node in planned(methods=["scrub", "finetune"])}
+    shared = keys.keys() & more.keys()
+    assert any("finetune" in name for name in shared)
+    assert all(more[name] == keys[name] for name in shared)
+    trained = {node.name: node.key for node in planned(training={"epochs": 2})}
+    assert not set(trained.values()) & set(keys.values())
+    other = {node.name: node.key for node in planned(data={"name": "digits", "options": {"train_size": 101}})}
+    assert not set(other.values()) & set(keys.values())
+    watched = {node.name: node.key for node in planned(learning_curve=True)}
+    same = {name for name in keys if watched[name] == keys[name]}
+    assert same == {name for name in keys if "train" in name}
+
+
+def sizes(*given: int | None) -> list[dict[str, Any]]:
+    return [{"name": "digits", "options": {} if size is None else {"train_size": size}} for size in given]
+
+
+def test_names_say_what_differs_where_they_would_be_alike_and_keys_stay() -> None:
+    apart = planned(data=sizes(100, None), seeds={"training": [0]}, forget="class:0", methods=["finetune"])
+    assert len({node.name for node in apart}) == len(apart) == 10
+    assert [node.name for node in apart if node.kind == "original" or "finetune" in node.name] == [
+        f"digits/{name}/train_size={size}"
+        for size in ("100", "default")
+        for name in ("mlp/seed 0/train original", "class:0/mlp/seed 0/finetune/seed 0")
+    ]
+    one, other = (
+        planned(data=sizes(size), seeds={"training": [0]}, forget="class:0", methods=["finetune"])
+        for size in (100, None)
+    )
+    assert [node.key for node in apart] == [node.key for node in (*one, *other)]
+    assert not any("train_size" in node.name for node in (*one, *other))
+    chosen = select(apart, "*finetune*train_size=100")
+    assert {node.key for node in chosen} == {node.key for node in one}
+
+
+def test_names_of_blocks_that_differ_in_training_or_in_what_no_text_tells() -> None:
+    block = {"data": "digits", "forget": "class:0", "models": "mlp"}
+    lrs = [0.12345671, 0.12345672]
+    blocks = [{**block, "methods": [f"finetune:lr={lr}"], "training": {"epochs": 1}} for lr in lrs]
+    blocks.append({**block, "methods": ["finetune"], "training": {"epochs": 2}})
+    nodes = plan(parse_suite({"name": "x", "matrix": blocks}))
+    names = {node.name: node.key for node in nodes}
+    assert len(names) == len({node.key for node in nodes}) == len(nodes)
+    assert {"digits/mlp/seed 0/train original/epochs=1", "digits/mlp/seed 0/train original/epochs=2"} <= names.keys()
+    tuned = [name for name in names if "finetune:lr" in name]
+    assert [name.split("/")[-1] for name in tuned] == [names[name][:8] for name in tuned]
+    assert "digits/class:0/mlp/seed 0/finetune/seed 0" in names
+
+
+def test_a_grid_over_one_option_is_labelled_as_a_curve() -> None:
+    labels = {node.name.split("/")[4]: dict(node.labels) for node in planned() if node.kind == "result"}
+    assert labels["perturbed_sign:retain_weight=1"] == {"knob": "retain_weight", "value": 1}
+    assert labels["finetune"] == {}
+
+
+def test_selection_brings_along_what_is_needed() -> None:
+    nodes = planned(seeds={"training": [0]})
+    chosen = select(nodes, "*class:0*finetune*")
+    assert [n.name.rpartition("mlp/")[2] for n in chosen] == [
+        "seed 0/train original",
+        "seed 0/train reference",
+        "seed 0/reference",
+        "seed 0/original",
+        "seed 0/finetune/seed 0",
+    ]
+    assert len(select(nodes, "finetune")) == 9
+    with pytest.raises(ValueError, match="expected only to match some of the 13 planned runs, but got 'nope'"):
+        select(nodes, "nope")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"forget": "class:12"}, r"suite 'x': matrix.0: expected label to be a class in \[0, 9\], but got 12"),
+        ({"forget": "where:device:B"}, "'digits' has none"),
+        ({"models": "unet"}, "matrix.0: expected a model for classification to be one of"),
+        ({"data": {"name": "digits", "options": {"train_size": 0}}}, "expected train_size to be at least 1"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_refused_before_anything_runs(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        planned(**changes)
+
+
+def test_requests_of_a_sequence_add_up_and_never_keep_what_went_before() -> None:
+    digits = load("digits", train_size=200)
+    scenario = Scenario(("class:1", "random:0.2", "class:2"))
+    requests = scenario.requests(digits, 3)
+    gone: set[int] = set()
+    for task in requests:
+        gone |= set(resolve(task.forget)[1].tolist())
+        assert len(task.retain) == 200 - len(gone)
+        assert 1 not in labels_of(task.retain).tolist()
+    whole = scenario.whole(requests)
+    assert set(resolve(whole.forget)[1].tolist()) == gone
+    assert {1, 2} <= set(labels_of(whole.forget).tolist())
+    assert not {1, 2} & set(labels_of(whole.retain).tolist())
+    assert sorted(set(labels_of(whole.forget_test).tolist())) == [1, 2]
+    assert len(whole.forget_test) + len(whole.retain_test) == len(digits.test)
+
+
+def test_outliers_are_the_hardest() -> None:
+    digits = load("digits", train_size=50)
+    hardness = torch.arange(50.0).flip(0)
+    (task,) = Scenario(("outliers:0.1",)).requests(digits, 0, hardness)
+    assert task.forget_indices.tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(
+        ValueError, match=r"expected one difficulty a training sample for 'outliers:0\.1', but got None"
+    ):
+        Scenario(("outliers:0.1",)).requests(digits, 0)
+
+
+def test_data_are_read_once_and_their_hash_tells_them_apart() -> None:
+    first, again = open_data("digits", ()), open_data("digits", ())
+    assert first is again
+    assert open_data("digits", (("train_size", 99),))[1] != first[1]
+
+
+def test_time_left_is_told_once_something_alike_has_been_seen() -> None:
+    nodes = planned(seeds={"training": [0]})
+    tune = next(node for node in nodes if "finetune" in node.name)
+    sign = next(node for node in nodes if "perturbed_sign" in node.name)
+    estimate = Estimate()
+    assert estimate.left([tune], 1) is None
+    estimate.learn(tune, 4.0)
+    assert estimate.of(sign) == 4.0  # for want of better
+    estimate.learn(sign, 2.0)
+    assert (estimate.of(tune), estimate.of(sign)) == (4.0, 2.0)
+    assert estimate.left([tune, sign, sign], 2) == 4.0

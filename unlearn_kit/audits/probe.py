@@ -1,0 +1,168 @@
+"""How much of what was forgotten can still be read off the frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..data.tensors import subset
+from ..errors import check_count
+from ..metrics.evaluate import forgets_mask_class, score_columns
+from ..metrics.features import captured
+from ..metrics.predict import Reading, class_labels, map_batches
+from ..metrics.utility import correct, iou_scores
+from ..modules import head_name
+from ..seeding import derive, generator, isolated
+
+if TYPE_CHECKING:
+    from ..tasks import UnlearnTask
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What :func:`linear_probe` found. Scores are accuracies, for masks IoU per image, then the mean; in [0, 1].
+
+    Attributes:
+        forget: the probe's score on forget images that it was not fitted on; ideal: the reference's.
+        retain: the same on retain images; None where there are none.
+        fitted_on: images the probe was fitted on.
+        reference: the reference's own probe, fitted and judged on the same images.
+    """
+
+    forget: float
+    retain: float | None
+    fitted_on: int
+    reference: ProbeReport | None = None
+
+
+def linear_probe(
+    model: nn.Module,
+    task: UnlearnTask,
+    reference: nn.Module | ProbeReport | None = None,
+    *,
+    limit: int = 5_000,
+    pixels: int = 64,
+    seed: int = 0,
+    **reading: Unpack[Reading],
+) -> ProbeReport | None:
+    """Fit a linear head on the frozen features of half of the forget and retain data; judge it on the other half.
+
+    The features are the input of the declared head; the probe is a logistic regression on standardised features, with
+    the true labels. For masks each pixel has a feature vector (enlarged bilinearly where the head enlarges): some of an
+    image's pixels fit the probe, all are judged. Where one class of the masks is forgotten, only retain images without
+    it take part, since the others would come with two masks.
+
+    High is no failure by itself: good features of other classes separate an unseen class too, which is what the
+    reference's own probe shows.
+
+    Args:
+        model: the model to audit; untouched.
+        task: what was forgotten and what was kept.
+        reference: the retrained model, or its own report, so that it need not run again.
+        limit: most images that are used, of the forget data and of the retain data each.
+        pixels: how many pixels of an image fit the probe, drawn at random.
+        seed: of the halves and the pixels; the caller's random state is untouched.
+        **reading: see :class:`.predict.Reading`.
+
+    Returns: a report, or None where there are fewer than two forget images, or no retain images to tell them from.
+
+    Raises: ValueError when no head is declared (``models.declare_head``), or its input is no tensor.
+    """
+    check_count("limit", limit, low=2)
+    check_count("pixels", pixels)
+    if isinstance(reference, nn.Module):
+        reference = linear_probe(reference, task, limit=limit, pixels=pixels, seed=seed, **reading)
+    kept = np.arange(len(task.retain))
+    if forgets_mask_class(task) and task.forget_indices is not None:
+        kept = np.setdiff1d(kept, task.forget_indices.numpy())
+    forget, forget_judge = _halves(np.arange(len(task.forget)), limit, derive(seed, "probe", "forget"))
+    retain, retain_judge = _halves(kept, limit, derive(seed, "probe", "retain"))
+    if len(forget_judge) == 0 or (len(retain) == 0 and not forgets_mask_class(task)):
+        return None
+
+    def drawn(name: str, rows: np.ndarray) -> list[tuple[Tensor, ...]]:
+        places = torch.rand(len(rows), pixels, generator=generator(seed, "probe", "pixels", name))
+        found = _read(model, getattr(task, name), rows, lambda x, y, at: _draw(x, y, places[at]), reading)
+        return [found] if found else []
+
+    tables = drawn("forget", forget) + drawn("retain", retain)
+    features, labels = (torch.cat(column).numpy() for column in zip(*tables, strict=True))
+    probe = _classifier(len(np.unique(labels)) > 1).fit(features, labels)
+
+    def judged(name: str, rows: np.ndarray) -> float | None:
+        def score(x: Tensor, y: Tensor, _at: slice) -> tuple[Tensor]:
+            return (_score(probe, x, y, task.num_classes),)
+
+        found = _read(model, getattr(task, name), rows, score, reading)
+        if found is None:
+            return None
+        return float((found[0] if found[0].dim() == 1 else found[0][:, score_columns(task, name)]).mean())
+
+    score = judged("forget", forget_judge)
+    if score is None:
+        return None
+    return ProbeReport(score, judged("retain", retain_judge), len(forget) + len(retain), reference)
+
+
+def _halves(rows: np.ndarray, limit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    chosen = np.random.default_rng(seed).permutation(rows)[:limit]
+    return np.sort(chosen[0::2]), np.sort(chosen[1::2])
+
+
+def _read(
+    model: nn.Module,
+    dataset: Any,
+    rows: np.ndarray,
+    function: Callable[[Tensor, Tensor, slice], tuple[Tensor, ...]],
+    reading: Reading,
+) -> tuple[Tensor, ...] | None:
+    """``function(features, labels, place among the rows)`` of the head's input, for every batch, concatenated."""
+    head, done = head_name(model), 0
+    with captured(model, [head], side="input") as held:
+
+        def batch(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+            nonlocal done
+            x, y = held[head].cpu().double(), class_labels(logits, targets)
+            if logits.dim() == 2:
+                x = x.flatten(1)
+            elif x.shape[2:] != logits.shape[2:]:
+                x = F.interpolate(x, size=logits.shape[2:], mode="bilinear")
+            at = slice(done, done := done + len(logits))
+            return function(x, y, at)
+
+        return map_batches([model], subset(dataset, rows), batch, **reading)
+
+
+def _draw(x: Tensor, y: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Features ``(n, p)`` and labels ``(n,)``: one a sample; of masks those at ``places`` ``(B, P)`` in [0, 1)."""
+    if x.dim() == 2:
+        return x, y
+    x, y = x.flatten(2), y.flatten(1)
+    index = (places * y.shape[1]).long().clamp(max=y.shape[1] - 1)
+    chosen = x.gather(2, index.unsqueeze(1).expand(-1, x.shape[1], -1))
+    return chosen.movedim(1, 2).flatten(0, 1), y.gather(1, index).flatten()
+
+
+def _score(probe: Any, x: Tensor, y: Tensor, num_classes: int) -> Tensor:
+    """Accuracy ``(B,)``, or of masks the IoU of each class ``(B, C)``."""
+    rows = x.movedim(1, -1).flatten(0, -2) if x.dim() > 2 else x
+    found = torch.from_numpy(probe.predict(rows.numpy())).view(y.shape)
+    logits = F.one_hot(found, num_classes).movedim(-1, 1).double()
+    return correct(logits, y) if x.dim() == 2 else iou_scores(logits, y)
+
+
+def _classifier(several: bool) -> Any:
+    with isolated(0):  # importing scikit-learn draws from the caller's random state
+        from sklearn.dummy import DummyClassifier
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+    # Of a single class there is nothing to separate, which scikit-learn refuses.
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)) if several else DummyClassifier()
