@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,22 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.data.tensors import in_order
-from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
+from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_number
 from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
 
 
-@revision
+@revision(
+    Training(
+        steps=100,
+        batch_size={"adversarial": 128, "forget": 64, "retain": 256},
+        lr=cosine(0.1, 0.0),
+        weight_decay=5e-4,
+        clip=1.0,
+    ),
+    source="Ebrahimpour-Boroojeny et al. 2025, arXiv 2503.00917",
+    masks=False,
+)
 def amun(
     model: nn.Module,
     task: UnlearnTask,
@@ -29,17 +38,9 @@ def amun(
     search_steps: int = 3,
     forget_weight: ScalarOrSchedule = 0.0,
     retain_weight: ScalarOrSchedule = 1.0,
-    epochs: int | None = None,
-    steps: int = 100,
-    batch_size: int | Mapping[str, int] = {"adversarial": 128, "forget": 64, "retain": 256},
-    lr: ScalarOrSchedule = cosine(0.1, 0.0),  # noqa: B008 - frozen
-    optimizer: str | OptimizerFactory = "sgd",
-    weight_decay: float = 5e-4,
-    batch_norm: BatchNorm = "frozen",
-    clip: float | None = 1.0,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Minimise ``CE(x' -> f0(x')) + forget_weight CE(x -> y) + retain_weight CE(x_r -> y_r)``.
 
@@ -58,10 +59,7 @@ def amun(
         radius, growth, max_radius: the radii that are tried, in pixel units (half the width of a box).
         search_steps: sign-gradient steps at each radius.
         forget_weight, retain_weight: at least 0, or schedules; at 0 the data are not trained on.
-        epochs, steps: passes over the adversarial set, or steps; ``epochs`` replaces ``steps``.
-        batch_size: samples a step, of all streams or by stream ("adversarial", "forget", "retain").
-        lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``.
-        callbacks: called during training.
+        **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
     The result's details: ``adversarial_examples``, how many were found, and ``median_radius``.
@@ -71,6 +69,7 @@ def amun(
 
     Source: Ebrahimpour-Boroojeny et al. 2025, arXiv 2503.00917.
     """
+    training = Training(**options)
     if task.kind != "classification":
         raise ValueError(
             f"expected a classification task for amun, which makes no sense for masks, but got {task.kind}"
@@ -82,21 +81,10 @@ def amun(
     for stream, weight in (("forget", forget_weight), ("retain", retain_weight)):
         if is_schedule(weight) or check_number(f"{stream}_weight", weight, low=0) > 0:
             objective = objective + weight * L.cross_entropy(on=stream)
-    phase = Phase(
-        objective,
-        streams_for(task, objective, adversarial=TensorDataset(x, y)),
-        epochs=epochs,
-        steps=steps if epochs is None else None,
-        batch_size=sizes_for(batch_size, objective),
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        batch_norm=batch_norm,
-        clip=clip,
-        lead="adversarial",
-        name="unlearn",
+    phase = training.phase(
+        objective, task, name="unlearn", streams={"adversarial": TensorDataset(x, y)}, lead="adversarial"
     )
-    fitted = fit(model, phase, seed=seed, device=device, callbacks=callbacks)
+    fitted = training.fit(model, phase, seed=seed, device=device)
     fitted.details.update(adversarial_examples=len(x), median_radius=float(radii.median()))
     return fitted
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Unpack
 
 import torch
 from torch import nn
@@ -10,12 +12,11 @@ from torch import nn
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data.tensors import subset
-from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
+from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_number
 from unlearn_kit.models import fresh_copy
 from unlearn_kit.modules import device_of
-from unlearn_kit.schedules import ScalarOrSchedule, cosine
+from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import derive, generator, isolated
 
 from .masks import accuracy_within, mask_classes, to_forget
@@ -23,7 +24,10 @@ from .masks import accuracy_within, mask_classes, to_forget
 DRAWS = 20
 
 
-@revision
+@revision(
+    Training(steps=40, batch_size=None, lr=cosine(1e-3, 0.0), optimizer="adam"),
+    source="Chundawat et al. 2023, arXiv 2205.08096",
+)
 def bad_teacher(
     model: nn.Module,
     task: UnlearnTask,
@@ -31,16 +35,9 @@ def bad_teacher(
     build: Callable[[], nn.Module] | None = None,
     retain_share: float = 0.3,
     temperature: float = 1.0,
-    epochs: int | None = None,
-    steps: int = 40,
-    batch_size: int | Mapping[str, int] | None = None,
-    lr: ScalarOrSchedule = cosine(1e-3, 0.0),  # noqa: B008 - frozen
-    optimizer: str | OptimizerFactory = "adam",
-    weight_decay: float = 0.0,
-    batch_norm: BatchNorm = "frozen",
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Minimise the mean of ``KL(random network || f)`` on forget and ``KL(f0 || f)`` on retain samples.
 
@@ -55,41 +52,28 @@ def bad_teacher(
             model is reset.
         retain_share: share in (0, 1] of the retain data that is read.
         temperature: of both distillations, above 0.
-        epochs, steps: passes over the forget data, or steps; ``epochs`` replaces ``steps``.
-        batch_size: samples a step, of both streams or by stream; None: 256 of both together, in the proportion in which
-            they come.
-        lr, optimizer, weight_decay, batch_norm: as in ``engine.Phase``.
-        callbacks: called during training.
+        **options: How it trains, as in ``engine.Training``; without a batch size, 256 of both data sets together, in
+            the proportion in which they come.
         seed, device: of the run.
 
     Raises: ValueError, TypeError naming the argument; DivergenceError.
 
     Source: Chundawat et al. 2023, arXiv 2205.08096.
     """
+    training = Training(**options)
     check_number("retain_share", retain_share, low=0, high=1, open_low=True)
     bad = incompetent_teacher(model, task, build=build, seed=seed)
     count = max(1, round(retain_share * len(task.retain)))
     order = torch.randperm(len(task.retain), generator=generator(seed, "retain share"))
     forget_share = len(task.forget) / (len(task.forget) + count)
-    if batch_size is None:
+    if training.batch_size is None:
         of_forget = min(255, max(1, round(256 * forget_share)))
-        batch_size = {"forget": of_forget, "retain": 256 - of_forget}
+        training = replace(training, batch_size={"forget": of_forget, "retain": 256 - of_forget})
     forget = L.kl(on="forget", to=to_forget(task, L.Teacher(bad)), temperature=temperature)
     retain = L.kl(on="retain", to=L.Teacher(model), temperature=temperature)
     objective = forget_share * forget + (1 - forget_share) * retain
-    phase = Phase(
-        objective,
-        streams_for(task, objective, retain=subset(task.retain, order[:count])),
-        epochs=epochs,
-        steps=steps if epochs is None else None,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        batch_norm=batch_norm,
-        name="unlearn",
-    )
-    return fit(model, phase, seed=seed, device=device, callbacks=callbacks)
+    phase = training.phase(objective, task, name="unlearn", streams={"retain": subset(task.retain, order[:count])})
+    return training.fit(model, phase, seed=seed, device=device)
 
 
 def incompetent_teacher(

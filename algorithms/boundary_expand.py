@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
-from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
+from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_number
 from unlearn_kit.modules import head_name
 from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
 
 
-@revision
+@revision(
+    Training(steps=40, batch_size={"forget": 64, "retain": 256}, lr=cosine(3e-2, 0.0), clip=1.0),
+    source="Chen et al. 2023, arXiv 2303.11570",
+    masks=False,
+)
 def boundary_expand(
     model: nn.Module,
     task: UnlearnTask,
     *,
     retain_weight: ScalarOrSchedule = 3.0,
-    epochs: int | None = None,
-    steps: int = 40,
-    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},
-    lr: ScalarOrSchedule = cosine(3e-2, 0.0),  # noqa: B008 - frozen
-    optimizer: str | OptimizerFactory = "sgd",
-    weight_decay: float = 0.0,
-    batch_norm: BatchNorm = "frozen",
-    clip: float | None = 1.0,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Give the head a class C more, minimise ``CE(f(x) -> C) + retain_weight CE(f(x_r) -> y_r)``, drop that class.
 
@@ -46,10 +41,7 @@ def boundary_expand(
         model: the original; logits ``(B, C)``; its declared head is an ``nn.Linear`` or a 1x1 ``nn.Conv2d``.
         task: what to forget and what to keep; classification.
         retain_weight: at least 0, or a schedule; at 0 the retain data are not read.
-        epochs, steps: passes over the forget data, or steps; ``epochs`` replaces ``steps``.
-        batch_size: samples a step, of both streams or by stream.
-        lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``.
-        callbacks: called during training, with the widened model.
+        **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
     Raises: ValueError on masks, and on a head that cannot be widened, by name; ValueError, TypeError naming the
@@ -57,25 +49,14 @@ def boundary_expand(
 
     Source: Chen et al. 2023, arXiv 2303.11570, section 3.
     """
+    training = Training(**options)
     classes = task.num_classes
     widen(class_head(model, task, "boundary_expand"))
     objective = L.Objective((L.cross_entropy(on="forget", to=L.Background(classes), name="new class"),))
     if is_schedule(retain_weight) or check_number("retain_weight", retain_weight, low=0) > 0:
         objective = objective + retain_weight * L.cross_entropy(on="retain")
-    phase = Phase(
-        objective,
-        streams_for(task, objective),
-        epochs=epochs,
-        steps=steps if epochs is None else None,
-        batch_size=sizes_for(batch_size, objective),
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        batch_norm=batch_norm,
-        clip=clip,
-        name="expand",
-    )
-    fitted = fit(model, phase, seed=seed, device=device, callbacks=callbacks)
+    phase = training.phase(objective, task, name="expand")
+    fitted = training.fit(model, phase, seed=seed, device=device)
     _set_rows(class_head(fitted.model, task, "boundary_expand"), lambda rows: rows[:classes])
     return fitted
 

@@ -17,7 +17,7 @@ from unlearn_kit.errors import check_number
 LAYERS = (nn.Linear, nn.Conv2d)
 
 
-@revision
+@revision(source="arXiv 2604.15166", masks=False)
 def damp(
     model: nn.Module,
     task: UnlearnTask,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import nn
 
 from unlearn_kit import UnlearnTask, adapters
 from unlearn_kit import losses as L
-from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, fit, revision, streams_for
-from unlearn_kit.errors import check_choice, check_count, check_number
+from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOptions, revision
+from unlearn_kit.errors import check_count, check_number
 from unlearn_kit.modules import head_name
 from unlearn_kit.schedules import ScalarOrSchedule
 from unlearn_kit.seeding import derive
@@ -29,21 +29,17 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "where": "decoder",
             "rounds": 20,
             "restore_epochs": 2,
-            "batch_size": 16,
-            "lr": 2e-3,
             "pace": 0.5,
             "erase_weight": 1.0,
             "stop_at": "held-out",
         },
-        "classification": {"where": "all", "rounds": 1, "restore_epochs": 1, "batch_size": 128, "pace": 1.0},
+        "classification": {"where": "all", "rounds": 1, "restore_epochs": 1, "pace": 1.0},
     },
     "released": {
         "segmentation": {
             "where": "all",
             "rounds": 15,
             "restore_epochs": 0,
-            "batch_size": 16,
-            "lr": 1e-4,
             "pace": 1.0,
             "erase_weight": 3.0,
             "stop_at": "never",
@@ -51,9 +47,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "classification": {"rounds": 30},
     },
 }
+TRAINING = {
+    "paper": Training(batch_size=16, lr=2e-3, optimizer="adamw", weight_decay=1e-2, clip=1.0),
+    "paper:classification": Training(batch_size=128, lr=2e-3, optimizer="adamw", weight_decay=1e-2, clip=1.0),
+    "released": Training(batch_size=16, lr=1e-4, optimizer="adamw", weight_decay=1e-2, clip=1.0),
+}
 
 
-@revision
+# Its length is a number of rounds; and batch norm at rest is what makes it reversible.
+@revision(TRAINING, without=("epochs", "steps", "batch_norm", "balance"), source="arXiv 2511.16574")
 def erase_to_retain(
     model: nn.Module,
     task: UnlearnTask,
@@ -74,15 +76,10 @@ def erase_to_retain(
     pace: float | None = None,
     stop_at: float | Literal["held-out", "never"] | None = None,
     stop_every: int | None = None,
-    batch_size: int | None = None,
-    lr: ScalarOrSchedule | None = None,
     restore_lr: float = 1e-3,
-    optimizer: str = "adamw",
-    weight_decay: float = 1e-2,
-    clip: float | None = 1.0,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Train low-rank adapters against what the teacher knows of the forget data, and with it on the retain data.
 
@@ -119,8 +116,8 @@ def erase_to_retain(
         stop_at: end the erase phase once the forget score (mean IoU, or accuracy) is at most this; "held-out" is
             the model's own score on comparable unseen data ("paper" stops there where there are any); or "never".
         stop_every: steps between looks at the forget score (default: four looks a round).
-        batch_size, lr, restore_lr, optimizer, weight_decay, clip: as in ``engine.Phase``.
-        callbacks: called during the erase phase.
+        restore_lr: learning rate of the restoration.
+        **options: How it trains, as in ``engine.Training``; callbacks are called during the erase phase.
         seed, device: of the run.
 
     Raises: ValueError, TypeError naming the argument; ValueError on ``stop_at="held-out"`` where a whole class is
@@ -128,16 +125,14 @@ def erase_to_retain(
 
     Source: arXiv 2511.16574, and the code released with it.
     """
-    check_choice("preset", preset, PRESETS)
+    training = Training(**options)
     given = {
         "where": where,
         "rounds": rounds,
         "restore_epochs": restore_epochs,
-        "lr": lr,
         "pace": pace,
         "erase_weight": erase_weight,
         "stop_at": stop_at,
-        "batch_size": batch_size,
     }
     chosen = PRESETS[preset]["segmentation"] | PRESETS[preset][task.kind]
     if stop_at is None and held_out_alike(task) is None:
@@ -166,46 +161,33 @@ def erase_to_retain(
     target = erase_to if erase_to is not None else _default_target(model, task, preset, confidence)
     erase = chosen["erase_weight"] * _erase(task, target, preset)
 
-    shared: dict[str, Any] = {
-        "batch_size": chosen["batch_size"],
-        "lr": chosen["lr"],
-        "optimizer": optimizer,
-        "weight_decay": weight_decay,
-        "clip": clip,
-        "trainable": low_rank,
-    }
     objectives: dict[str, str] = {}
     program: Phase | Alternate
     if preset == "paper":
         joint = keep + (erase if chosen["pace"] == 1 else paced(chosen["pace"]) * erase)
         objectives["erase"] = str(joint)
-        program = Phase(joint, streams_for(task, joint), epochs=chosen["rounds"], lead="retain", name="erase", **shared)
+        program = training.phase(joint, task, name="erase", epochs=chosen["rounds"], lead="retain", trainable=low_rank)
         a_round = program.steps_per_epoch
     else:
         objectives |= {"retain": str(keep), "erase": str(erase)}
         passes = [
-            Phase(part, streams_for(task, part), epochs=1, name=name, **shared)
+            training.phase(part, task, name=name, epochs=1, trainable=low_rank)
             for name, part in (("retain", keep), ("erase", erase))
         ]
         program = Alternate(passes, rounds=chosen["rounds"], shared_optimizer=True)
         a_round = sum(phase.total_steps for phase in passes)
-    watch = list(callbacks)
+    stop = []
     if stops:
-        every = stop_every or math.ceil(a_round / 4)
-        watch.append(stop_when(task, chosen["stop_at"], every=every))
-    fitted = fit(adapted, program, seed=seed, device=device, callbacks=watch)
+        every = math.ceil(a_round / 4) if stop_every is None else stop_every
+        stop = [stop_when(task, chosen["stop_at"], every=every)]
+    fitted = training.fit(adapted, program, seed=seed, device=device, watching=stop)
     final, history = fitted.model, fitted.history
     if head is not None:
         copied = [name for name, p in final.named_parameters() if p.requires_grad and ".modules_to_save." in name]
         objectives["restore"] = str(supervised)
-        restore = Phase(
-            supervised,
-            streams_for(task, supervised),
-            epochs=chosen["restore_epochs"],
-            name="restore",
-            **{**shared, "trainable": copied, "lr": restore_lr},
-        )
-        restored = fit(final, restore, seed=derive(seed, "restore"), device=device)
+        gentle = replace(training, lr=restore_lr, callbacks=())
+        restore = gentle.phase(supervised, task, name="restore", epochs=chosen["restore_epochs"], trainable=copied)
+        restored = gentle.fit(final, restore, seed=derive(seed, "restore"), device=device)
         final, history = restored.model, history + restored.history
     details = {
         "objectives": objectives,

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
-from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
-from unlearn_kit.schedules import ScalarOrSchedule, cosine
+from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
+from unlearn_kit.schedules import cosine
 
 
-@revision
+@revision(
+    Training(epochs=1, batch_size=256, lr=cosine(1e-2, 0.0), weight_decay=5e-4, clip=5.0),
+)
 def finetune(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    epochs: int = 1,
-    steps: int | None = None,
-    batch_size: int = 256,
-    lr: ScalarOrSchedule = cosine(1e-2, 0.0),  # noqa: B008 - frozen
-    optimizer: str | OptimizerFactory = "sgd",
-    weight_decay: float = 5e-4,
-    clip: float | None = 5.0,
-    batch_norm: BatchNorm = "frozen",
     objective: L.Objective | L.Term | None = None,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Minimise ``CE(retain)`` from the original weights: what mere further training forgets.
 
@@ -43,26 +36,13 @@ def finetune(
     Args:
         model: the original; logits ``(B, C, ...)``.
         task: what to forget and what to keep.
-        epochs, steps: passes over the retain data; ``steps`` replaces ``epochs``.
-        batch_size, lr, optimizer, weight_decay, clip, batch_norm: as in ``engine.Phase``.
         objective: reads the stream "retain" (default: cross-entropy).
-        callbacks: called during training.
+        **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
     Raises: ValueError, TypeError naming the argument; DivergenceError.
     """
+    training = Training(**options)
     loss = objective if objective is not None else L.cross_entropy(on="retain")
-    phase = Phase(
-        loss,
-        streams_for(task, loss),
-        epochs=epochs if steps is None else None,
-        steps=steps,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        clip=clip,
-        batch_norm=batch_norm,
-        name="finetune",
-    )
-    return fit(model, phase, seed=seed, device=device, callbacks=callbacks)
+    phase = training.phase(loss, task, name="finetune")
+    return training.fit(model, phase, seed=seed, device=device)

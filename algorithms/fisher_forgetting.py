@@ -16,7 +16,7 @@ from unlearn_kit.modules import head_parameters
 from unlearn_kit.seeding import generator
 
 
-@revision
+@revision(source="Golatkar et al. 2020, arXiv 1911.04933")
 def fisher_forgetting(
     model: nn.Module,
     task: UnlearnTask,

@@ -27,7 +27,7 @@ from .stopping import held_out_alike, stop_level
 SMALLEST, LARGEST, HALVINGS = -12.0, 10.0, 9  # Of the searched step, in powers of two.
 
 
-@revision
+@revision(source="Jia et al. 2023, arXiv 2304.04934")
 def influence(
     model: nn.Module,
     task: UnlearnTask,

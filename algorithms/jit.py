@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
-from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
+from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_count, check_number
-from unlearn_kit.schedules import ScalarOrSchedule
 
 from .masks import mask_classes, within
 
@@ -37,24 +35,20 @@ def roughness(
     return torch.stack(ratios).mean(0)
 
 
-@revision
+@revision(
+    Training(steps=20, batch_size=64, lr=3e-4, clip=1.0),
+    source="Foster et al. 2024, arXiv 2402.01401",
+    reads_retain=False,
+)
 def jit(
     model: nn.Module,
     task: UnlearnTask,
     *,
     std: float = 0.05,
     draws: int = 8,
-    epochs: int | None = None,
-    steps: int = 20,
-    batch_size: int = 64,
-    lr: ScalarOrSchedule = 3e-4,
-    optimizer: str | OptimizerFactory = "sgd",
-    weight_decay: float = 0.0,
-    batch_norm: BatchNorm = "frozen",
-    clip: float | None = 1.0,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Minimise ``mean_j ||f(x) - sg f(x + std e_j)|| / ||std e_j||`` on the forget inputs alone.
 
@@ -70,32 +64,19 @@ def jit(
             masks is, if it is one of them that is to be forgotten.
         std: positive; of the noise, in pixel units.
         draws: of noise a sample.
-        epochs, steps: passes over the forget data, or steps; ``epochs`` replaces ``steps``.
-        batch_size, lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``.
-        callbacks: called during training.
+        **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
     Raises: ValueError, TypeError naming the argument; DivergenceError.
 
     Source: Foster et al. 2024, arXiv 2402.01401.
     """
+    training = Training(**options)
     check_number("std", std, low=0, open_low=True)
     check_count("draws", draws)
-    options: dict[str, Any] = {"std": std, "draws": draws}
+    noise: dict[str, Any] = {"std": std, "draws": draws}
     if labels := mask_classes(task):  # Else unnamed: options are part of the term's name, a key of the history.
-        options["labels"] = labels
-    objective = roughness(on="forget", **options)
-    phase = Phase(
-        objective,
-        streams_for(task, objective),
-        epochs=epochs,
-        steps=steps if epochs is None else None,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        batch_norm=batch_norm,
-        clip=clip,
-        name="smooth",
-    )
-    return fit(model, phase, seed=seed, device=device, callbacks=callbacks)
+        noise["labels"] = labels
+    objective = roughness(on="forget", **noise)
+    phase = training.phase(objective, task, name="smooth")
+    return training.fit(model, phase, seed=seed, device=device)

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
-from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
+from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.models import reinitialize_
 from unlearn_kit.modules import last_blocks, parameters_under
-from unlearn_kit.schedules import ScalarOrSchedule, cosine
+from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import derive
 
 
-@revision
+@revision(
+    Training(epochs=1, batch_size=256, lr=cosine(1e-2, 0.0), weight_decay=5e-4, clip=5.0),
+    source="Goel et al. 2022, arXiv 2201.06640",
+)
 def catastrophic_forget_k(
     model: nn.Module,
     task: UnlearnTask,
     *,
     k: int = 4,
     blocks: Sequence[str] | None = None,
-    epochs: int = 1,
-    steps: int | None = None,
-    batch_size: int = 256,
-    lr: ScalarOrSchedule = cosine(1e-2, 0.0),  # noqa: B008 - frozen
-    optimizer: str | OptimizerFactory = "sgd",
-    weight_decay: float = 5e-4,
-    clip: float | None = 5.0,
-    batch_norm: BatchNorm = "frozen",
     objective: L.Objective | L.Term | None = None,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Minimise ``CE(retain)`` over the last k blocks and the head; everything before them is frozen.
 
@@ -47,53 +42,36 @@ def catastrophic_forget_k(
         k: how many modules that own parameters are trained besides the head (a convolution and its batch norm are two;
             all of them, where there are fewer), in the order in which the network registers them.
         blocks: names of the submodules to train, instead of those.
-        epochs, steps: passes over the retain data; ``steps`` replaces ``epochs``.
-        batch_size, lr, optimizer, weight_decay, clip, batch_norm: as in ``engine.Phase``.
         objective: reads the stream "retain" (default: cross-entropy).
-        callbacks: called during training.
+        **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
     Raises: ValueError, TypeError naming the argument; DivergenceError.
 
     Source: Goel et al. 2022, arXiv 2201.06640.
     """
+    training = Training(**options)
     chosen = last_blocks(model, k) if blocks is None else list(blocks)
     loss = objective if objective is not None else L.cross_entropy(on="retain")
-    phase = Phase(
-        loss,
-        streams_for(task, loss),
-        epochs=epochs if steps is None else None,
-        steps=steps,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        clip=clip,
-        trainable=parameters_under(model, chosen),
-        batch_norm=batch_norm,
-        name="finetune",
-    )
-    return fit(model, phase, seed=seed, device=device, callbacks=callbacks)
+    phase = training.phase(loss, task, name="finetune", trainable=parameters_under(model, chosen))
+    return training.fit(model, phase, seed=seed, device=device)
 
 
-@revision
+@revision(
+    Training(epochs=2, batch_size=128, lr=cosine(5e-2, 0.0), weight_decay=5e-4, batch_norm="trained"),
+    source="Goel et al. 2022, arXiv 2201.06640",
+    reinitializes=True,
+)
 def exact_unlearn_k(
     model: nn.Module,
     task: UnlearnTask,
     *,
     k: int = 4,
     blocks: Sequence[str] | None = None,
-    epochs: int = 2,
-    steps: int | None = None,
-    batch_size: int = 128,
-    lr: ScalarOrSchedule = cosine(5e-2, 0.0),  # noqa: B008 - frozen
-    optimizer: str | OptimizerFactory = "sgd",
-    weight_decay: float = 5e-4,
-    batch_norm: BatchNorm = "trained",
     objective: L.Objective | L.Term | None = None,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Give the last k blocks and the head fresh weights, and minimise ``CE(retain)`` over them alone.
 
@@ -105,29 +83,18 @@ def exact_unlearn_k(
     Args:
         model, task, k, blocks, epochs, steps, batch_size, lr, optimizer, weight_decay: as in
             :func:`catastrophic_forget_k`.
-        batch_norm: as in ``engine.Phase``; by default fresh blocks learn their statistics and the others keep theirs.
+        **options: How it trains, as in ``engine.Training``.
         objective, callbacks, seed, device: as in :func:`catastrophic_forget_k`.
 
     Raises: ValueError, TypeError naming the argument, or the module that cannot be reset; DivergenceError.
 
     Source: Goel et al. 2022, arXiv 2201.06640.
     """
+    training = Training(**options)
     chosen = last_blocks(model, k) if blocks is None else list(blocks)
     trainable = parameters_under(model, chosen)
     for name in reversed(chosen):  # Children first: a parent's special initialisation has the last word.
         reinitialize_(model.get_submodule(name), seed=derive(seed, "fresh block", name))
     loss = objective if objective is not None else L.cross_entropy(on="retain")
-    phase = Phase(
-        loss,
-        streams_for(task, loss),
-        epochs=epochs if steps is None else None,
-        steps=steps,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        trainable=trainable,
-        batch_norm=batch_norm,
-        name="train",
-    )
-    return fit(model, phase, seed=seed, device=device, callbacks=callbacks)
+    phase = training.phase(loss, task, name="train", trainable=trainable)
+    return training.fit(model, phase, seed=seed, device=device)

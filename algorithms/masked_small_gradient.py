@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,12 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data import in_order
 from unlearn_kit.data.sampling import random_subset
-from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, streams_for
+from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_number
 from unlearn_kit.gradients import mean_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.models import fresh_copy
-from unlearn_kit.schedules import ScalarOrSchedule, cosine
+from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import derive
 
 from .masks import forget_loss
@@ -26,25 +25,21 @@ from .masks import forget_loss
 CONVOLUTION = nn.modules.conv._ConvNd
 
 
-@revision
+@revision(
+    Training(steps=100, batch_size=256, lr=cosine(0.2, 0.0), batch_norm="update", clip=1.0),
+    source="NeurIPS 2023 machine unlearning challenge, arXiv 2406.09073",
+    reinitializes=True,
+)
 def masked_small_gradient(
     model: nn.Module,
     task: UnlearnTask,
     *,
     share: float = 0.45,
     slow: float = 0.1,
-    epochs: int | None = None,
-    steps: int = 100,
-    batch_size: int = 256,
-    lr: ScalarOrSchedule = cosine(0.2, 0.0),  # noqa: B008 - frozen
-    optimizer: str | OptimizerFactory = "sgd",
-    weight_decay: float = 0.0,
-    batch_norm: BatchNorm = "update",
-    clip: float | None = 1.0,
     objective: L.Objective | L.Term | None = None,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Draw anew the ``share`` of each convolution's weights with the smallest ``|g_R - g_F|``, then finetune on R.
 
@@ -59,17 +54,15 @@ def masked_small_gradient(
         task: what to forget and what to keep; classes or masks.
         share: in [0, 1], of each layer's weights.
         slow: in [0, 1]; at 0 only what was drawn anew is trained.
-        epochs, steps: passes over the retain data, or steps; ``epochs`` replaces ``steps``.
-        batch_size, lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``; with an optimiser that
-            divides by the size of gradients ``slow`` has no effect.
         objective: reads the stream "retain" (default: cross-entropy).
-        callbacks: called during training.
+        **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
     Raises: ValueError, TypeError naming the argument; ValueError when no layer can be drawn anew; DivergenceError.
 
     Source: the masked small gradients entry of the NeurIPS 2023 machine unlearning challenge (arXiv 2406.09073).
     """
+    training = Training(**options)
     check_number("share", share, low=0, high=1)
     check_number("slow", slow, low=0, high=1)
     redrawn = small_gradients(model, task, share, seed, device)
@@ -83,21 +76,8 @@ def masked_small_gradient(
         with torch.no_grad():
             weight.copy_(torch.where(mask, fresh.get_parameter("weight").to(weight), weight))
     loss = objective if objective is not None else L.cross_entropy(on="retain")
-    phase = Phase(
-        loss,
-        streams_for(task, loss),
-        epochs=epochs,
-        steps=steps if epochs is None else None,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        masks=masks,
-        batch_norm=batch_norm,
-        clip=clip,
-        name="finetune",
-    )
-    return fit(start, phase, seed=seed, device=device, callbacks=callbacks)
+    phase = training.phase(loss, task, name="finetune", masks=masks)
+    return training.fit(start, phase, seed=seed, device=device)
 
 
 def small_gradients(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +12,20 @@ from torch.utils.data import ConcatDataset
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data.tensors import in_order, labels_of, subset
-from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
+from unlearn_kit.engine import Alternate, FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_count
 from unlearn_kit.modules import device_of, head_name, head_parameters
-from unlearn_kit.schedules import ScalarOrSchedule, cosine
+from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import generator
 
 from .boundary_expand import class_head
 
 
-@revision
+@revision(
+    Training(steps=50, batch_size={"forget": 64, "retain": 256}, lr=cosine(2e-2, 0.0), clip=1.0),
+    source="Gao et al. 2026, arXiv 2604.08271",
+    masks=False,
+)
 def mean_feature_head(
     model: nn.Module,
     task: UnlearnTask,
@@ -30,17 +33,9 @@ def mean_feature_head(
     objective: L.Objective | L.Term | None = None,
     class_samples: int = 200,
     rounds: int = 2,
-    epochs: int | None = None,
-    steps: int = 50,
-    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},
-    lr: ScalarOrSchedule = cosine(2e-2, 0.0),  # noqa: B008 - frozen
-    optimizer: str | OptimizerFactory = "sgd",
-    weight_decay: float = 0.0,
-    batch_norm: BatchNorm = "frozen",
-    clip: float | None = 1.0,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Each round set the head to the class means of the features; then train everything else toward ``objective``.
 
@@ -57,10 +52,7 @@ def mean_feature_head(
         objective: reads "forget", "retain" or both (default: random wrong labels on forget, 3 times CE on retain).
         class_samples: how many samples of each class the means are taken from, at most.
         rounds: how often the head is set.
-        epochs, steps: of each round: passes over the forget data, or steps; ``epochs`` replaces ``steps``.
-        batch_size: samples a step, of both streams or by stream.
-        lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``; a schedule of lr spans all rounds.
-        callbacks: called during training.
+        **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
     Raises: ValueError on masks, on a head of another kind, a frozen one or one with a single output for two classes, by
@@ -68,6 +60,7 @@ def mean_feature_head(
 
     Source: Gao et al. 2026, arXiv 2604.08271.
     """
+    training = Training(**options)
     head, frozen = class_head(model, task, "mean_feature_head"), head_parameters(model)
     if not isinstance(head, nn.Linear) or head.bias is None or not head.weight.requires_grad:
         raise ValueError(
@@ -83,23 +76,15 @@ def mean_feature_head(
         wrong = L.RandomLabels(task.num_classes, wrong_only=task.num_classes > 2)
         objective = L.cross_entropy(on="forget", to=wrong) + 3.0 * L.cross_entropy(on="retain")
     scale = float(head.weight.detach().square().sum(1).mean().sqrt())
-    phase = Phase(
+    phase = training.phase(
         objective,
-        streams_for(task, objective),
-        epochs=epochs,
-        steps=steps if epochs is None else None,
-        batch_size=sizes_for(batch_size, objective),
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        trainable=lambda name, p: p.requires_grad and name not in frozen,
-        batch_norm=batch_norm,
-        clip=clip,
-        before=_setter(task, scale, check_count("class_samples", class_samples), seed),
+        task,
         name="encoder",
+        trainable=lambda name, p: p.requires_grad and name not in frozen,
+        before=_setter(task, scale, check_count("class_samples", class_samples), seed),
     )
     program = Alternate([phase], check_count("rounds", rounds))
-    return fit(model, program, seed=seed, device=device, callbacks=callbacks)
+    return training.fit(model, program, seed=seed, device=device)
 
 
 def _setter(task: UnlearnTask, scale: float, count: int, seed: int) -> Callable[[nn.Module], None]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,7 @@ from unlearn_kit import losses as L
 from unlearn_kit.boundary import PerturbedSign, smoothed_search
 from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.data.tensors import load_tensors
-from unlearn_kit.engine import Callback, FitResult, Phase, Stationarity, fit, revision
-from unlearn_kit.engine.balance import Balance
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
+from unlearn_kit.engine import FitResult, Stationarity, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_choice, check_number
 from unlearn_kit.losses import distances
 from unlearn_kit.modules import device_of, frozen_copy
@@ -33,26 +31,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         ),
         "retain_weight": 3.0,
         "uncrossed": "runner-up",
-        "epochs": None,
-        "steps": 40,
-        "batch_size": {"forget": 64, "retain": 256},
-        "lr": cosine(2e-2, 0.0),
-        "clip": 1.0,
     },
     "paper": {
         "search": PerturbedSign(radius=0.1, steps=1, closeness=1e-3, noise=1e-2),
         "retain_weight": 0.0,
         "uncrossed": "keep",
-        "epochs": 10,
-        "steps": None,
-        "batch_size": 64,
-        "lr": 1e-5,
-        "clip": None,
     },
+}
+TRAINING = {
+    "default": Training(steps=40, batch_size={"forget": 64, "retain": 256}, lr=cosine(2e-2, 0.0), clip=1.0),
+    "paper": Training(epochs=10, batch_size=64, lr=1e-5),
 }
 
 
-@revision
+@revision(TRAINING, source="arXiv 2505.21872")
 def perturbed_sign(
     model: nn.Module,
     task: UnlearnTask,
@@ -67,19 +59,10 @@ def perturbed_sign(
     uncrossed: Literal["keep", "runner-up"] | None = None,
     refresh: Literal["step", "epoch", "once"] = "once",
     hypergradient: Literal["none", "unrolled", "implicit"] = "none",
-    balance: Balance | None = None,
     certificate: bool = False,
-    epochs: int | None = None,
-    steps: int | None = None,
-    batch_size: int | Mapping[str, int] | None = None,
-    lr: ScalarOrSchedule | None = None,
-    optimizer: str | OptimizerFactory = "sgd",
-    weight_decay: float = 0.0,
-    batch_norm: BatchNorm = "frozen",
-    clip: float | None = None,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Lead each forget sample to the label the original model gives just across its boundary.
 
@@ -95,7 +78,7 @@ def perturbed_sign(
     Args:
         model: the original; logits ``(B, C, ...)``; pixels in ``search.bounds``.
         task: what to forget and what to keep.
-        preset: "default" or "paper"; gives every option that is None.
+        preset: "default" or "paper"; gives every option that is not given.
         search: the inner problem.
         retain_weight: tradeoff knob, at least 0, or a schedule; at 0 the retain data are not read.
         retain_target: what the retain data are led toward (default: their labels).
@@ -113,33 +96,26 @@ def perturbed_sign(
             gradient of the bilevel problem in which the inner problem follows the outer variable. They need
             ``labels="soft"``, noise, frozen batch norm, one decision a sample, and no ``top_k``. Samples whose implicit
             system is not solved in 20 iterations take their label as constant.
-        balance: None adds the gradients of the two streams by their weights; "nash", "pcgrad" as in ``engine.Phase``.
         certificate: whether to measure, in ``details``, what is guaranteed: "boundary", the certificate of up to 256
             forget samples (``boundary.Certificate``), "summary", that in words, and "outer", the squared gradients of
             the outer problem beside the bound on them (``engine.Stationarity``; measured, not proved, for shuffled
             batches). It changes no weight. One decision a sample only.
-        epochs, steps: passes over the forget data, or steps; exactly one.
-        batch_size: samples a step, of both streams or by stream.
-        lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``.
-        callbacks: called during training.
+        **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
     Raises: ValueError, TypeError naming the argument; DivergenceError when lr is too large.
 
     Source: arXiv 2505.21872, algorithms 1 to 3.
     """
-    check_choice("preset", preset, PRESETS)
+    training = Training(**options)
     chosen = dict(PRESETS[preset])
-    if epochs is not None or steps is not None:
-        chosen |= {"epochs": epochs, "steps": steps}
-    given: dict[str, Any] = {"search": search, "retain_weight": retain_weight, "batch_size": batch_size, "lr": lr}
-    given |= {"clip": clip, "uncrossed": uncrossed}
+    given: dict[str, Any] = {"search": search, "retain_weight": retain_weight, "uncrossed": uncrossed}
     check_choice("hypergradient", hypergradient, ("none", "unrolled", "implicit"))
     if hypergradient != "none":
         # Where a sample stops is no smooth function; a search that asks for it is refused, the preset's is changed.
         if search is None:
             chosen["search"] = replace(chosen["search"], stop_when_flipped=False)
-        _check_hypergradient(task, hypergradient, labels, top_k, batch_norm)
+        _check_hypergradient(task, hypergradient, labels, top_k, training.batch_norm)
     if task.kind == "segmentation":
         chosen["uncrossed"] = "keep"
     chosen |= {name: value for name, value in given.items() if value is not None}
@@ -158,27 +134,14 @@ def perturbed_sign(
         hypergradient=hypergradient,
         task=task,
     )
-    phase = Phase(
-        objective,
-        streams_for(task, objective),
-        epochs=chosen["epochs"],
-        steps=chosen["steps"],
-        batch_size=sizes_for(chosen["batch_size"], objective),
-        lr=chosen["lr"],
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        batch_norm=batch_norm,
-        clip=chosen["clip"],
-        balance=balance,
-        name="unlearn",
-    )
+    phase = training.phase(objective, task, name="unlearn")
     if not certificate:
-        return fit(model, phase, seed=seed, device=device, callbacks=callbacks)
+        return training.fit(model, phase, seed=seed, device=device)
     x, y = load_tensors(random_subset(task.forget, 256, seed=seed))
     at = device_of(model)
     found = chosen["search"].search(model, x.to(at), y.to(at), certificate=True).certificate
     outer = Stationarity(phase, seed=seed)
-    fitted = fit(model, phase, seed=seed, device=device, callbacks=(*callbacks, outer))
+    fitted = training.fit(model, phase, seed=seed, device=device, watching=[outer])
     return replace(fitted, details={"boundary": found, "summary": found.summary(), "outer": outer.details()})
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data import in_order
-from unlearn_kit.engine import Callback, FitResult, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory
+from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_number
 from unlearn_kit.gradients import Named, mean_gradients
 from unlearn_kit.schedules import ScalarOrSchedule, cosine
@@ -20,7 +18,10 @@ from .masks import forget_loss
 from .random_label import relabelling
 
 
-@revision
+@revision(
+    Training(steps=40, batch_size={"forget": 64, "retain": 256}, lr=cosine(2e-2, 0.0), clip=1.0),
+    source="Fan et al. 2024, arXiv 2310.12508",
+)
 def salun(
     model: nn.Module,
     task: UnlearnTask,
@@ -30,17 +31,9 @@ def salun(
     fixed: bool = False,
     order: Literal["together", "in turn"] = "together",
     retain_weight: ScalarOrSchedule = 3.0,
-    epochs: int | None = None,
-    steps: int = 40,
-    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},
-    lr: ScalarOrSchedule = cosine(2e-2, 0.0),  # noqa: B008 - frozen
-    optimizer: str | OptimizerFactory = "sgd",
-    weight_decay: float = 0.0,
-    batch_norm: BatchNorm = "frozen",
-    clip: float | None = 1.0,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """``random_label`` on the ``density`` of all weights with the largest ``|g|``; no other weight moves at all.
 
@@ -54,33 +47,26 @@ def salun(
         task: what to forget and what to keep; classes or masks.
         density: in (0, 1], the share of weights that may move.
         wrong_only, fixed, order, retain_weight, epochs, steps, batch_size: as in ``random_label``.
-        lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``.
-        callbacks: called during training.
+        **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
     Raises: ValueError, TypeError naming the argument; DivergenceError.
 
     Source: Fan et al. 2024, arXiv 2310.12508.
     """
+    training = Training(**options)
     check_number("density", density, low=0, high=1, open_low=True)
     gradients = mean_gradients(model, in_order(task.forget, 256, device=device), loss=forget_loss(task))
     program = relabelling(
         task,
+        training,
         wrong_only=wrong_only,
         fixed=fixed,
         order=order,
         retain_weight=retain_weight,
-        epochs=epochs,
-        steps=steps,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
         masks=salient(gradients, density),
-        batch_norm=batch_norm,
-        clip=clip,
     )
-    return fit(model, program, seed=seed, device=device, callbacks=callbacks)
+    return training.fit(model, program, seed=seed, device=device)
 
 
 def salient(gradients: Named, density: float) -> dict[str, Tensor]:

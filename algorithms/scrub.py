@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
-from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
+from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_count, check_number
-from unlearn_kit.schedules import ScalarOrSchedule, cosine
+from unlearn_kit.schedules import cosine
 
 from .masks import mask_classes, to_forget
 from .rewind import Rewind, held_out
 
 
-@revision
+@revision(
+    Training(epochs=50, batch_size={"forget": 64, "retain": 256}, lr=cosine(5e-2, 0.0), clip=0.1),
+    without=("steps",),
+    source="Kurmanji et al. 2023, arXiv 2302.09880",
+)
 def scrub(
     model: nn.Module,
     task: UnlearnTask,
@@ -29,21 +31,14 @@ def scrub(
     alpha: float = 0.5,
     temperature: float = 4.0,
     msteps: int = 30,
-    epochs: int = 50,
     forget_steps: int | None = 1,
     retain_steps: int | None = 1,
     nudge: float = 0.3,
     rewind: bool = False,
     validation: Any = None,
-    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},
-    lr: ScalarOrSchedule = cosine(5e-2, 0.0),  # noqa: B008 - frozen
-    optimizer: str | OptimizerFactory = "sgd",
-    weight_decay: float = 0.0,
-    batch_norm: BatchNorm = "frozen",
-    clip: float | None = 0.1,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Each epoch ascend ``T^2 KL(p0 || p)`` on forget, then descend ``gamma CE + alpha T^2 KL(p0 || p)`` on retain.
 
@@ -62,7 +57,7 @@ def scrub(
         task: what to forget and what to keep.
         gamma, alpha: weights of the two retain terms, at least 0.
         temperature: of the distillations, above 0.
-        msteps, epochs: how many of the epochs ascend, and how many there are.
+        msteps: how many of the epochs ascend.
         forget_steps, retain_steps: steps an epoch of ascent and of descent; None for a pass over the data.
         nudge: weight, at least 0, of ``CE(forget)`` in the ascent: which way to leave the teacher.
         rewind: return the epoch whose error on the forget data is nearest the last epoch's error on ``validation``
@@ -70,20 +65,18 @@ def scrub(
         validation: held-out data distributed like the forget data, for ``rewind``. By default ``task.forget_test`` or,
             where that is empty, the samples of ``task.retain_test`` of the classes that are forgotten: data that then
             choose the result must not judge it.
-        batch_size: samples a step, of both streams or by stream.
-        lr, optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``; a schedule of lr spans all ascents,
-            and all descents.
-        callbacks: called during training.
+        **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
     Raises: ValueError, TypeError naming the argument; DivergenceError.
 
     Source: Kurmanji et al. 2023, arXiv 2302.09880.
     """
+    training = Training(**options)
     for name, value in (("gamma", gamma), ("alpha", alpha), ("nudge", nudge)):
         check_number(name, value, low=0)
     check_count("msteps", msteps, low=0)
-    check_count("epochs", epochs, low=0)
+    epochs = check_count("epochs", training.epochs, low=0)
     teacher = L.Teacher(model)  # The engine trains a copy of the model: this one stays as it is.
     ascent = L.Objective((-L.kl(on="forget", to=to_forget(task, teacher), temperature=temperature),))
     if nudge:
@@ -91,25 +84,13 @@ def scrub(
     descent = gamma * L.cross_entropy(on="retain") + alpha * L.kl(on="retain", to=teacher, temperature=temperature)
 
     def phase(objective: L.Objective | L.Term, name: str, steps: int | None) -> Phase:
-        return Phase(
-            objective,
-            streams_for(task, objective),
-            epochs=1 if steps is None else None,
-            steps=steps,
-            batch_size=sizes_for(batch_size, objective),
-            lr=lr,
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            batch_norm=batch_norm,
-            clip=clip,
-            name=name,
-        )
+        return training.phase(objective, task, name=name, epochs=1 if steps is None else None, steps=steps)
 
     phases = [phase(ascent, "ascend", forget_steps), phase(descent, "descend", retain_steps)]
     program = Alternate(phases, epochs, shared_optimizer=True, turns={"ascend": msteps})
     if not rewind:
-        return fit(model, program, seed=seed, device=device, callbacks=callbacks)
+        return training.fit(model, program, seed=seed, device=device)
     unseen = held_out(task) if validation is None else validation
     rewinding = Rewind(task.forget, unseen, "descend", phases[1].total_steps, labels=mask_classes(task))
-    fitted = fit(model, program, seed=seed, device=device, callbacks=(*callbacks, rewinding))
+    fitted = training.fit(model, program, seed=seed, device=device, watching=[rewinding])
     return replace(fitted, details={"epoch": rewinding.chosen, "forget_errors": rewinding.errors})

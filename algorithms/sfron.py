@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data.tensors import in_order, subset
-from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, WeightAverage, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
+from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOptions, WeightAverage, revision
 from unlearn_kit.errors import check_count, check_number
 from unlearn_kit.gradients import cross_entropy, mean_squared_gradients
 from unlearn_kit.losses import distances
@@ -24,7 +23,10 @@ from .masks import forget_loss, to_forget
 TINY = 1e-15  # Added to both Fishers: weights that neither data set moves count as salient.
 
 
-@revision
+@revision(
+    Training(steps=60, batch_size={"forget": 64, "retain": 256}, lr=cosine(1e-2, 0.0), weight_decay=5e-4, clip=1.0),
+    source="Huang et al. 2024, arXiv 2409.19732",
+)
 def sfron(
     model: nn.Module,
     task: UnlearnTask,
@@ -35,17 +37,9 @@ def sfron(
     adaptivity: float = 0.5,
     fisher_samples: int | None = 1000,
     slow: float = 0.0,
-    epochs: int | None = None,
-    steps: int = 60,
-    batch_size: int | Mapping[str, int] = {"forget": 64, "retain": 256},
-    lr: ScalarOrSchedule = cosine(1e-2, 0.0),  # noqa: B008 - frozen
-    optimizer: str | OptimizerFactory = "sgd",
-    weight_decay: float = 5e-4,
-    batch_norm: BatchNorm = "frozen",
-    clip: float | None = 1.0,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Ascend ``forget_weight sum_i w_i CE_i`` on forget, then ``forget_every`` steps down ``CE(retain)``; and again.
 
@@ -65,12 +59,7 @@ def sfron(
         adaptivity: exponent of the sample weights, at least 0 (0: all the same).
         fisher_samples: how many samples of each data set the Fishers are taken from; None for all.
         slow: share in [0, 1) that the average keeps of itself each round; 0 for the last weights.
-        epochs, steps: passes over the retain data, or retain steps, rounded up to whole rounds; ``epochs`` replaces
-            ``steps``.
-        batch_size: samples a step, of both streams or by stream.
-        lr, optimizer, weight_decay, batch_norm: as in ``engine.Phase``; a schedule of lr spans the run.
-        clip: largest gradient norm, or None.
-        callbacks: called during training.
+        **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
     The result's details: ``salient``, the share of weights that the ascent moves.
@@ -79,6 +68,7 @@ def sfron(
 
     Source: Huang et al. 2024, arXiv 2409.19732.
     """
+    training = Training(**options)
     check_count("forget_every", forget_every)
     check_number("adaptivity", adaptivity, low=0)
     check_number("slow", slow, low=0, high=1, open_high=True)
@@ -86,25 +76,16 @@ def sfron(
     ascent = forget_weight * -adaptive_cross_entropy(on="forget", to=to_forget(task), adaptivity=adaptivity)
 
     def phase(name: str, objective: L.Objective | L.Term, steps: int) -> Phase:
-        return Phase(
-            objective,
-            streams_for(task, objective),
-            steps=steps,
-            batch_size=sizes_for(batch_size, objective),
-            lr=lr,
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            masks=masks if name == "ascend" else None,
-            batch_norm=batch_norm,
-            clip=clip,
-            name=name,
-        )
+        return training.phase(objective, task, name=name, steps=steps, masks=masks if name == "ascend" else None)
 
     keep = phase("mend", L.cross_entropy(on="retain"), forget_every)
-    wanted = check_count("steps", steps) if epochs is None else check_count("epochs", epochs) * keep.steps_per_epoch
+    epochs = training.epochs
+    wanted = (
+        check_count("steps", training.steps) if epochs is None else check_count("epochs", epochs) * keep.steps_per_epoch
+    )
     program = Alternate([phase("ascend", ascent, 1), keep], math.ceil(wanted / forget_every), shared_optimizer=True)
-    watched = [WeightAverage(slow, every=forget_every + 1), *callbacks] if slow else callbacks
-    fitted = fit(model, program, seed=seed, device=device, callbacks=watched)
+    average = [WeightAverage(slow, every=forget_every + 1)] if slow else []
+    fitted = training.fit(model, program, seed=seed, device=device, watching=average)
     salient = sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values())
     fitted.details.update(salient=salient)
     return fitted

@@ -16,7 +16,7 @@ from unlearn_kit.losses.distances import label_cross_entropy
 from .masks import forget_loss, mask_classes, within
 
 
-@revision
+@revision(source="Foster et al. 2024, arXiv 2308.07707")
 def ssd(
     model: nn.Module,
     task: UnlearnTask,
@@ -58,7 +58,7 @@ def ssd(
     return _dampen(model, task, own, kept, alpha, 5.0, dampening)
 
 
-@revision
+@revision(source="Foster et al. 2024, arXiv 2402.19308")
 def lfssd(
     model: nn.Module,
     task: UnlearnTask,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +11,18 @@ from torch.utils.data import TensorDataset
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data.tensors import in_order, labels_of, subset
-from unlearn_kit.engine import Callback, FitResult, Phase, fit, revision
-from unlearn_kit.engine.phases import BatchNorm, OptimizerFactory, sizes_for, streams_for
+from unlearn_kit.engine import FitResult, Phase, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_count, check_number
 from unlearn_kit.outputs import label_loss
 from unlearn_kit.schedules import ScalarOrSchedule
 from unlearn_kit.seeding import generator
 
 
-@revision
+@revision(
+    Training(steps=50, batch_size={"noise": 128, "retain": 256}, lr=3e-3, optimizer="adam", clip=1.0),
+    source="Tarun et al. 2021, arXiv 2111.08947",
+    masks=False,
+)
 def unsir(
     model: nn.Module,
     task: UnlearnTask,
@@ -29,18 +32,10 @@ def unsir(
     noise_lr: float = 0.1,
     noise_penalty: float = 0.1,
     retain_samples: int = 9000,
-    epochs: int | None = None,
-    steps: int = 50,
-    batch_size: int | Mapping[str, int] = {"noise": 128, "retain": 256},
-    lr: ScalarOrSchedule = 3e-3,
     repair_lr: ScalarOrSchedule = 1e-3,
-    optimizer: str | OptimizerFactory = "adam",
-    weight_decay: float = 0.0,
-    batch_norm: BatchNorm = "frozen",
-    clip: float | None = 1.0,
-    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Impair on noise that maximises the loss of the forget data's labels, beside retain data; repair on retain data.
 
@@ -58,17 +53,15 @@ def unsir(
         noise_samples: how many images; they bear the labels of the forget data in turn.
         noise_steps, noise_lr, noise_penalty: of the search for them.
         retain_samples: size of the random subset of the retain data that both phases read.
-        epochs, steps: of each phase: passes over that subset, or steps; ``epochs`` replaces ``steps``.
-        batch_size: samples a step, of both streams or by stream ("noise", "retain").
         lr, repair_lr: of the two phases.
-        optimizer, weight_decay, batch_norm, clip: as in ``engine.Phase``.
-        callbacks: called during training.
+        **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
     Raises: ValueError on masks; ValueError, TypeError naming the argument; DivergenceError.
 
     Source: Tarun et al. 2021, arXiv 2111.08947.
     """
+    training = Training(**options)
     if task.kind != "classification":
         raise ValueError(
             f"expected a classification task for unsir, which makes no sense for masks, but got {task.kind}"
@@ -82,24 +75,11 @@ def unsir(
     keep = L.cross_entropy(on="retain")
     hurt = L.cross_entropy(on="noise") + keep
 
-    def phase(name: str, objective: L.Objective | L.Term, rate: ScalarOrSchedule) -> Phase:
-        return Phase(
-            objective,
-            streams_for(task, objective, **streams),
-            epochs=epochs,
-            steps=steps if epochs is None else None,
-            batch_size=sizes_for(batch_size, objective),
-            lr=rate,
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            batch_norm=batch_norm,
-            clip=clip,
-            lead="retain",
-            name=name,
-        )
+    def phase(name: str, objective: L.Objective | L.Term, rate: ScalarOrSchedule | None) -> Phase:
+        return training.phase(objective, task, name=name, streams=streams, lr=rate, lead="retain")
 
-    program = [phase("impair", hurt, lr), phase("repair", keep, repair_lr)]
-    return fit(model, program, seed=seed, device=device, callbacks=callbacks)
+    program = [phase("impair", hurt, training.lr), phase("repair", keep, repair_lr)]
+    return training.fit(model, program, seed=seed, device=device)
 
 
 def noise_images(

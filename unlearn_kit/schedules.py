@@ -127,3 +127,19 @@ def exponential(start: float, rate: float = 0.01) -> Schedule:
 def every(period: int) -> Schedule:
     """1 on every ``period``-th step and 0 between: a term with weight 0 is not evaluated at all."""
     return Schedule(f"every({check_count('period', period)})", partial(_every, period))
+
+
+def with_peak(schedule: Schedule, peak: float) -> Schedule:
+    """Return the schedule's shape, scaled so that its first value is ``peak``.
+
+    Raises:
+        ValueError: When the schedule starts at 0, which nothing scales.
+    """
+    first = schedule.at(0, 2)
+    if first == 0:
+        raise ValueError(f"expected a schedule that does not start at 0 to scale, but got {schedule}")
+    factor = peak / first
+    for shape, formula_of in ((linear, _linear), (cosine, _cosine)):
+        if isinstance(schedule.function, partial) and schedule.function.func is formula_of:
+            return shape(peak, schedule.function.args[1] * factor)
+    return Schedule(f"{factor:g} * {schedule.formula}", lambda step, total: factor * schedule.at(step, total))

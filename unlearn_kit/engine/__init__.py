@@ -3,15 +3,17 @@
 from .callbacks import BestSoFar, Callback, Log, ProgressBar, Run, StopWhen, WeightAverage
 from .fit import FitResult, fit
 from .phases import Alternate, Phase, streams_for
-from .revision import revision
+from .revision import Facts, facts_of, revision
 from .stationarity import Stationarity
 from .streams import Stream
 from .supervised import supervised_phase, train
+from .training import Training, TrainingOptions
 
 __all__ = [
     "Alternate",
     "BestSoFar",
     "Callback",
+    "Facts",
     "FitResult",
     "Log",
     "Phase",
@@ -20,7 +22,10 @@ __all__ = [
     "Stationarity",
     "StopWhen",
     "Stream",
+    "Training",
+    "TrainingOptions",
     "WeightAverage",
+    "facts_of",
     "fit",
     "revision",
     "streams_for",

@@ -8,8 +8,9 @@ import inspect
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, ParamSpec
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from ..results import UnlearnResult
 from ..seeding import derive, isolated
 from ..tasks import UnlearnTask
 from .fit import FitResult
+from .training import HELP, Training, TrainingOptions, described
 
 P = ParamSpec("P")
 
@@ -28,41 +30,152 @@ P = ParamSpec("P")
 _NOT_CONFIG = ("model", "task", "callbacks", "accelerator")
 
 
-def revision(method: Callable[P, FitResult]) -> Callable[P, UnlearnResult]:
-    """Turn ``method(model, task, *, seed, device, ...) -> FitResult`` into an algorithm.
+@dataclass(frozen=True)
+class Facts:
+    """What there is to know of a method without running it.
+
+    Attributes:
+        source: Where it was published; the empty string for what has no single source.
+        kinds: The kinds of task it works on; it refuses the others by name.
+        reads_retain: Whether it needs the retain data.
+        reinitializes: Whether it gives weights anew, so that frozen ones may change.
+        training: How it trains, by preset; empty for a method that does not.
+    """
+
+    source: str
+    kinds: tuple[Literal["classification", "segmentation"], ...]
+    reads_retain: bool
+    reinitializes: bool
+    training: Mapping[str, Training]
+
+
+def facts_of(algorithm: Callable[..., UnlearnResult]) -> Facts:
+    """Return what a method declared of itself.
+
+    Raises:
+        TypeError: When ``algorithm`` was not made by :func:`revision`.
+    """
+    found = getattr(algorithm, "facts", None)
+    if not isinstance(found, Facts):
+        raise TypeError(f"expected algorithm to be made by engine.revision, but got {algorithm!r}")
+    return found
+
+
+def revision(
+    training: Training | Mapping[str, Training] | None = None,
+    *,
+    without: Sequence[str] = (),
+    source: str = "",
+    masks: bool = True,
+    reads_retain: bool = True,
+    reinitializes: bool = False,
+) -> Callable[[Callable[P, FitResult]], Callable[P, UnlearnResult]]:
+    """Return a decorator that turns ``method(model, task, *, seed, device, ...) -> FitResult`` into an algorithm.
 
     The decorated function is called with a private copy of the model, on the device asked for and in eval mode: it may
     serve as the teacher, and training starts from a copy of it. The caller's model and random state stay as they
     are. The result has each module in the mode it was given in.
 
-    Raises: TypeError on an unknown option (naming the nearest), on a model or task that is none; ValueError on
-        non-finite weights, before or after, and on a model whose output does not fit the task's classes.
+    A method that trains takes ``**options: Unpack[TrainingOptions]`` and makes ``Training(**options)`` of them. It is
+    called with every option of its declaration, overridden by what the caller gave; its signature, its docstring (in
+    the place of the line ``**options: ...``) and the result's ``config`` show each of them.
+
+    Args:
+        training: How the method trains; by preset, where its option ``preset`` decides (``"preset:kind"`` for one kind
+            of task); None for a method that does not train.
+        without: Names of training options that have no meaning for it: they are no options of it.
+        source: Where it was published.
+        masks: Whether it works on segmentation; else it must refuse by name.
+        reads_retain: Whether it needs the retain data.
+        reinitializes: Whether it gives weights anew, so that frozen ones may change.
+
+    The algorithm raises:
+        TypeError: On an unknown option (naming the nearest), on a model or task that is none.
+        ValueError: On non-finite weights, before or after, and on a model whose output does not fit the task's classes.
     """
-    signature = inspect.signature(method)
+    declared = {"": training} if isinstance(training, Training) else dict(training or {})
+    kinds: tuple[Literal["classification", "segmentation"], ...] = ("classification", "segmentation")
+    facts = Facts(source, kinds if masks else kinds[:1], reads_retain, reinitializes, declared)
 
-    @functools.wraps(method)
-    def algorithm(*args: P.args, **kwargs: P.kwargs) -> UnlearnResult:
-        for option in kwargs:
-            _check_option(method.__name__, option, signature)
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        given, task = check_model(bound.arguments["model"]), bound.arguments["task"]
-        if not isinstance(task, UnlearnTask):
-            raise TypeError(f"expected task to be an UnlearnTask, but got {type(task).__name__}")
-        seed, device = bound.arguments["seed"], torch.device(bound.arguments["device"] or device_of(given))
-        with isolated(derive(seed, method.__name__)):
-            model = copy.deepcopy(given).to(device).eval()
-            _check_outputs(model, task)
-            started = time.perf_counter()
-            bound.arguments |= {"model": model, "device": device}
-            fitted = method(*bound.args, **bound.kwargs)
-            seconds = time.perf_counter() - started
-        check_model(fitted.model, f"the model that {method.__name__} returns")
-        _copy_modes(given, fitted.model)
-        config = {k: _plain(v) for k, v in bound.arguments.items() if k not in _NOT_CONFIG}
-        return UnlearnResult(fitted.model, fitted.history, seconds, method.__name__, config, fitted.details)
+    def decorate(method: Callable[P, FitResult]) -> Callable[P, UnlearnResult]:
+        signature, shared = _signature(method, declared, without)
 
-    return algorithm
+        @functools.wraps(method)
+        def algorithm(*args: P.args, **kwargs: P.kwargs) -> UnlearnResult:
+            for option in kwargs:
+                _check_option(method.__name__, option, signature)
+            bound = signature.bind(*args, **kwargs)
+            given_options = {name: bound.arguments.pop(name) for name in shared if name in bound.arguments}
+            bound.apply_defaults()
+            arguments = {name: value for name, value in bound.arguments.items() if name not in shared}
+            given, task = check_model(arguments["model"]), arguments["task"]
+            if not isinstance(task, UnlearnTask):
+                raise TypeError(f"expected task to be an UnlearnTask, but got {type(task).__name__}")
+            options = _resolved(declared, arguments, task).override(given_options).options() if declared else {}
+            seed = arguments["seed"]
+            device = device_of(given) if arguments["device"] is None else torch.device(arguments["device"])
+            with isolated(derive(seed, method.__name__)):
+                model = copy.deepcopy(given).to(device).eval()
+                _check_outputs(model, task)
+                started = time.perf_counter()
+                arguments |= {"model": model, "device": device}
+                fitted = method(**arguments, **options)  # type: ignore[call-arg, arg-type]
+                seconds = time.perf_counter() - started
+            check_model(fitted.model, f"the model that {method.__name__} returns")
+            _copy_modes(given, fitted.model)
+            told = arguments | {name: value for name, value in options.items() if name in shared}
+            config = {k: _plain(v) for k, v in told.items() if k not in _NOT_CONFIG}
+            return UnlearnResult(fitted.model, fitted.history, seconds, method.__name__, config, fitted.details)
+
+        algorithm.__signature__ = signature  # type: ignore[attr-defined]
+        algorithm.facts = facts  # type: ignore[attr-defined]
+        algorithm.__doc__ = _docstring(method.__doc__ or "", declared, without)
+        return algorithm
+
+    return decorate
+
+
+def _resolved(declared: Mapping[str, Training], arguments: Mapping[str, Any], task: UnlearnTask) -> Training:
+    """The defaults of the preset that the caller chose, for the task's kind where it has its own."""
+    if "" in declared:
+        return declared[""]
+    presets = [name for name in declared if ":" not in name]
+    preset = check_choice("preset", arguments["preset"], presets)
+    return declared.get(f"{preset}:{task.kind}", declared[preset])
+
+
+def _signature(
+    method: Callable[..., Any], declared: Mapping[str, Training], without: Sequence[str]
+) -> tuple[inspect.Signature, tuple[str, ...]]:
+    """The signature with every training option and its default, before the seed; and the names of these options."""
+    own = inspect.signature(method)
+    if not declared:
+        return own, ()
+    parameters = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    first = next(iter(declared.values()))
+    hints = TrainingOptions.__annotations__
+    shared = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=getattr(first, name),
+            annotation=getattr(hints[name], "__forward_arg__", hints[name]),
+        )
+        for name in HELP
+        if name not in without
+    ]
+    place = next(i for i, p in enumerate(parameters) if p.name == "seed")
+    parameters[place:place] = shared
+    return own.replace(parameters=parameters), tuple(p.name for p in shared)
+
+
+def _docstring(text: str, declared: Mapping[str, Training], without: Sequence[str]) -> str:
+    """The docstring with a line for every training option in the place of ``**options: ...``."""
+    line = re.search(r"^( *)\*\*options:.*\n", text, re.MULTILINE)
+    if line is None or not declared:
+        return text
+    lines = "".join(f"{line[1]}{entry}\n" for entry in described(declared, without))
+    return text[: line.start()] + lines + text[line.end() :]
 
 
 def _check_option(method: str, option: str, signature: inspect.Signature) -> None:

@@ -33,7 +33,7 @@ def dense(classes: int = 3) -> nn.Module:
     return build("mlp", classes, seed=0, hidden=(4,))
 
 
-@revision
+@revision()
 def shake(
     model: nn.Module,
     task: UnlearnTask,
@@ -101,7 +101,7 @@ def test_data_that_draw_random_numbers_leave_the_caller_s_random_state_alone() -
 
 
 def test_the_result_says_what_was_done_and_how_long_it_took() -> None:
-    @revision
+    @revision()
     def wait(model: nn.Module, task: UnlearnTask, *, seed: int = 0, device: Any = None) -> FitResult:
         time.sleep(0.02)
         return FitResult(model)
@@ -130,7 +130,7 @@ def test_the_configuration_is_json_and_names_every_option_but_what_it_is_applied
 
 
 def test_modules_that_a_method_adds_follow_the_whole_model() -> None:
-    @revision
+    @revision()
     def wrap(model: nn.Module, task: UnlearnTask, *, seed: int = 0, device: Any = None) -> FitResult:
         return FitResult(nn.Sequential(model, nn.Dropout(0.1)).train())
 
