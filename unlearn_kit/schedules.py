@@ -69,6 +69,10 @@ def formula(value: ScalarOrSchedule) -> str:
     return "f(progress)" if name == "<lambda>" else str(name)
 
 
+def _constant(value: float, _step: int, _total: int) -> float:
+    return value
+
+
 def _linear(start: float, end: float, step: int, total: int) -> float:
     return start + (end - start) * progress(step, total)
 
@@ -104,6 +108,12 @@ def cosine(start: float, end: float) -> Schedule:
     """From ``start`` to ``end`` along half a cosine (flat at both ends)."""
     start, end = check_number("start", start), check_number("end", end)
     return Schedule(f"cosine({start:g}, {end:g})", partial(_cosine, start, end))
+
+
+def constant(value: float) -> Schedule:
+    """Return the schedule that is ``value`` at every step: a rate that does not fall where a method's default does."""
+    value = check_number("value", value)
+    return Schedule(f"constant({value:g})", partial(_constant, value))
 
 
 def inverse(start: float) -> Schedule:

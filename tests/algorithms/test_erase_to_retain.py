@@ -231,8 +231,9 @@ def test_only_the_pixels_of_a_mask_class_are_erased() -> None:
     )
     assert "Within(Background(index=0), label=2)" in result.details["objectives"]["erase"]
     before, after = (iou(m, task.forget, per_class=True) for m in (model, result.model))
-    assert before[2] > 0.8 > 0.2 > after[2]
-    assert after[1] > 0.8
+    # Each class has three rows of pixels: of one that is known, less than a row is wrong.
+    assert before[2] > 2 / 3 > 0.2 > after[2]
+    assert after[1] > 2 / 3
 
 
 def test_refusals(lesions, digits) -> None:

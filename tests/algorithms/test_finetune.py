@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from algorithms import catastrophic_forget_k, finetune, l1_sparse
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data.tensors import TensorImages, load_tensors
+from unlearn_kit.schedules import constant
 
 
 def setting(scale=1.0):
@@ -27,7 +28,7 @@ def moved(before, after):
 def test_it_is_gradient_descent_on_the_retain_data():
     task, model = setting()
     x, y = load_tensors(task.retain)
-    found = finetune(model, task, steps=4, lr=0.1, weight_decay=1e-2, batch_size=32).model
+    found = finetune(model, task, steps=4, lr=constant(0.1), weight_decay=1e-2, batch_size=32).model
     own = copy.deepcopy(model)
     optimizer = torch.optim.SGD(own.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
     for _ in range(4):

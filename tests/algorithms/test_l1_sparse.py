@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from algorithms import finetune, l1_sparse
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data.tensors import TensorImages, load_tensors
+from unlearn_kit.schedules import constant
 
 
 def setting():
@@ -22,7 +23,7 @@ def setting():
 def test_the_penalty_falls_to_zero_on_a_straight_line():
     task, model = setting()
     x, y = load_tensors(task.retain)
-    options = {"steps": 5, "lr": 0.1, "weight_decay": 1e-2, "batch_size": 32}
+    options = {"steps": 5, "lr": constant(0.1), "weight_decay": 1e-2, "batch_size": 32}
     found = l1_sparse(model, task, gamma=0.04, **options).model
     own = copy.deepcopy(model)
     optimizer = torch.optim.SGD(own.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)

@@ -6,7 +6,6 @@ import copy
 import inspect
 import json
 import random
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,59 +17,43 @@ from torch.utils.data import Dataset
 import algorithms
 from unlearn_kit import UnlearnResult, UnlearnTask, adapters, models
 from unlearn_kit.data import TensorImages
-from unlearn_kit.engine import Callback, Run, train
+from unlearn_kit.engine import Callback, Facts, Run, facts_of, train
 from unlearn_kit.metrics import predict
-
-
-@dataclass(frozen=True)
-class Row:
-    """How a method is run quickly, and what it is free to do.
-
-    Attributes:
-        quick: options that make it run in a moment; batches are smaller than the data and do not divide them.
-        reads_retain: whether it needs the retain data.
-        masks: whether it works on segmentation; otherwise it must refuse by name.
-        resets: whether frozen weights may change (only what starts from scratch).
-    """
-
-    quick: dict[str, Any] = field(default_factory=dict)
-    reads_retain: bool = True
-    masks: bool = True
-    resets: bool = False
-
+from unlearn_kit.schedules import Schedule, constant
 
 BATCH = {"batch_size": 7}
 STEPS = {"steps": 2, **BATCH}
 
-# A new algorithm is one line here.
-TABLE: dict[str, Row] = {
-    "amun": Row({**STEPS, "search_steps": 1}, masks=False),
-    "bad_teacher": Row(STEPS),
-    "boundary_expand": Row(STEPS, masks=False),
-    "boundary_shrink": Row(STEPS),
-    "catastrophic_forget_k": Row(STEPS),
-    "damp": Row({}, masks=False),
-    "delete": Row(STEPS, reads_retain=False),
-    "erase_to_retain": Row({"rounds": 1, "rank": 2, "restore_epochs": 1, **BATCH}),
-    "exact_unlearn_k": Row(STEPS, resets=True),
-    "finetune": Row(STEPS),
-    "fisher_forgetting": Row({}),
-    "influence": Row({}),
-    "jit": Row({"draws": 2, **BATCH}, reads_retain=False),
-    "l1_sparse": Row(STEPS),
-    "lfssd": Row({}),
-    "masked_small_gradient": Row({"steps": 2, **BATCH}, resets=True),
-    "mean_feature_head": Row({"steps": 2, "rounds": 1, **BATCH}, masks=False),
-    "neg_grad": Row(STEPS, reads_retain=False),
-    "neg_grad_plus": Row(STEPS),
-    "perturbed_sign": Row(STEPS),
-    "random_label": Row(STEPS),
-    "retrain": Row({"epochs": 1, **BATCH}, resets=True),
-    "salun": Row(STEPS),
-    "scrub": Row({"epochs": 2, "msteps": 1, **BATCH}),
-    "sfron": Row({"steps": 5, **BATCH}),
-    "ssd": Row({}),
-    "unsir": Row({**STEPS, "noise_samples": 8, "noise_steps": 2}, masks=False),
+# Options that make each method run in a moment; batches are smaller than the data and do not divide them. A new
+# algorithm is one line here; what else is to know of it, it declares itself.
+QUICK: dict[str, dict[str, Any]] = {
+    "amun": {**STEPS, "search_steps": 1},
+    "bad_teacher": STEPS,
+    "boundary_expand": STEPS,
+    "boundary_shrink": STEPS,
+    "catastrophic_forget_k": STEPS,
+    "damp": {},
+    "delete": STEPS,
+    "erase_to_retain": {"rounds": 1, "rank": 2, "restore_epochs": 1, **BATCH},
+    "exact_unlearn_k": STEPS,
+    "finetune": STEPS,
+    "fisher_forgetting": {},
+    "influence": {},
+    "jit": {"draws": 2, **BATCH},
+    "l1_sparse": STEPS,
+    "lfssd": {},
+    "masked_small_gradient": {"steps": 2, **BATCH},
+    "mean_feature_head": {"steps": 2, "rounds": 1, **BATCH},
+    "neg_grad": STEPS,
+    "neg_grad_plus": STEPS,
+    "perturbed_sign": STEPS,
+    "random_label": STEPS,
+    "retrain": {"epochs": 1, **BATCH},
+    "salun": STEPS,
+    "scrub": {"epochs": 2, "msteps": 1, **BATCH},
+    "sfron": {"steps": 5, **BATCH},
+    "ssd": {},
+    "unsir": {**STEPS, "noise_samples": 8, "noise_steps": 2},
 }
 
 
@@ -121,7 +104,11 @@ def of_masks() -> UnlearnTask:
 
 
 def run(name: str, model: nn.Module, task: UnlearnTask, **options: Any) -> UnlearnResult:
-    return getattr(algorithms, name)(model, task, **{**TABLE[name].quick, **options})
+    return getattr(algorithms, name)(model, task, **{**QUICK[name], **options})
+
+
+def facts(name: str) -> Facts:
+    return facts_of(getattr(algorithms, name))
 
 
 def state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -132,13 +119,13 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(value, b[key]) for key, value in a.items())
 
 
-@pytest.fixture(params=sorted(TABLE))
+@pytest.fixture(params=sorted(QUICK))
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 def test_the_table_names_every_algorithm() -> None:
-    assert set(TABLE) == set(algorithms.__all__)
+    assert set(QUICK) == set(algorithms.__all__)
     assert sorted(algorithms.__all__) == list(algorithms.__all__)
 
 
@@ -210,7 +197,7 @@ def test_one_sample_to_forget(name: str, classifier: nn.Module) -> None:
 
 def test_masks_work_or_are_refused_by_name(name: str, segmenter: nn.Module) -> None:
     task = of_masks()
-    if TABLE[name].masks:
+    if "segmentation" in facts(name).kinds:
         result = run(name, segmenter, task)
         logits, _ = predict(result.model, task.forget)
         assert logits.shape == (4, 1, 8, 8)
@@ -221,7 +208,7 @@ def test_masks_work_or_are_refused_by_name(name: str, segmenter: nn.Module) -> N
 
 
 def test_frozen_parameters_do_not_move(name: str, classifier: nn.Module) -> None:
-    if TABLE[name].resets:
+    if facts(name).reinitializes:
         pytest.skip("starts from fresh weights")
     given = copy.deepcopy(classifier)
     frozen = ["block1.0.weight", "block3.1.weight", "block3.1.bias"]
@@ -251,7 +238,7 @@ def test_retain_data_that_are_not_needed_are_not_read(name: str, classifier: nn.
     blind = UnlearnTask(
         task.forget, Unreadable(torch.arange(30) % 2 + 1), task.forget_test, task.retain_test, 3, forget_classes=(0,)
     )
-    if not TABLE[name].reads_retain:
+    if not facts(name).reads_retain:
         run(name, classifier, blind)
     else:
         with pytest.raises(AssertionError, match="the retain data were read"):
@@ -307,7 +294,7 @@ def test_frozen_batch_norm_keeps_every_buffer(name: str, classifier: nn.Module) 
     if "batch_norm" not in inspect.signature(getattr(algorithms, name)).parameters:
         pytest.skip("never trains batch norm, or always does")
     before = dict(classifier.named_buffers())
-    if not TABLE[name].resets:
+    if not facts(name).reinitializes:
         assert same(dict(run(name, classifier, of_class(), batch_norm="frozen").model.named_buffers()), before)
     moved = dict(run(name, classifier, of_class(), batch_norm="update").model.named_buffers())
     assert not same(moved, before)
@@ -325,7 +312,7 @@ def test_a_last_batch_of_a_single_sample(name: str, classifier: nn.Module) -> No
 
 def test_lengths_that_are_none_are_refused_by_name(name: str, classifier: nn.Module) -> None:
     known = inspect.signature(getattr(algorithms, name)).parameters
-    quick = {key: value for key, value in TABLE[name].quick.items() if key not in ("steps", "epochs")}
+    quick = {key: value for key, value in QUICK[name].items() if key not in ("steps", "epochs")}
     for option in {"steps", "epochs", "rounds"} & known.keys():
         with pytest.raises(ValueError, match=f"expected {option} to be at least [01], but got -1"):
             getattr(algorithms, name)(classifier, of_class(), **{**quick, option: -1})
@@ -335,3 +322,44 @@ def test_the_docstring_names_every_option(name: str) -> None:
     text = inspect.getdoc(getattr(algorithms, name)) or ""
     assert not [option for option in inspect.signature(getattr(algorithms, name)).parameters if option not in text]
     assert "Raises:" in text
+
+
+def test_what_is_not_given_differs_from_none(name: str, classifier: nn.Module) -> None:
+    known = inspect.signature(getattr(algorithms, name)).parameters
+    if not facts(name).training:
+        pytest.skip("does not train")
+    assert known["clip"].default == next(iter(facts(name).training.values())).clip
+    assert run(name, classifier, of_class(), clip=None).config["clip"] is None
+    if {"epochs", "steps"} <= known.keys():
+        quick = {key: value for key, value in QUICK[name].items() if key not in ("epochs", "steps")}
+        with pytest.raises(ValueError, match="expected one of epochs and steps, but got epochs=1, steps=2"):
+            getattr(algorithms, name)(classifier, of_class(), **{**quick, "epochs": 1, "steps": 2})
+
+
+def test_a_number_scales_the_schedule_and_a_schedule_replaces_it(name: str, classifier: nn.Module) -> None:
+    if not facts(name).training:
+        pytest.skip("does not train")
+    default = next(iter(facts(name).training.values())).lr
+    told = run(name, classifier, of_class(), lr=2e-4).config["lr"]
+    assert told == ("cosine(0.0002, 0)" if isinstance(default, Schedule) else 2e-4)
+    assert run(name, classifier, of_class(), lr=constant(2e-4)).config["lr"] == "constant(0.0002)"
+
+
+def test_decoding_workers_change_no_bit(classifier: nn.Module) -> None:
+    task = of_class()
+    files = UnlearnTask(*(Decoded(part) for part in (task.forget, task.retain, task.forget_test, task.retain_test)), 3)
+    plain, worked = (run("finetune", classifier, files, workers=workers).model for workers in (0, 1))
+    assert same(state(plain), state(worked))
+
+
+class Decoded(Dataset):
+    """Samples that are read one at a time, as from files."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index]

@@ -11,6 +11,7 @@ from algorithms import random_label
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data.tensors import TensorImages, load_tensors
+from unlearn_kit.schedules import constant
 
 
 def images(count, seed, classes=3):
@@ -57,7 +58,14 @@ def test_fixed_labels_can_be_learned_by_heart_and_redrawn_ones_cannot():
     task, _ = task_and_model()
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 64), nn.Tanh(), nn.Linear(64, 3))
-    options = {"retain_weight": 0.0, "steps": 150, "lr": 0.05, "optimizer": "adam", "wrong_only": False, "clip": None}
+    options = {
+        "retain_weight": 0.0,
+        "steps": 150,
+        "lr": constant(0.05),
+        "optimizer": "adam",
+        "wrong_only": False,
+        "clip": None,
+    }
     by_heart, redrawn = (random_label(model, task, fixed=fixed, **options) for fixed in (True, False))
     assert by_heart.history[-1]["total"] < 0.05
     assert redrawn.history[-1]["total"] > 0.3
@@ -67,7 +75,7 @@ def test_in_turn_one_epoch_is_a_step_on_random_labels_then_one_on_the_retain_dat
     task, model = task_and_model(2)
     (x, y), (xr, yr) = load_tensors(task.forget), load_tensors(task.retain)
     options = {"wrong_only": True, "batch_size": 64, "clip": None}  # Of two classes the wrong label is no surprise.
-    found = random_label(model, task, order="in turn", epochs=1, lr=0.1, retain_weight=1.0, **options).model
+    found = random_label(model, task, order="in turn", epochs=1, lr=constant(0.1), retain_weight=1.0, **options).model
     own = copy.deepcopy(model)
     optimizer = torch.optim.SGD(own.parameters(), lr=0.1, momentum=0.9)
     for loss in (lambda: F.cross_entropy(own(x), 1 - y), lambda: F.cross_entropy(own(xr), yr)):

@@ -12,6 +12,7 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit.data.tensors import TensorImages, load_tensors
 from unlearn_kit.engine import Callback, train
 from unlearn_kit.modules import cpu_state
+from unlearn_kit.schedules import constant
 
 
 def images(count, seed):
@@ -39,7 +40,7 @@ def by_hand(model, task, *, msteps, epochs, gamma, alpha, temperature, lr, nudge
     """Full-batch SCRUB with one SGD optimiser; the weights after each epoch."""
     (x, y), (xr, yr) = load_tensors(task.forget), load_tensors(task.retain)
     own = copy.deepcopy(model)
-    optimizer = torch.optim.SGD(own.parameters(), lr=lr, momentum=0.9)
+    optimizer = torch.optim.SGD(own.parameters(), lr=lr.at(0, 1), momentum=0.9)
     states = []
     for epoch in range(epochs):
         losses = [lambda: gamma * F.cross_entropy(own(xr), yr) + alpha * tempered_kl(own, model, xr, temperature)]
@@ -56,7 +57,15 @@ def by_hand(model, task, *, msteps, epochs, gamma, alpha, temperature, lr, nudge
 @pytest.mark.parametrize("nudge", [0.0, 0.5])
 def test_both_phases_share_one_momentum_and_only_the_first_epochs_ascend(setting, nudge):
     task, model = setting
-    recipe = {"msteps": 2, "epochs": 4, "gamma": 0.9, "alpha": 0.4, "temperature": 3.0, "lr": 0.2, "nudge": nudge}
+    recipe = {
+        "msteps": 2,
+        "epochs": 4,
+        "gamma": 0.9,
+        "alpha": 0.4,
+        "temperature": 3.0,
+        "lr": constant(0.2),
+        "nudge": nudge,
+    }
     found = scrub(model, task, forget_steps=1, retain_steps=1, batch_size=64, clip=None, **recipe)
     for name, expected in by_hand(model, task, **recipe)[-1].items():
         torch.testing.assert_close(found.model.state_dict()[name], expected, rtol=1e-4, atol=1e-5)
@@ -109,7 +118,14 @@ class Watch(Callback):
 def test_rewind_returns_the_epoch_nearest_the_last_validation_error(setting):
     task, model = setting
     watch = Watch()
-    options = {"msteps": 4, "epochs": 5, "forget_steps": 1, "retain_steps": None, "batch_size": 20, "lr": 0.05}
+    options = {
+        "msteps": 4,
+        "epochs": 5,
+        "forget_steps": 1,
+        "retain_steps": None,
+        "batch_size": 20,
+        "lr": constant(0.05),
+    }
     last = scrub(model, task, callbacks=[watch], **options).model
 
     def error(state, data):

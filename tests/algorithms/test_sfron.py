@@ -12,6 +12,7 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data.tensors import TensorImages, load_tensors
 from unlearn_kit.engine import Callback, Run
+from unlearn_kit.schedules import constant
 
 SOURCE = torch.Generator().manual_seed(0)
 DATA = TensorImages(torch.rand(30, 6, generator=SOURCE), torch.arange(30) % 3)
@@ -70,8 +71,8 @@ def test_a_loss_that_rounds_to_zero_has_a_finite_weight() -> None:
 
 def test_a_round_is_a_masked_ascent_and_then_steps_down(model: nn.Module, task: UnlearnTask) -> None:
     result = sfron(
-        model, task, steps=2, forget_every=2, forget_weight=0.5, adaptivity=0.0, lr=0.1, weight_decay=0.0, clip=None,
-        batch_size=30, fisher_samples=None,
+        model, task, steps=2, forget_every=2, forget_weight=0.5, adaptivity=0.0, lr=constant(0.1), weight_decay=0.0,
+        clip=None, batch_size=30, fisher_samples=None,
     )  # fmt: skip
     own = copy.deepcopy(model)
     masks = saliency(model, task, threshold=1.0, samples=None, seed=0)
