@@ -35,7 +35,8 @@ class Evaluation:
         forget_test, retain_test: scores on held-out data, split by the same rule.
         test: the score on all held-out data, ``forget_test`` and ``retain_test`` together.
         membership: probability that a forget sample has a smaller loss than a held-out one (ties half): of
-            ``forget_test``, or where that is empty of a class-matched part of ``retain_test``.
+            ``forget_test``, or where that is empty of a class-matched part of ``retain_test``, with the forget
+            samples of its classes.
         per_class: the score of each class on all held-out data; for segmentation class 0 is the background.
         dice: Dice of each split and of ``test``; segmentation only.
         reference: the reference's evaluation.
@@ -217,7 +218,8 @@ def _membership(splits: dict[str, _Samples | None], seed: int) -> float | None:
     if retain_test is None:
         return None
     matched = class_matched(forget.labels, retain_test.labels, seed)
-    return probability_smaller(forget.losses, retain_test.losses[matched])
+    shared = torch.isin(forget.labels, retain_test.labels)
+    return probability_smaller(forget.losses[shared], retain_test.losses[matched])
 
 
 def _compared(

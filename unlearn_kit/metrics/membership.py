@@ -84,8 +84,8 @@ class MembershipReport:
         forget_share: share of the forget set called member (the "MIA score"); ideal: the reference's.
         auc: probability that the attack ranks a random forget image above a random held-out one; held out is
             ``forget_test``, or where that is empty a class-matched part of ``retain_test`` not in the
-            attack's fit.
-        tpr: share of the forget set recognised at 1 % false positives on those same held-out images.
+            attack's fit (:func:`class_matched`; forget images of a class that is not there do not count).
+        tpr: share of those forget images recognised at 1 % false positives on those same held-out images.
         attack_auc, attack_tpr: the same of retain images against held-out ones, neither in the attack's fit:
             how good the attack is at all. Near .5 and .01, the figures on the forget set say nothing.
         fitted_on: images the attack was fitted on (half of them members).
@@ -157,18 +157,19 @@ def membership_inference(
     def score(table: np.ndarray) -> Tensor:
         return torch.from_numpy(classifier.decision_function(table) if len(table) else np.empty(0))
 
-    forget = score(measure(task.forget))
+    forget = compared = score(measure(task.forget))
     if len(task.forget_test):
         held_out = score(measure(task.forget_test))
     else:
         unseen = np.setdiff1d(np.arange(len(task.retain_test)), fit[:, 1])
-        matched = class_matched(_classes(task.forget), _classes(task.retain_test)[unseen], seed)
-        held_out = score(measure(task.retain_test, unseen[matched.numpy()]))
+        wanted, available = _classes(task.forget), _classes(task.retain_test)[unseen]
+        held_out = score(measure(task.retain_test, unseen[class_matched(wanted, available, seed).numpy()]))
+        compared = forget[torch.isin(wanted, available)]
     members, others = score(measure(task.retain, judge[:, 0])), score(measure(task.retain_test, judge[:, 1]))
     return MembershipReport(
         forget_share=float((forget > 0).double().mean()),
-        auc=probability_smaller(held_out, forget),
-        tpr=true_positive_rate(forget, held_out),
+        auc=probability_smaller(held_out, compared),
+        tpr=true_positive_rate(compared, held_out),
         attack_auc=probability_smaller(others, members),
         attack_tpr=true_positive_rate(members, others),
         fitted_on=2 * len(fit),
@@ -225,10 +226,19 @@ def true_positive_rate(members: Tensor, non_members: Tensor, *, at: float = 0.01
 
 
 def class_matched(wanted: Tensor, available: Tensor, seed: int = 0) -> Tensor:
-    """Positions in ``available`` of as many samples as can be had in the class proportions of ``wanted``.
+    """Draw the largest sample of ``available`` that has the class proportions of ``wanted``.
 
-    Both hold class indices, ``(M,)`` and ``(N,)``. A class with fewer samples than wanted is taken whole; one
-    that is absent is left out.
+    The scarcest class, measured by how many samples are wanted, is used up, and sets the size of all others, each
+    to the nearest whole sample and at least one. A class that is absent cannot be matched and is left out: compare
+    with those samples of ``wanted`` alone whose class is there.
+
+    Args:
+        wanted: Class indices ``(M,)`` whose proportions are wanted.
+        available: Class indices ``(N,)`` of the samples to draw from.
+        seed: Of the draw; the caller's random state is untouched.
+
+    Returns:
+        Positions in ``available``, int64 ``(K,)``, ascending; K is 0 where no class is shared.
     """
     rng = np.random.default_rng(derive(seed, "class_matched"))
     counts = {int(label): int((wanted == label).sum()) for label in wanted.unique()}
@@ -237,9 +247,9 @@ def class_matched(wanted: Tensor, available: Tensor, seed: int = 0) -> Tensor:
     if not present:
         return torch.empty(0, dtype=torch.int64)
     scarce = min(present, key=lambda label: len(places[label]) / counts[label])
-    # In integers, so that the scarcest class is used up exactly; never fewer than were wanted.
-    up, down = max(len(places[scarce]), counts[scarce]), counts[scarce]
-    sizes = {label: min(len(places[label]), counts[label] * up // down) for label in present}
+    # In integers, so that the scarcest class is used up exactly and no size exceeds what is there.
+    up, down = len(places[scarce]), counts[scarce]
+    sizes = {label: max(1, (2 * counts[label] * up + down) // (2 * down)) for label in present}
     chosen = [rng.choice(places[label], size, replace=False) for label, size in sizes.items()]
     return torch.from_numpy(np.sort(np.concatenate(chosen)))
 

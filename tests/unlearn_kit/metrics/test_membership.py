@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, TensorDataset
 from unlearn_kit.metrics import (
     FEATURES,
     class_matched,
+    evaluate,
     loss_auc,
     membership_inference,
     probability_smaller,
@@ -157,12 +158,34 @@ def test_class_matched_keeps_proportions_and_uses_what_there_is() -> None:
     assert not torch.equal(chosen, class_matched(wanted, available, seed=1))
 
 
-def test_class_matched_takes_scarce_classes_whole() -> None:
+def test_class_matched_shrinks_every_class_with_the_scarcest() -> None:
     available = torch.tensor([0] + [1] * 9)
     chosen = class_matched(torch.tensor([0] * 5 + [1] * 5), available)
-    assert torch.bincount(available[chosen]).tolist() == [1, 5]
+    assert torch.bincount(available[chosen]).tolist() == [1, 1]
     assert len(class_matched(torch.tensor([3]), available)) == 0
     assert len(class_matched(torch.tensor([1, 1]), available)) == 9
+    chosen = class_matched(torch.tensor([0] * 100 + [1]), torch.tensor([0] * 20 + [1] * 20))
+    assert torch.bincount(chosen // 20).tolist() == [20, 1]
+
+
+@pytest.mark.parametrize(("wanted", "available"), [((2000, 200), (1000, 1000)), ((200, 20, 50), (50, 50, 0))])
+def test_losses_that_depend_on_the_class_alone_tell_nothing(wanted, available) -> None:
+    y, others = (torch.arange(len(n)).repeat_interleave(torch.tensor(n)) for n in (wanted, available))
+    z = torch.tensor([[0.0, 3.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 6.0]])
+    forgotten = SimpleNamespace(
+        forget=TensorDataset(z[y], y),
+        retain=TensorDataset(z[:2].repeat(60, 1), torch.arange(2).repeat(60)),
+        forget_test=TensorDataset(z[:0], y[:0]),
+        retain_test=TensorDataset(z[others], others),
+        num_classes=3,
+        kind="classification",
+        forget_classes=(),
+    )
+    # Both sides hold the same two values in the same proportions: every pair is a tie or has its mirror image.
+    assert evaluate(SAME, forgotten).membership == pytest.approx(0.5, abs=1e-12)
+    report = membership_inference(SAME, forgotten, features="loss", limit=20)
+    assert report is not None
+    assert report.auc == pytest.approx(0.5, abs=0.01)  # a class's share is off by half a sample of forty at most
 
 
 def split(seed: int, n: int, strength: float, labels: Tensor | None = None) -> TensorDataset:
