@@ -1,8 +1,10 @@
 """Numbers that change during a run: loss weights, step sizes, closeness, noise.
 
 A schedule is evaluated at ``(step, total)`` with ``step`` counted from 0. Shapes defined over a whole run (linear,
-cosine) depend on ``progress = step / (total - 1)`` in [0, 1]; decays of the literature (1/t, 1/sqrt t, exponential)
-depend on ``t = step + 1`` alone. Wherever a schedule is accepted, a plain float or any function of progress is too.
+cosine) depend on ``progress = step / (total - 1)`` in [0, 1], and as learning rates on ``step / total``
+(:func:`rate_at`), since a step at the rate 0 that a falling one ends at would be no step. Decays of the literature
+(1/t, 1/sqrt t, exponential) depend on ``t = step + 1`` alone. Wherever a schedule is accepted, a plain float or any
+function of progress is too.
 """
 
 from __future__ import annotations
@@ -43,6 +45,11 @@ def value_at(value: ScalarOrSchedule, step: int, total: int) -> float:
     if isinstance(value, Schedule):
         return value.at(step, total)
     return float(value(progress(step, total))) if callable(value) else float(value)
+
+
+def rate_at(lr: ScalarOrSchedule, step: int, total: int) -> float:
+    """Evaluate a learning rate at ``step`` (0-based) of ``total``: at progress ``step / total``."""
+    return value_at(lr, step, total + 1)
 
 
 def is_schedule(value: ScalarOrSchedule) -> bool:

@@ -53,3 +53,9 @@ def test_a_bound_of_zero_is_refused(method):
     task, model = setting()
     with pytest.raises(ValueError, match=r"expected clip in \(0, inf\), but got 0"):
         method(model, task, clip=0)
+
+
+def test_the_last_step_of_a_falling_rate_is_a_step():
+    task, model = setting()
+    one, two = (finetune(model, task, steps=steps, batch_size=32).model for steps in (1, 2))
+    assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

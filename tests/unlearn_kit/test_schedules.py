@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unlearn_kit import schedules
 from unlearn_kit.schedules import (
     Schedule,
     check_scalar_or_schedule,
@@ -142,3 +143,20 @@ def test_a_weight_is_a_number_a_schedule_or_a_function():
 def test_wrong_numbers_are_refused_when_the_schedule_is_built(build, error, text):
     with pytest.raises(error, match=text):
         build()
+
+
+def test_a_rate_falls_along_its_shape_and_does_not_reach_the_end():
+    cosine = schedules.cosine(0.2, 0.0)
+    found = [schedules.rate_at(cosine, step, 4) for step in range(4)]
+    assert found == pytest.approx([0.1 * (1 + math.cos(math.pi * step / 4)) for step in range(4)])
+    assert schedules.rate_at(0.1, 3, 4) == schedules.rate_at(schedules.constant(0.1), 3, 4) == 0.1
+    assert schedules.rate_at(schedules.inverse(1.0), 3, 4) == 0.25
+    assert schedules.rate_at(lambda progress: 1 - progress, 3, 4) == 0.25
+
+
+def test_a_peak_scales_the_shape():
+    assert schedules.with_peak(schedules.cosine(0.2, 0.1), 0.4) == schedules.cosine(0.4, 0.2)
+    assert schedules.with_peak(schedules.linear(2.0, 0.0), 1.0).at(1, 3) == 0.5
+    assert schedules.with_peak(schedules.inverse(2.0), 1.0).at(3, 4) == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="expected a schedule that does not start at 0"):
+        schedules.with_peak(schedules.linear(0.0, 1.0), 1.0)

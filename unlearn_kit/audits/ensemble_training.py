@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ..gradients import cross_entropy
 from ..outputs import is_binary
-from ..schedules import Schedule, value_at
+from ..schedules import Schedule, rate_at
 from ..seeding import derive, generator, isolated
 from .stacked import stackable
 
@@ -73,7 +73,7 @@ def train_alone(
             loss = sample_losses(model(inputs[chosen]), targets[chosen]).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimizer.param_groups[0]["lr"] = value_at(recipe.lr, step, len(plan))
+            optimizer.param_groups[0]["lr"] = rate_at(recipe.lr, step, len(plan))
             optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
@@ -117,7 +117,7 @@ def train_stacked(
             dims = (0, 0, 0, None if weights is None else 0)
             total = vmap(loss, in_dims=dims)(state, inputs[chosen], targets[chosen], weights).sum()
             gradients = torch.autograd.grad(total, [state[name] for name in trained])
-            update(gradients, len(active), [value_at(recipe.lr, step, len(plan)) for plan in active])
+            update(gradients, len(active), [rate_at(recipe.lr, step, len(plan)) for plan in active])
     rows.weights = None
 
 

@@ -169,7 +169,7 @@ def train_ensemble(
         raise ValueError(f"expected one seed for each of some subsets, but got {len(subsets)} and {len(seeds)} seeds")
     started = time.perf_counter()
     with isolated(0):
-        inputs, targets = (tensor.to(device or "cpu") for tensor in load_tensors(dataset))
+        inputs, targets = (tensor.to("cpu" if device is None else device) for tensor in load_tensors(dataset))
     positions = [_positions(place, chosen, len(inputs)).to(inputs.device) for place, chosen in enumerate(subsets)]
     template = _built(build, seeds[0], inputs.device)
     # Those with most steps first, so that each chunk holds networks of about the same length.

@@ -150,7 +150,7 @@ def relearn_time(
     if best is None or len(data) == 0:
         return None
     goal = (1 - margin) * best
-    place = torch.device(device or device_of(model))
+    place = device_of(model) if device is None else torch.device(device)
     with isolated(derive(seed, "relearn")):
         student = copy.deepcopy(model).to(place)
         weights = _prepared(student)

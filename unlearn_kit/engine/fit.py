@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import check_count, check_path_exists
 from ..losses import Batch, Goal, Target
 from ..modules import check_model, device_of, evaluating
-from ..schedules import value_at
+from ..schedules import rate_at
 from ..seeding import derive, generator, isolated
 from .balance import balanced_backward
 from .callbacks import Callback, Run
@@ -86,7 +86,7 @@ def fit(
     check_count("checkpoint_every", checkpoint_every)
     if checkpoint is not None:
         check_path_exists("the folder of checkpoint", Path(checkpoint).parent)
-    devices = Devices(torch.device(device or device_of(model)), accelerator)
+    devices = Devices(device_of(model) if device is None else torch.device(device), accelerator)
     with isolated(derive(seed, "fit")):
         trainer = _Trainer(copy.deepcopy(model).to(devices.device), plan(program), seed, devices, callbacks, log_every)
         if checkpoint is not None:
@@ -258,7 +258,7 @@ class _Trainer:
             devices.clip(optimizer, trained.values(), phase.clip)
         if phase.lr is not None:
             for group in optimizer.param_groups:
-                group["lr"] = value_at(phase.lr, step, leg.total)
+                group["lr"] = rate_at(phase.lr, step, leg.total)
         optimizer.step()
         guard.hold_masked()
 

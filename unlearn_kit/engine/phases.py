@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import check_choice, check_count, check_number
 from ..losses import Objective, Term
-from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, value_at
+from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, rate_at
 from ..tasks import UnlearnTask
 from .balance import Balance, check_balance
 
@@ -196,7 +196,7 @@ class Phase:
                     f"{len(held)}, or others; what does not move is named by trainable"
                 )
             return made
-        lr = value_at(self.lr if self.lr is not None else 0.0, 0, self.total_steps)
+        lr = rate_at(self.lr if self.lr is not None else 0.0, 0, self.total_steps)
         options: dict[str, Any] = {"lr": lr, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
             options["momentum"] = self.momentum

@@ -14,8 +14,8 @@ from typing import Any, Literal, ParamSpec
 
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
-from ..data.tensors import in_order
 from ..errors import check_choice
 from ..modules import check_model, device_of
 from ..results import UnlearnResult
@@ -150,7 +150,7 @@ def _signature(
     """The signature with every training option and its default, before the seed; and the names of these options."""
     own = inspect.signature(method)
     if not declared:
-        return own, ()
+        return own.replace(return_annotation="UnlearnResult"), ()
     parameters = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     first = next(iter(declared.values()))
     hints = TrainingOptions.__annotations__
@@ -166,7 +166,7 @@ def _signature(
     ]
     place = next(i for i, p in enumerate(parameters) if p.name == "seed")
     parameters[place:place] = shared
-    return own.replace(parameters=parameters), tuple(p.name for p in shared)
+    return own.replace(parameters=parameters, return_annotation="UnlearnResult"), tuple(p.name for p in shared)
 
 
 def _docstring(text: str, declared: Mapping[str, Training], without: Sequence[str]) -> str:
@@ -187,9 +187,10 @@ def _check_option(method: str, option: str, signature: inspect.Signature) -> Non
 
 
 def _check_outputs(model: nn.Module, task: UnlearnTask) -> None:
-    x, _ = next(in_order(task.forget, batch_size=1, device=device_of(model)))
+    # The first sample by itself: to plan an order over a large data set takes seconds.
+    x, _ = default_collate([task.forget[0]])
     with torch.no_grad():
-        logits = model(x)
+        logits = model(x.to(device_of(model)))
     widths = (1, 2) if task.num_classes == 2 else (task.num_classes,)
     if logits.dim() < 2 or logits.shape[1] not in widths:
         raise ValueError(

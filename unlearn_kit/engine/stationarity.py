@@ -15,7 +15,7 @@ from ..data.tensors import load_tensors
 from ..errors import check_count
 from ..losses import Batch, Goal, Objective, Target
 from ..modules import device_of, evaluating
-from ..schedules import value_at
+from ..schedules import rate_at
 from ..seeding import derive, generator, isolated
 from .callbacks import Callback, Run
 from .phases import Phase
@@ -102,7 +102,7 @@ class Stationarity(Callback):
 
     def _rates(self) -> list[float]:
         lr, total = self.phase.lr, self.phase.total_steps
-        return [] if lr is None else [value_at(lr, step, total) for step in range(total)]
+        return [] if lr is None else [rate_at(lr, step, total) for step in range(total)]
 
     def _broken(self, rates: list[float]) -> list[str]:
         phase = self.phase

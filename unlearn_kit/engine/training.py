@@ -176,5 +176,8 @@ def described(declared: Mapping[str, Training], without: Sequence[str]) -> Itera
             continue
         defaults = {preset: getattr(training, name) for preset, training in declared.items()}
         distinct = list({repr(value): value for value in defaults.values()}.values())
-        told = f"{distinct[0]!r}" if len(distinct) == 1 else ", ".join(f"{p}: {v!r}" for p, v in defaults.items())
-        yield f"{name}: {text} Default: {told}."
+        if len(distinct) == 1:
+            told = f"Default: {distinct[0]!r}."
+        else:
+            told = "By preset: " + ", ".join(f"{value!r} ({preset})" for preset, value in defaults.items()) + "."
+        yield f"{name}: {text} {told}"

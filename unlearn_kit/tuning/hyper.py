@@ -16,7 +16,7 @@ from ..gradients import trainable
 from ..losses import Batch, Objective, Term
 from ..modules import check_model, frozen_copy
 from ..outputs import check_finite, label_margin
-from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, value_at
+from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, rate_at
 
 Knobs = Mapping[str, Tensor]
 
@@ -116,12 +116,12 @@ def unroll(
         factor = (clip / (norm + 1e-6)).clamp(max=1)
         return [None if g is None else g * factor for g in gradients]
 
-    optimizer = torch.optim.SGD(list(weights.values()), lr=value_at(lr, 0, steps), momentum=momentum)
+    optimizer = torch.optim.SGD(list(weights.values()), lr=rate_at(lr, 0, steps), momentum=momentum)
     stepper = higher.get_diff_optim(optimizer, list(weights.values()))
     with torch.enable_grad():
         for step, batch in enumerate(batches):
             value = loss(Fast(frozen, weights), batch, turned)
-            rate = {"lr": [value_at(lr, step, steps)]}
+            rate = {"lr": [rate_at(lr, step, steps)]}
             moved = stepper.step(value, params=weights.values(), override=rate, grad_callback=clipped)
             weights = dict(zip(weights, moved, strict=True))
         reached = level(Fast(frozen, weights), turned)

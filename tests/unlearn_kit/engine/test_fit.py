@@ -221,7 +221,7 @@ def test_one_phase_of_sgd_equals_a_loop_written_by_hand(batch_norm: str) -> None
         share = step / (steps - 1)
         loss = 2 * F.cross_entropy(by_hand(xf), yf) + (1 + 2 * share) * F.cross_entropy(by_hand(xr), yr)
         totals.append(loss.item())
-        sgd.step(loss, 0.01 + 0.09 * (1 + math.cos(math.pi * share)) / 2)
+        sgd.step(loss, 0.01 + 0.09 * (1 + math.cos(math.pi * step / steps)) / 2)
     assert_close(ours.model, by_hand)
     assert [record["total"] for record in ours.history] == pytest.approx(totals, rel=1e-5)
 
@@ -256,7 +256,7 @@ def test_a_phase_of_the_user_s_own_optimizer_keeps_its_learning_rate_or_is_given
         by_hand = dense()
         sgd = SGD(list(by_hand.parameters()), momentum=0.0)
         for step, (x, y) in enumerate(batches("retain", 3)):
-            sgd.step(F.cross_entropy(by_hand(x), y), (0.1, 0.05, 0.0)[step] if used is None else used)
+            sgd.step(F.cross_entropy(by_hand(x), y), 0.1 * (3 - step) / 3 if used is None else used)
         assert_close(ours, by_hand)
 
 
@@ -276,7 +276,7 @@ def test_supervised_training_falls_along_a_cosine_and_moves_batch_norm() -> None
     order = Stream("train", RETAIN, 8, derive(4, "0.train"))
     for step in range(6):
         x, y = RETAIN.batch(order.indices(step))
-        sgd.step(F.cross_entropy(by_hand(x), y), 0.1 * (1 + math.cos(math.pi * step / 5)))
+        sgd.step(F.cross_entropy(by_hand(x), y), 0.1 * (1 + math.cos(math.pi * step / 6)))
     assert_close(ours.model, by_hand)
     own = supervised_phase(RETAIN, epochs=1, stream="retain", objective=KEEP, lr=None, optimizer=torch.optim.Rprop)
     assert own.lr is None
@@ -505,7 +505,7 @@ def alternated(rounds: int, *, shared: bool) -> nn.Module:
     for turn in range(rounds):
         for step in (2 * turn, 2 * turn + 1):
             x, y = retain[step]
-            keep.step(F.cross_entropy(model(x), y), 0.1 + (0.01 - 0.1) * step / (2 * rounds - 1))
+            keep.step(F.cross_entropy(model(x), y), 0.1 + (0.01 - 0.1) * step / (2 * rounds))
         x, y = forget[turn]
         erase.step(-(0.5 + turn / (2 * rounds - 2)) * F.cross_entropy(model(x), y), 0.03)
     return model

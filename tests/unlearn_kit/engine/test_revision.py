@@ -174,3 +174,21 @@ def test_what_does_not_fit_is_refused(arguments: dict[str, Any], error: type[Exc
 def test_two_classes_may_have_one_logit_or_two(width: int) -> None:
     two = UnlearnTask(points(4), points(6), points(2), points(2), 2)
     assert shake(dense(width), two).model(torch.rand(1, 1, 8, 8)).shape == (1, width)
+
+
+def test_the_model_is_tried_on_the_first_sample_alone():
+    class Large(list):
+        """Indices that must not be gone through."""
+
+        def __iter__(self):
+            raise AssertionError("all indices were read")
+
+    data = TensorDataset(torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1]))
+    large = torch.utils.data.Subset(data, Large([1] * 1000))
+
+    @revision()
+    def untouched(model, task, *, seed=0, device=None):
+        return FitResult(model)
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    assert untouched(network, UnlearnTask(large, data, (), (), 2)).method == "untouched"

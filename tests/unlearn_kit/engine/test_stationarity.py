@@ -12,7 +12,7 @@ from torch import nn
 from unlearn_kit import losses as L
 from unlearn_kit.data import TensorImages
 from unlearn_kit.engine import Callback, Phase, Run, Stationarity, fit
-from unlearn_kit.schedules import linear, value_at
+from unlearn_kit.schedules import linear, rate_at
 
 
 def data(count: int, seed: int) -> TensorImages:
@@ -86,7 +86,7 @@ def test_the_mean_is_over_all_steps_however_few_are_measured(lr):
     phase = replace(
         PLAIN, objective=L.cross_entropy(on="retain"), streams={"retain": retain}, batch_size=40, steps=35, lr=lr
     )
-    rates = [value_at(lr, step, 35) for step in range(35)]
+    rates = [rate_at(lr, step, 35) for step in range(35)]
     squared = by_hand(phase, rates)
     exact = float(np.average(squared, weights=rates))
     means = {}

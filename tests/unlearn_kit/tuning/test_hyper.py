@@ -114,7 +114,7 @@ def test_the_gradients_are_those_of_forward_mode():
     def final(erase: Tensor, keep: Tensor) -> Tensor:
         weights, velocity = start, {name: torch.zeros_like(p) for name, p in start.items()}
         for number, step in enumerate(steps):
-            lr = 0.05 + 0.15 * (1 + math.cos(math.pi * number / (STEPS - 1))) / 2
+            lr = 0.05 + 0.15 * (1 + math.cos(math.pi * number / STEPS)) / 2
 
             def total(w: dict[str, Tensor], step: dict[str, L.Batch] = step) -> Tensor:
                 return -0.5 * erase * loss(w, step["forget"]) + 2.0 * keep * loss(w, step["retain"])
