@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
@@ -16,7 +17,7 @@ from ..errors import check_count
 from ..metrics.evaluate import forgets_mask_class, score_columns
 from ..metrics.features import captured
 from ..metrics.predict import Reading, class_labels, map_batches
-from ..metrics.utility import correct, iou_scores
+from ..metrics.utility import correct, iou_scores, mean_of_present
 from ..modules import head_name
 from ..seeding import derive, generator, isolated
 
@@ -102,7 +103,8 @@ def linear_probe(
         found = _read(model, getattr(task, name), rows, score, reading)
         if found is None:
             return None
-        return float((found[0] if found[0].dim() == 1 else found[0][:, score_columns(task, name)]).mean())
+        scores = found[0] if found[0].dim() == 1 else mean_of_present(found[0][:, score_columns(task, name)])
+        return float(scores.mean())
 
     score = judged("forget", forget_judge)
     if score is None:
@@ -150,11 +152,11 @@ def _draw(x: Tensor, y: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _score(probe: Any, x: Tensor, y: Tensor, num_classes: int) -> Tensor:
-    """Accuracy ``(B,)``, or of masks the IoU of each class ``(B, C)``."""
+    """Return the accuracy ``(B,)``, or of masks the IoU of each class ``(B, C)``, NaN where it is absent."""
     rows = x.movedim(1, -1).flatten(0, -2) if x.dim() > 2 else x
     found = torch.from_numpy(probe.predict(rows.numpy())).view(y.shape)
     logits = F.one_hot(found, num_classes).movedim(-1, 1).double()
-    return correct(logits, y) if x.dim() == 2 else iou_scores(logits, y)
+    return correct(logits, y) if x.dim() == 2 else iou_scores(logits, y, absent=math.nan)
 
 
 def _classifier(several: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import check_choice
 from .membership import class_matched, loss, probability_smaller
 from .predict import Reading, class_labels, map_batches
-from .utility import average_gap, class_means, correct, iou_scores, tug_of_war, tug_of_war_mia
+from .utility import average_gap, class_means, correct, iou_scores, mean_of_present, tug_of_war, tug_of_war_mia
 
 if TYPE_CHECKING:
     from ..tasks import UnlearnTask
@@ -25,7 +26,7 @@ class Evaluation:
     """What a model does on the four splits of a task, and how far that is from the reference. None is "n/a".
 
     The score of a split is accuracy for classification; for segmentation it is the IoU of the foreground, per
-    image, then the mean. In [0, 1].
+    image, then the mean; several classes count where the image or its prediction holds them. In [0, 1].
 
     Attributes:
         kind: "classification" or "segmentation". Where one class of the masks is to be forgotten, the forget splits
@@ -73,7 +74,10 @@ class Evaluation:
 
 
 class _Samples(NamedTuple):
-    """Per-sample figures of one split: scores ``(N,)``, for masks ``(N, C)``; losses and labels ``(N,)``."""
+    """Per-sample figures of one split: scores ``(N,)``, for masks ``(N, C)``; losses and labels ``(N,)``.
+
+    A mask class that is empty in prediction and target alike has a score of NaN.
+    """
 
     scores: Tensor
     losses: Tensor
@@ -168,7 +172,7 @@ def _label_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
 def _image_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
     # Masks are of no one class: a label of 0 for all makes "class-matched" mean "all of them".
     labels = torch.zeros(len(logits), dtype=torch.int64)
-    return iou_scores(logits, targets), loss(logits, targets), labels
+    return iou_scores(logits, targets, absent=math.nan), loss(logits, targets), labels
 
 
 def forgets_mask_class(task: UnlearnTask) -> bool:
@@ -189,11 +193,11 @@ def score_columns(task: UnlearnTask, split: str) -> list[int]:
 def _mean(
     part: _Samples | None, columns: list[int], change: Callable[[Tensor], Tensor] = lambda scores: scores
 ) -> float | None:
-    """Mean over samples of the changed scores, and over ``columns`` where they are per class."""
+    """Return the mean over samples of the changed scores, where they are per class of ``columns`` alone."""
     if part is None:
         return None
     scores = change(part.scores)
-    return float((scores if scores.dim() == 1 else scores[:, columns]).mean())
+    return float((scores if scores.dim() == 1 else mean_of_present(scores[:, columns])).mean())
 
 
 def _dice_of_iou(scores: Tensor) -> Tensor:
@@ -206,7 +210,7 @@ def _per_class(test: _Samples | None, num_classes: int) -> dict[int, float | Non
         return None
     if test.scores.dim() == 1:
         return class_means(test.scores, test.labels, num_classes)
-    return dict(enumerate(test.scores.mean(dim=0).tolist()))
+    return dict(enumerate(test.scores.nan_to_num(nan=1.0).mean(dim=0).tolist()))
 
 
 def _membership(splits: dict[str, _Samples | None], seed: int) -> float | None:

@@ -61,22 +61,39 @@ def class_means(values: Tensor, labels: Tensor, num_classes: int) -> dict[int, f
     return {label: total / count if count else None for label, (total, count) in enumerate(pairs)}
 
 
-def iou_scores(logits: Tensor, targets: Tensor) -> Tensor:
-    """Intersection over union of each image and class, ``(B, C)`` in [0, 1], float64.
+def iou_scores(logits: Tensor, targets: Tensor, *, absent: float = 1.0) -> Tensor:
+    """Return the intersection over union of each image and class.
 
-    Column 0 is the background; a single logit counts as two classes. A class that is empty in prediction and
-    target alike scores 1.
+    Args:
+        logits: Of masks, ``(B, C, H, W)``; a single logit counts as two classes.
+        targets: Masks, ``(B, H, W)`` or ``(B, 1, H, W)``.
+        absent: What a class scores that is empty in prediction and target alike; NaN for :func:`mean_of_present`.
 
-    Raises: ValueError on non-finite logits, on anything but masks, on targets that do not fit.
+    Returns:
+        Scores ``(B, C)`` in [0, 1], float64; column 0 is the background.
+
+    Raises:
+        ValueError: On non-finite logits, on anything but masks, on targets that do not fit.
     """
     overlap, predicted, true = _areas(logits, targets)
-    return _ratio(overlap, predicted + true - overlap)
+    return _ratio(overlap, predicted + true - overlap, absent)
 
 
-def dice_scores(logits: Tensor, targets: Tensor) -> Tensor:
-    """Dice coefficient (the F1 of pixels) of each image and class; all else as :func:`iou_scores`."""
+def dice_scores(logits: Tensor, targets: Tensor, *, absent: float = 1.0) -> Tensor:
+    """Return the Dice coefficient (the F1 of pixels) of each image and class; all else as :func:`iou_scores`."""
     overlap, predicted, true = _areas(logits, targets)
-    return _ratio(2 * overlap, predicted + true)
+    return _ratio(2 * overlap, predicted + true, absent)
+
+
+def mean_of_present(scores: Tensor) -> Tensor:
+    """Return each image's mean over the classes that it shows or is said to show, ``(B,)``; 1 where there are none.
+
+    To count an absent class as right would hide a missed object behind all the classes that an image lacks.
+
+    Args:
+        scores: Of the classes that count, ``(B, C)``, NaN where a class is empty in prediction and target alike.
+    """
+    return scores.nanmean(dim=1).nan_to_num(nan=1.0)
 
 
 def _areas(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,8 +107,8 @@ def _areas(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return confusion.diagonal(dim1=1, dim2=2), confusion.sum(dim=1), confusion.sum(dim=2)
 
 
-def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    return torch.where(whole > 0, part / whole.clamp(min=1), 1.0)
+def _ratio(part: Tensor, whole: Tensor, absent: float) -> Tensor:
+    return torch.where(whole > 0, part / whole.clamp(min=1), absent)
 
 
 @overload
@@ -105,11 +122,12 @@ def iou(
 def iou(
     model: nn.Module, dataset: Any, *, per_class: bool = False, **reading: Unpack[Reading]
 ) -> float | dict[int, float] | None:
-    """Intersection over union per image, then the mean over images, in [0, 1].
+    """Return the intersection over union per image, then the mean over images, in [0, 1].
 
-    Of the foreground; of several foreground classes their mean; ``per_class=True`` gives ``{class: value}``
-    with the background as class 0. Empty on empty is 1. Ideal: the reference's value. None on an empty data
-    set.
+    Of the foreground; of several foreground classes the mean over those that the image or its prediction holds,
+    and 1 where neither holds any. ``per_class=True`` gives ``{class: value}`` with the background as class 0, where
+    an image without the class, in truth and prediction, counts 1. Ideal: the reference's value. None on an empty
+    data set.
     """
     return _mask_score(iou_scores, model, dataset, per_class, reading)
 
@@ -125,21 +143,24 @@ def dice(
 def dice(
     model: nn.Module, dataset: Any, *, per_class: bool = False, **reading: Unpack[Reading]
 ) -> float | dict[int, float] | None:
-    """Dice coefficient per image, then the mean over images, in [0, 1]; all else as :func:`iou`."""
+    """Return the Dice coefficient per image, then the mean over images, in [0, 1]; all else as :func:`iou`."""
     return _mask_score(dice_scores, model, dataset, per_class, reading)
 
 
 def _mask_score(
-    score: Callable[[Tensor, Tensor], Tensor],
+    score: Callable[..., Tensor],
     model: nn.Module,
     dataset: Any,
     per_class: bool,
     reading: Reading,
 ) -> Any:
-    found = map_batches([model], dataset, lambda logits, targets: (score(logits, targets),), **reading)
+    absent = 1.0 if per_class else math.nan
+    found = map_batches([model], dataset, lambda logits, targets: (score(logits, targets, absent=absent),), **reading)
     if found is None:
         return None
-    return dict(enumerate(found[0].mean(dim=0).tolist())) if per_class else float(found[0][:, 1:].mean())
+    return (
+        dict(enumerate(found[0].mean(dim=0).tolist())) if per_class else float(mean_of_present(found[0][:, 1:]).mean())
+    )
 
 
 def average_gap(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:

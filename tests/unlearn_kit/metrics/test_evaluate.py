@@ -123,6 +123,17 @@ def test_random_forgetting_compares_with_a_class_matched_part_of_retain_test(
     assert found.membership == pytest.approx(expected)
 
 
+def test_a_missed_object_scores_nothing_whatever_classes_are_absent(mask_task: SimpleNamespace) -> None:
+    y = torch.zeros(2, 4, 4, dtype=torch.int64)
+    y[:, :2, :2] = 3
+    nothing = TensorDataset(nn.functional.one_hot(torch.zeros_like(y), 5).movedim(-1, 1).float(), y)
+    found = evaluate(
+        nn.Identity(), replace_split(mask_task, forget=nothing, retain=nothing, retain_test=nothing, num_classes=5)
+    )
+    assert found.forget == found.retain == found.test == found.dice["forget"] == found.dice["test"] == 0
+    assert [found.per_class[label] for label in range(1, 5)] == [1, 1, 0, 1]
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_segmentation_agrees_with_scikit_learn_image_by_image(mask_task: SimpleNamespace, channels: int) -> None:
     task = SimpleNamespace(

@@ -140,6 +140,37 @@ def test_several_classes_per_class_and_their_foreground_mean() -> None:
     )
 
 
+@pytest.mark.parametrize("metric", [iou, dice])
+def test_a_missed_object_scores_nothing_whatever_classes_are_absent(metric) -> None:
+    y = torch.zeros(1, 4, 4, dtype=torch.int64)
+    y[:, :2, :2] = 3
+    nothing = nn.functional.one_hot(torch.zeros_like(y), 5).movedim(-1, 1).float()
+    assert metric(SAME, TensorDataset(nothing, y)) == 0.0
+    assert metric(SAME, TensorDataset(nothing, torch.zeros_like(y))) == 1.0
+    assert metric(SAME, TensorDataset(nothing, y), per_class=True) == {
+        0: pytest.approx(0.8, abs=0.1),
+        1: 1,
+        2: 1,
+        3: 0,
+        4: 1,
+    }
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 999), st.integers(2, 7))
+def test_several_classes_are_averaged_over_those_present(seed: int, classes: int) -> None:
+    # Few pixels and many classes, so that most are absent; the oracle counts sets of pixels.
+    z, y = draw(seed, 4, classes, 2, 2), labels(seed + 1, classes, 4, 2, 2)
+    expected: dict[object, list[float]] = {iou: [], dice: []}
+    for truth, guess in zip(y.flatten(1).numpy(), z.argmax(dim=1).flatten(1).numpy(), strict=True):
+        shown = sorted((set(truth) | set(guess)) - {0})
+        sides = [(set(np.flatnonzero(truth == c)), set(np.flatnonzero(guess == c))) for c in shown]
+        expected[iou].append(float(np.mean([len(a & b) / len(a | b) for a, b in sides])) if sides else 1.0)
+        expected[dice].append(float(np.mean([2 * len(a & b) / (len(a) + len(b)) for a, b in sides])) if sides else 1.0)
+    for metric in (iou, dice):
+        assert metric(SAME, TensorDataset(z, y)) == pytest.approx(np.mean(expected[metric]), abs=1e-12)  # of rounding
+
+
 def test_mask_scores_refuse_labels() -> None:
     with pytest.raises(ValueError, match=r"expected logits of masks, \(B, C, H, W\), but got shape \(2, 3\)"):
         iou_scores(torch.zeros(2, 3), torch.zeros(2))
