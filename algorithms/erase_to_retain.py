@@ -18,7 +18,7 @@ from unlearn_kit.schedules import ScalarOrSchedule
 from unlearn_kit.seeding import derive
 
 from .masks import to_forget
-from .stopping import check_stop, held_out_alike, stop_level, stop_when
+from .stopping import check_stop, falls_along, held_out_alike, stop_level, stop_when
 
 Preset = Literal["paper", "released"]
 
@@ -114,7 +114,9 @@ def erase_to_retain(
         pace: forget batches for each retain batch, in (0, 1]: too many erase beyond what a model that never saw the
             data would have forgotten. Of "paper" alone: the passes of "released" take turns.
         stop_at: end the erase phase once the forget score (mean IoU, or accuracy) is at most this; "held-out" is
-            the model's own score on comparable unseen data ("paper" stops there where there are any); or "never".
+            the model's own score on comparable validation data ("paper" stops there where there are any); or "never".
+            Where whole devices or planes are forgotten it is the original's score on their validation data, since the
+            model's own falls along: there the images are forgotten, and what they share is not.
         stop_every: steps between looks at the forget score (default: four looks a round).
         restore_lr: learning rate of the restoration.
         **options: How it trains, as in ``engine.Training``; callbacks are called during the erase phase.
@@ -179,7 +181,7 @@ def erase_to_retain(
     stop = []
     if stops:
         every = math.ceil(a_round / 4) if stop_every is None else stop_every
-        stop = [stop_when(task, chosen["stop_at"], every=every)]
+        stop = [stop_when(model, task, chosen["stop_at"], every=every)]
     fitted = training.fit(adapted, program, seed=seed, device=device, watching=stop)
     final, history = fitted.model, fitted.history
     if head is not None:
@@ -192,7 +194,7 @@ def erase_to_retain(
     details = {
         "objectives": objectives,
         "trainable": adapters.count_trainable(final),
-        "stop_level": stop_level(final, task, chosen["stop_at"]) if stops else None,
+        "stop_level": stop_level(model if falls_along(task) else final, task, chosen["stop_at"]) if stops else None,
         "stopped": fitted.stopped,
     }
     return FitResult(final, history, details=details)

@@ -20,6 +20,7 @@ from unlearn_kit.gradients import Named, hessian_vector_product, mean_gradients,
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.metrics import split_score
 from unlearn_kit.modules import device_of
+from unlearn_kit.seeding import derive
 
 from .masks import forget_loss
 from .stopping import held_out_alike, stop_level
@@ -63,8 +64,8 @@ def influence(
         damping: positive.
         iterations, tolerance: of "cg": at most so many products, and the relative residual that ends it sooner.
         samples: retain samples that H is measured on, drawn once; None for all.
-        forget_to: default: .02 where a class is forgotten, else the score on held-out data like the forget data (as the
-            "held-out" stop of ``erase_to_retain``); where there are none, the step is 1.
+        forget_to: default: .02 where a class is forgotten, else the score on validation data like the forget data (as
+            the "held-out" stop of ``erase_to_retain``); where there are none, the step is 1.
         retain_drop, search_samples: of the search; samples of either data set it looks at.
         seed, device: of the run.
 
@@ -152,8 +153,8 @@ def _aim(model: nn.Module, task: UnlearnTask) -> float | None:
 def _search(
     model: nn.Module, task: UnlearnTask, direction: Named, aim: float, drop: float, samples: int, seed: int
 ) -> float:
-    forget = random_subset(task.forget, samples, seed=seed + 1)
-    retain = random_subset(task.retain, samples, seed=seed + 1)
+    forget = random_subset(task.forget, samples, seed=derive(seed, "search forget"))
+    retain = random_subset(task.retain, samples, seed=derive(seed, "search retain"))
     part = replace(task, forget=forget, retain=retain, forget_indices=None)
     floor = (split_score(model, part, "retain") or 0.0) - drop
 

@@ -65,17 +65,18 @@ def error(model: nn.Module, dataset: Any, labels: tuple[int, ...] = ()) -> float
 
 
 def held_out(task: UnlearnTask) -> Any:
-    """Held-out data distributed like the forget data.
+    """Return validation data distributed like the forget data.
 
-    Raises: ValueError when the task has none.
+    Raises:
+        ValueError: When the task has none.
     """
-    chosen = task.forget_test
+    chosen = task.forget_validation
     if len(chosen) == 0 and not mask_classes(task):  # Of a mask class, the retained data hold none.
-        chosen, labels = task.retain_test, None
-        if task.kind == "classification":
-            labels, forgotten = labels_of(task.retain_test), labels_of(task.forget)
+        chosen, labels = task.retain_validation, None
+        if task.kind == "classification" and len(chosen):
+            labels, forgotten = labels_of(chosen), labels_of(task.forget)
         if labels is not None and forgotten is not None:
-            chosen = subset(task.retain_test, torch.isin(labels, forgotten))
+            chosen = subset(chosen, torch.isin(labels, forgotten))
     if len(chosen) == 0:
-        raise ValueError("expected validation with rewind=True, but got None and a task without held-out data")
+        raise ValueError("expected validation with rewind=True, but got None and a task without validation data")
     return chosen

@@ -62,9 +62,9 @@ def scrub(
         nudge: weight, at least 0, of ``CE(forget)`` in the ascent: which way to leave the teacher.
         rewind: return the epoch whose error on the forget data is nearest the last epoch's error on ``validation``
             (SCRUB+R): against membership attacks, where an error above that of unseen data tells.
-        validation: held-out data distributed like the forget data, for ``rewind``. By default ``task.forget_test`` or,
-            where that is empty, the samples of ``task.retain_test`` of the classes that are forgotten: data that then
-            choose the result must not judge it.
+        validation: held-out data distributed like the forget data, for ``rewind``. By default
+            ``task.forget_validation`` or, where that is empty, the samples of ``task.retain_validation`` of the classes
+            that are forgotten.
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 

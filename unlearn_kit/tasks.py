@@ -1,9 +1,9 @@
-"""What to forget, what to keep, and on which held-out data a revision is judged."""
+"""What to forget, what to keep, on which held-out data one may choose, and on which a revision is judged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,14 +17,25 @@ from .seeding import generator, isolated
 
 Kind = Literal["classification", "segmentation"]
 
+# Of held-out data without a validation split of their own: enough to place a stop by, and most are left to judge.
+VALIDATION_SHARE = 0.25
+
 
 @dataclass(frozen=True)
 class UnlearnTask:
     """Training data to forget and to retain, and held-out data split by the same rule.
 
+    Held-out data serve two purposes, which never share a sample: validation data may be looked at by whatever chooses
+    (a stop, a rewind, a search, a dial), and test data judge alone. The constructors take ``validation=``, a data set
+    of its own; without one they set a quarter of ``test`` aside, drawn from each class (of masks: from all images) by
+    ``validation_seed`` alone, so that no rule changes which samples judge, and ``rule`` says how many. A class with a
+    single held-out sample keeps it for the test.
+
     Attributes:
         forget, retain: training data, map-style, of ``(input, target)``.
-        forget_test, retain_test: held-out data. ``forget_test`` is empty where the rule names training samples only.
+        forget_test, retain_test: held-out data that judge. ``forget_test`` is empty where the rule names training
+            samples only.
+        forget_validation, retain_validation: held-out data to choose by, split by the same rule.
         num_classes: number of classes, background included.
         kind: "classification" or "segmentation".
         rule: what is forgotten, in words.
@@ -43,11 +54,23 @@ class UnlearnTask:
     rule: str = "given splits"
     forget_classes: tuple[int, ...] = ()
     forget_indices: Tensor | None = field(default=None, repr=False, compare=False)
+    forget_validation: Any = ()
+    retain_validation: Any = ()
 
     def __post_init__(self) -> None:
         check_count("num_classes", self.num_classes, low=2)
         if len(self.forget) == 0:
             raise ValueError(f"expected at least one sample to forget, but got an empty forget set ({self.rule})")
+
+    def on_validation(self) -> UnlearnTask:
+        """Return the task with its validation data in the place of its test data: what a choice is measured on."""
+        return replace(
+            self,
+            forget_test=self.forget_validation,
+            retain_test=self.retain_validation,
+            forget_validation=(),
+            retain_validation=(),
+        )
 
     @classmethod
     def forget_class(
@@ -59,6 +82,8 @@ class UnlearnTask:
         fraction: float = 1.0,
         seed: int = 0,
         num_classes: int | None = None,
+        validation: Any = None,
+        validation_seed: int = 0,
     ) -> UnlearnTask:
         """Forget class ``label``, or a random ``fraction`` in (0, 1] of its training samples.
 
@@ -68,8 +93,9 @@ class UnlearnTask:
         Raises: ValueError on an unknown class or fraction; TypeError on a label, or labels, that are not integers.
         """
         check_number("fraction", fraction, low=0, high=1, open_low=True)
-        labels, test_labels = _class_labels("train", train), _class_labels("test", test)
-        classes = _count_classes(num_classes, labels, test_labels)
+        labels = _class_labels("train", train)
+        held_out = _HeldOut(test, validation, _class_labels)
+        classes = _count_classes(num_classes, labels, *held_out.labels)
         label = check_count("label", label, low=0)
         if label >= classes:
             raise ValueError(f"expected label to be a class in [0, {classes - 1}], but got {label}")
@@ -77,11 +103,11 @@ class UnlearnTask:
         if fraction < 1:
             members = _draw(members, max(1, round(fraction * len(members))), seed)
         whole = fraction == 1
+        selected = [(own == label) & whole for own in held_out.labels]
         return cls._split(
             train,
-            test,
+            held_out.parts(selected, validation_seed),
             members,
-            (test_labels == label).nonzero().flatten() if whole else None,
             classes,
             f"class {label}" if whole else f"{fraction:g} of class {label}, seed {seed}",
             (label,) if whole else (),
@@ -95,6 +121,8 @@ class UnlearnTask:
         indices: Sequence[int] | np.ndarray | Tensor,
         *,
         num_classes: int | None = None,
+        validation: Any = None,
+        validation_seed: int = 0,
     ) -> UnlearnTask:
         """Forget the training samples at ``indices``; ``forget_test`` is empty.
 
@@ -111,11 +139,20 @@ class UnlearnTask:
             raise ValueError(
                 f"expected indices without repetition, but got {len(chosen) - len(chosen.unique())} repeated"
             )
-        return cls._from_train(train, test, chosen, f"{len(chosen)} chosen samples", num_classes)
+        rule = f"{len(chosen)} chosen samples"
+        return cls._from_train(train, test, chosen, rule, num_classes, validation, validation_seed)
 
     @classmethod
     def forget_random(
-        cls, train: Any, test: Any, fraction: float, *, seed: int = 0, num_classes: int | None = None
+        cls,
+        train: Any,
+        test: Any,
+        fraction: float,
+        *,
+        seed: int = 0,
+        num_classes: int | None = None,
+        validation: Any = None,
+        validation_seed: int = 0,
     ) -> UnlearnTask:
         """Forget a random ``fraction`` in (0, 1) of the training samples; ``forget_test`` is empty.
 
@@ -123,7 +160,8 @@ class UnlearnTask:
         """
         check_number("fraction", fraction, low=0, high=1, open_low=True, open_high=True)
         chosen = _draw(torch.arange(len(train)), round(fraction * len(train)), seed)
-        return cls._from_train(train, test, chosen, f"{fraction:g} of all samples, seed {seed}", num_classes)
+        rule = f"{fraction:g} of all samples, seed {seed}"
+        return cls._from_train(train, test, chosen, rule, num_classes, validation, validation_seed)
 
     @classmethod
     def forget_where(
@@ -135,6 +173,9 @@ class UnlearnTask:
         predicate: Callable[[Any], Any],
         *,
         num_classes: int | None = None,
+        validation: Any = None,
+        validation_metadata: Any = None,
+        validation_seed: int = 0,
     ) -> UnlearnTask:
         """Forget every sample whose metadata satisfy ``predicate``, in training and held-out data alike.
 
@@ -143,26 +184,38 @@ class UnlearnTask:
             train_metadata, test_metadata: tables with one row a sample, in order (pandas, or a dict of arrays).
             predicate: called once with each table; returns one bool a row: ``lambda t: t["device"] == "B"``.
             num_classes: number of classes, where the labels do not tell.
+            validation, validation_metadata: held-out data to choose by, and their table.
+            validation_seed: of the share of ``test`` that is set aside without them.
 
         Raises: ValueError when the predicate does not return one bool a sample, or selects nothing; TypeError when
             there is no table.
         """
-        masks = []
-        for name, data, table in (("train", train, train_metadata), ("test", test, test_metadata)):
-            if table is None:
-                raise TypeError(f"expected {name}_metadata to be a table with one row a sample, but got None")
-            mask = np.asarray(predicate(table))
-            if mask.dtype != bool or mask.shape != (len(data),):
-                raise ValueError(
-                    f"expected predicate to return {len(data)} bools for {name}_metadata, "
-                    f"but got {mask.dtype} of shape {mask.shape}"
-                )
-            masks.append(torch.from_numpy(mask.nonzero()[0]))
-        kind, classes = _kind_and_classes(train, test, num_classes)
-        return cls._split(train, test, masks[0], masks[1], classes, "metadata predicate", (), kind)
+        given = [("train", train, train_metadata), ("test", test, test_metadata)]
+        if validation is not None:
+            given.append(("validation", validation, validation_metadata))
+        masks = [_selected(name, data, table, predicate) for name, data, table in given]
+        kind, classes, held_out = _kind_and_classes(train, test, num_classes, validation)
+        return cls._split(
+            train,
+            held_out.parts(masks[1:], validation_seed),
+            masks[0].nonzero().flatten(),
+            classes,
+            "metadata predicate",
+            (),
+            kind,
+        )
 
     @classmethod
-    def forget_mask_class(cls, train: Any, test: Any, label: int, *, num_classes: int | None = None) -> UnlearnTask:
+    def forget_mask_class(
+        cls,
+        train: Any,
+        test: Any,
+        label: int,
+        *,
+        num_classes: int | None = None,
+        validation: Any = None,
+        validation_seed: int = 0,
+    ) -> UnlearnTask:
         """Forget class ``label`` of the masks: its pixels, not the images they are in.
 
         ``forget`` holds the images in which the class occurs, with their masks. ``retain`` holds all images, with the
@@ -170,63 +223,112 @@ class UnlearnTask:
 
         Raises: ValueError on an unknown class, the background, or data that are not masks.
         """
-        kind, classes = _kind_and_classes(train, test, num_classes)
+        kind, classes, held_out = _kind_and_classes(train, test, num_classes, validation)
         if kind != "segmentation":
             raise ValueError("expected train to have masks, but its targets are class labels; use forget_class")
         if isinstance(label, bool) or not isinstance(label, int) or not 0 < label < classes:
             raise ValueError(f"expected label to be a foreground class in [1, {classes - 1}], but got {label!r}")
         holding = [
-            (_targets(name, data) == label).flatten(1).any(dim=1).nonzero().flatten()
-            for name, data in (("train", train), ("test", test))
+            (_targets(name, data) == label).flatten(1).any(dim=1) if len(data) else torch.zeros(0, dtype=torch.bool)
+            for name, data in (("train", train), *held_out.sources)
         ]
+        (judged, asked), (chosen_by, wanted), words = held_out.parts(holding[1:], validation_seed)
+        indices = holding[0].nonzero().flatten()
         return cls(
-            subset(train, holding[0]),
+            subset(train, indices),
             without_class(train, label),
-            subset(test, holding[1]),
-            without_class(test, label),
+            subset(judged, asked),
+            without_class(judged, label),
             classes,
             kind,
-            f"mask class {label}",
+            f"mask class {label}{words}",
             (label,),
-            holding[0],
+            indices,
+            subset(chosen_by, wanted),
+            without_class(chosen_by, label),
         )
 
     @classmethod
-    def _from_train(cls, train: Any, test: Any, chosen: Tensor, rule: str, num_classes: int | None) -> UnlearnTask:
-        kind, classes = _kind_and_classes(train, test, num_classes)
-        return cls._split(train, test, chosen, None, classes, rule, (), kind)
+    def _from_train(
+        cls, train: Any, test: Any, chosen: Tensor, rule: str, num_classes: int | None, validation: Any, seed: int
+    ) -> UnlearnTask:
+        kind, classes, held_out = _kind_and_classes(train, test, num_classes, validation)
+        nothing = [torch.zeros(len(data), dtype=torch.bool) for _, data in held_out.sources]
+        return cls._split(train, held_out.parts(nothing, seed), chosen, classes, rule, (), kind)
 
     @classmethod
     def _split(
         cls,
         train: Any,
-        test: Any,
+        held_out: _Parts,
         chosen: Tensor,
-        chosen_test: Tensor | None,
         num_classes: int,
         rule: str,
         forget_classes: tuple[int, ...],
         kind: Kind = "classification",
     ) -> UnlearnTask:
-        forget, retain = _halves(train, chosen)
-        forget_test, retain_test = _halves(test, chosen_test if chosen_test is not None else torch.empty(0).long())
+        (test, test_selected), (validation, validation_selected), words = held_out
+        selected = torch.zeros(len(train), dtype=torch.bool)
+        selected[chosen] = True
         return cls(
-            forget,
-            retain,
-            forget_test,
-            retain_test,
+            subset(train, selected),
+            subset(train, ~selected),
+            subset(test, test_selected),
+            subset(test, ~test_selected),
             num_classes,
             kind,
-            rule,
+            rule + words,
             forget_classes,
             chosen.sort().values,
+            subset(validation, validation_selected),
+            subset(validation, ~validation_selected),
         )
 
 
-def _halves(dataset: Any, chosen: Tensor) -> tuple[Any, Any]:
-    keep = torch.ones(len(dataset), dtype=torch.bool)
-    keep[chosen] = False
-    return subset(dataset, (~keep).nonzero().flatten()), subset(dataset, keep.nonzero().flatten())
+# Data that judge and data to choose by, each with what the rule selects of them, and how many are set aside in words.
+_Parts = tuple[tuple[Any, Tensor], tuple[Any, Tensor], str]
+
+
+class _HeldOut:
+    """Held-out data of a task: those that judge, and those to choose by, which are set aside where none are given."""
+
+    def __init__(self, test: Any, validation: Any, read: Callable[[str, Any], Tensor] | None) -> None:
+        self.test, self.validation = test, validation
+        self.sources = [("test", test)] if validation is None else [("test", test), ("validation", validation)]
+        self.labels = [] if read is None else [read(name, data) for name, data in self.sources]
+
+    def parts(self, selected: Sequence[Tensor], seed: int) -> _Parts:
+        """Return both parts, each beside its share of ``selected``: one bool mask for each source."""
+        if self.validation is not None:
+            words = f" (validation: {len(self.validation)} samples of their own)"
+            return (self.test, selected[0]), (self.validation, selected[1]), words
+        mask = selected[0]
+        # By the labels alone: of several requests on the same data, what one judges by no other chooses by.
+        aside = _set_aside(self.labels[0] if self.labels else torch.zeros_like(mask, dtype=torch.int64), seed)
+        words = f" (validation: {int(aside.sum())} of {len(aside)} held-out samples, seed {seed})"
+        return (subset(self.test, ~aside), mask[~aside]), (subset(self.test, aside), mask[aside]), words
+
+
+def _set_aside(labels: Tensor, seed: int) -> Tensor:
+    """Return a bool mask ``(N,)`` of a random quarter of each class; of two or more, some are on either side."""
+    aside = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten()
+        count = max(1, round(VALIDATION_SHARE * len(members))) if len(members) > 1 else 0
+        aside[members[torch.randperm(len(members), generator=generator(seed, "validation", label))[:count]]] = True
+    return aside
+
+
+def _selected(name: str, data: Any, table: Any, predicate: Callable[[Any], Any]) -> Tensor:
+    if table is None:
+        raise TypeError(f"expected {name}_metadata to be a table with one row a sample, but got None")
+    mask = np.asarray(predicate(table))
+    if mask.dtype != bool or mask.shape != (len(data),):
+        raise ValueError(
+            f"expected predicate to return {len(data)} bools for {name}_metadata, "
+            f"but got {mask.dtype} of shape {mask.shape}"
+        )
+    return torch.from_numpy(mask.copy())
 
 
 def _draw(members: Tensor, count: int, seed: int) -> Tensor:
@@ -265,7 +367,7 @@ def _count_classes(given: int | None, *labels: Tensor) -> int:
     return given if given is not None else max(found, 2)
 
 
-def _kind_and_classes(train: Any, test: Any, num_classes: int | None) -> tuple[Kind, int]:
+def _kind_and_classes(train: Any, test: Any, num_classes: int | None, validation: Any) -> tuple[Kind, int, _HeldOut]:
     """Masks are recognised by one sample's target; only class labels are counted without being asked to."""
     if len(train) == 0:
         raise ValueError("expected train to hold at least one sample, but got an empty data set")
@@ -274,11 +376,13 @@ def _kind_and_classes(train: Any, test: Any, num_classes: int | None) -> tuple[K
         first = labels[0] if labels is not None else torch.as_tensor(train[0][1])
     # A mask has two dimensions at least; a row of numbers is a mistake, which the check of class labels names.
     if first.dim() < 2:
-        return "classification", _count_classes(num_classes, _class_labels("train", train), _class_labels("test", test))
+        own = _class_labels("train", train)
+        held_out = _HeldOut(test, validation, _class_labels)
+        return "classification", _count_classes(num_classes, own, *held_out.labels), held_out
+    held_out = _HeldOut(test, validation, None)
     if first.is_floating_point():
-        return "segmentation", num_classes or 2
+        return "segmentation", num_classes or 2, held_out
     if num_classes is None:
-        exposed = labels_of(test)
-        held_out = () if exposed is None else (exposed,)
-        return "segmentation", _count_classes(None, _targets("train", train), *held_out)
-    return "segmentation", check_count("num_classes", num_classes, low=2)
+        exposed = [known for _, data in held_out.sources if (known := labels_of(data)) is not None]
+        return "segmentation", _count_classes(None, _targets("train", train), *exposed), held_out
+    return "segmentation", check_count("num_classes", num_classes, low=2), held_out

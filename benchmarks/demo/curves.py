@@ -6,13 +6,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from unlearn_kit import UnlearnTask
-from unlearn_kit.data import subset
 from unlearn_kit.metrics import Evaluation, accuracy, evaluate
-from unlearn_kit.seeding import generator
 
 from ..analysis.judging import choose_by_held_out
 from ..setup.methods import Attempt
@@ -65,7 +62,7 @@ def retain_weight_curve(
 
 @dataclass(frozen=True)
 class MixPoint:
-    """One run: accuracies on forget, retain, and the two halves of the held-out data; membership AUC; seconds."""
+    """One run: accuracies on forget, retain, validation and test data; membership AUC; seconds."""
 
     mix: float | None
     forget: float
@@ -95,27 +92,23 @@ def mix_curve(
 ) -> MixCurve | None:
     """Run ``perturbed_sign`` at every mix and choose one by held-out data alone.
 
-    Held-out data are halved at random: choices are made on one half, figures come from the other. The choice never
-    looks at the reference. None when no run succeeded.
+    The choice looks at the task's validation data, figures come from its test data, and the reference is not looked at.
+    None when no run succeeded.
 
     Args:
         run: makes the attempt with a given mix.
         task: one whose held-out data hold nothing to forget.
         original, reference: for comparison; the original's validation accuracy limits the choice.
-        seed: of the halves and of the membership score.
+        seed: of the membership score.
     """
-    order = torch.randperm(len(task.retain_test), generator=generator(seed, "held-out halves"))
-    half = len(order) // 2
-    validation = subset(task.retain_test, order[:half])
-    judged = replace(task, retain_test=subset(task.retain_test, order[half:]))
 
     def point(model: nn.Module, mix: float | None, seconds: float | None) -> MixPoint:
-        scores: Evaluation = evaluate(model, judged, seed=seed)
+        scores: Evaluation = evaluate(model, task, seed=seed)
         return MixPoint(
             mix,
             _known(scores.forget),
             _known(scores.retain),
-            _known(accuracy(model, validation)),
+            _known(accuracy(model, task.retain_validation)),
             _known(scores.retain_test),
             scores.membership,
             seconds,

@@ -56,18 +56,22 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+def _shared(bundle: DataBundle) -> dict[str, Any]:
+    return {"num_classes": bundle.num_classes, "validation": bundle.validation}
+
+
 def _class(bundle: DataBundle, _seed: int, label: str) -> UnlearnTask:
-    return UnlearnTask.forget_class(bundle.train, bundle.test, int(label), num_classes=bundle.num_classes)
+    return UnlearnTask.forget_class(bundle.train, bundle.test, int(label), **_shared(bundle))
 
 
 def _fraction(bundle: DataBundle, seed: int, label: str, share: str) -> UnlearnTask:
     return UnlearnTask.forget_class(
-        bundle.train, bundle.test, int(label), fraction=float(share), seed=seed, num_classes=bundle.num_classes
+        bundle.train, bundle.test, int(label), fraction=float(share), seed=seed, **_shared(bundle)
     )
 
 
 def _random(bundle: DataBundle, seed: int, share: str) -> UnlearnTask:
-    return UnlearnTask.forget_random(bundle.train, bundle.test, float(share), seed=seed, num_classes=bundle.num_classes)
+    return UnlearnTask.forget_random(bundle.train, bundle.test, float(share), seed=seed, **_shared(bundle))
 
 
 def _where(bundle: DataBundle, _seed: int, column: str, value: str) -> UnlearnTask:
@@ -80,7 +84,8 @@ def _where(bundle: DataBundle, _seed: int, column: str, value: str) -> UnlearnTa
         bundle.train_metadata,
         bundle.test_metadata,
         lambda table: (table[column].astype(str) == value).to_numpy(bool),
-        num_classes=bundle.num_classes,
+        validation_metadata=bundle.validation_metadata,
+        **_shared(bundle),
     )
 
 

@@ -80,7 +80,9 @@ class Scenario:
         if difficulty is None or difficulty.shape != (len(bundle.train),):
             raise ValueError(f"expected one difficulty a training sample for {rule!r}, but got {_shape(difficulty)}")
         chosen = difficulty.argsort(descending=True, stable=True)[:count].sort().values
-        return UnlearnTask.forget_samples(bundle.train, bundle.test, chosen, num_classes=bundle.num_classes)
+        return UnlearnTask.forget_samples(
+            bundle.train, bundle.test, chosen, num_classes=bundle.num_classes, validation=bundle.validation
+        )
 
 
 def _is_hardest(rule: str) -> bool:

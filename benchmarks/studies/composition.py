@@ -148,7 +148,7 @@ def study_seed(options: Options, seed: int) -> dict[str, Any]:
 def dial(study: Study, original: nn.Module) -> None:
     """Part one: two runs of one request, everything between them, and a sweep."""
     options, task = study.options, study.task
-    tuning, judging = (_judged(half, options.judge_size) for half in C.split_held_out(task, seed=study.seed))
+    judging = _judged(task, options.judge_size)
     reference = study.retrained("reference", original, task)
     goal = evaluate(reference, judging, seed=study.seed)
 
@@ -165,9 +165,9 @@ def dial(study: Study, original: nn.Module) -> None:
     models |= dict(zip(list(rows)[2:], (forgets, retains), strict=True))
 
     started = time.perf_counter()
-    path = C.tradeoff_path(forgets, retains, tuning, options.points, seed=study.seed)
+    path = C.tradeoff_path(forgets, retains, judging, options.points, seed=study.seed)
     path_seconds = time.perf_counter() - started
-    objectives = C.held_out_objectives(tuning)
+    objectives = C.held_out_objectives(judging)
     composed = strategies(study, original, forgets, retains, objectives)
     started = time.perf_counter()
     picked = C.pick(path, min(p.scores.forget_test or 0.0 for p in path.points))
@@ -182,12 +182,12 @@ def dial(study: Study, original: nn.Module) -> None:
         scores = scored(model)
         judging_seconds = time.perf_counter() - started
         sweep.append({"retain_weight": weight, "seconds": seconds, "judging": judging_seconds, **scores})
-    # The path's figures for the report are of the half that nothing was chosen on.
+    # The path's figures for the report are of test data, which nothing was chosen on.
     started = time.perf_counter()
     points = [{"t": point.t, **scored(path.model_at(point.t))} for point in path.points]
     judged_seconds = time.perf_counter() - started
     curved = C.tradeoff_path(
-        forgets, retains, tuning, options.points, bezier=True, bezier_options={"steps": options.bezier_steps}
+        forgets, retains, judging, options.points, bezier=True, bezier_options={"steps": options.bezier_steps}
     )
     bound = path.bound
     study.record["dial"] = {

@@ -16,7 +16,7 @@ from unlearn_kit.seeding import derive, isolated
 
 
 class Watch(Callback):
-    """Score forget, retain and held-out samples at a few points of a revision.
+    """Score forget, retain and validation samples at a few points of a revision.
 
     The score is accuracy, or for masks the mean IoU. A method that trains several times in a row is watched through all
     of it, its steps counted on. ``seconds`` and ``cpu_seconds`` are what the watching itself took.
@@ -32,7 +32,7 @@ class Watch(Callback):
         self.parts = {
             "forget": random_subset(task.forget, samples, seed=derive(seed, "watch forget")),
             "retain": random_subset(task.retain, samples, seed=derive(seed, "watch retain")),
-            "held_out": random_subset(task.retain_test, samples, seed=derive(seed, "watch held out")),
+            "held_out": random_subset(task.retain_validation, samples, seed=derive(seed, "watch held out")),
         }
         self.score = iou if task.kind == "segmentation" else accuracy
         self.points, self.found = points, list[dict[str, Any]]()

@@ -65,7 +65,8 @@ def task(classes: tuple[int, ...] = (2,), outputs: int = 4) -> UnlearnTask:
         torch.zeros_like(x), torch.where(torch.isin(masks, torch.tensor(classes).to(masks)), 0, masks)
     )
     kinds = {"num_classes": max(outputs, 2), "kind": "segmentation", "forget_classes": classes}
-    return UnlearnTask(forget, retain, forget, retain, **kinds)
+    unseen = {"forget_validation": forget, "retain_validation": retain}
+    return UnlearnTask(forget, retain, forget, retain, **kinds, **unseen)
 
 
 # Every method that is asked something of the forget data, with options under which it moves the weights it is asked to.
@@ -225,7 +226,9 @@ def test_rewinding_looks_at_the_class_and_needs_held_out_images_of_it() -> None:
     start = accuracy_within(given, to.forget, (2,))
     assert start is not None
     assert all(0 <= value <= 1 for value in found.details["forget_errors"])
-    without = replace(to, forget_test=TensorImages(torch.empty(0, 1, SIZE, SIZE), torch.empty(0, SIZE, SIZE).long()))
+    without = replace(
+        to, forget_validation=TensorImages(torch.empty(0, 1, SIZE, SIZE), torch.empty(0, SIZE, SIZE).long())
+    )
     with pytest.raises(ValueError, match="expected validation with rewind=True, but got None"):
         algorithms.scrub(given, without, rewind=True)
 

@@ -6,6 +6,8 @@ import copy
 import inspect
 import json
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -243,6 +245,49 @@ def test_retain_data_that_are_not_needed_are_not_read(name: str, classifier: nn.
     else:
         with pytest.raises(AssertionError, match="the retain data were read"):
             run(name, classifier, blind)
+
+
+# Options under which a method looks at held-out data to choose by.
+CHOOSES: dict[str, dict[str, Any]] = {
+    "erase_to_retain": {"stop_at": "held-out"},
+    "influence": {"step": None},
+    "scrub": {"rewind": True},
+}
+
+
+class Judge(Dataset):
+    """Test data, which have a length and nothing else for those who choose."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute in ("targets", "labels", "inputs", "batch"):
+            raise AssertionError(f"{attribute} of test data were asked for")
+        raise AttributeError(attribute)
+
+    def __getitem__(self, index: int) -> Any:
+        raise AssertionError("a test sample was read")
+
+
+@pytest.mark.parametrize("of", [of_class, of_sample, of_masks])
+@pytest.mark.parametrize("chooses", [False, True])
+def test_no_test_sample_is_read(
+    name: str, of: Callable[[], UnlearnTask], chooses: bool, classifier: nn.Module, segmenter: nn.Module
+) -> None:
+    task = of()
+    if (chooses and name not in CHOOSES) or task.kind not in facts(name).kinds:
+        pytest.skip("nothing to choose, or no such task")
+    if chooses and name == "erase_to_retain" and task.forget_classes:
+        pytest.skip("of a class no held-out score is a goal")
+    sealed = replace(task, forget_test=Judge(len(task.forget_test)), retain_test=Judge(len(task.retain_test)))
+    model = segmenter if task.kind == "segmentation" else classifier
+    options = CHOOSES[name] if chooses else {}
+    own = run(name, model, task, **options)
+    assert same(state(run(name, model, sealed, **options).model), state(own.model))
 
 
 def test_a_retain_weight_of_zero_reads_no_retain_data(name: str, classifier: nn.Module) -> None:

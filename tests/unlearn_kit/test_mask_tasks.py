@@ -41,8 +41,12 @@ def test_the_class_is_forgotten_and_its_images_are_kept(wrap) -> None:
     x, y = load_tensors(task.retain)
     assert torch.equal(x, train.inputs)
     assert torch.equal(y, torch.where(train.targets == 2, 0, train.targets))
-    assert len(task.forget_test) == 2
-    assert len(task.retain_test) == 4
+    # One of four images is set aside to choose by; the class is in every other.
+    assert (len(task.retain_test), len(task.retain_validation)) == (3, 1)
+    assert len(task.forget_test) + len(task.forget_validation) == 2
+    for x, y in (load_tensors(task.retain_test), load_tensors(task.retain_validation)):
+        places = [next(i for i in range(4) if torch.equal(one, test.inputs[i])) for one in x]
+        assert torch.equal(y, torch.where(test.targets == 2, 0, test.targets)[places])
     assert (train.targets == 2).any()
 
 

@@ -37,6 +37,19 @@ def positions(dataset) -> list[int]:
     return [int(x) for x in load_tensors(dataset)[0].flatten()] if len(dataset) else []
 
 
+def held_out(task: UnlearnTask, side: str) -> list[int]:
+    """Where the held-out samples of one side are, those that judge and those to choose by, none of which is both."""
+    judge, choose = (positions(getattr(task, f"{side}_{part}")) for part in ("test", "validation"))
+    assert not set(judge) & set(choose)
+    return sorted(judge + choose)
+
+
+def quarter(labels: np.ndarray) -> int:
+    """How many are set aside: of each class a quarter, but one at least, and none where there is only one."""
+    counts = np.bincount(labels)
+    return int(sum(max(1, round(count / 4)) for count in counts if count > 1))
+
+
 class Sealed(Dataset):
     """Labels to look at, samples that must not be decoded."""
 
@@ -75,10 +88,10 @@ def test_a_class_is_forgotten_in_training_and_held_out_data(label):
     y, y_test = train.targets.numpy(), test.targets.numpy()
     assert positions(task.forget) == np.flatnonzero(y == label).tolist() == task.forget_indices.tolist()
     assert positions(task.retain) == np.flatnonzero(y != label).tolist()
-    assert positions(task.forget_test) == np.flatnonzero(y_test == label).tolist()
-    assert positions(task.retain_test) == np.flatnonzero(y_test != label).tolist()
+    assert held_out(task, "forget") == np.flatnonzero(y_test == label).tolist()
+    assert held_out(task, "retain") == np.flatnonzero(y_test != label).tolist()
     assert (task.num_classes, task.kind, task.forget_classes) == (CLASSES, "classification", (int(label),))
-    assert task.rule == f"class {label}"
+    assert task.rule == f"class {label} (validation: {quarter(y_test)} of 20 held-out samples, seed 0)"
 
 
 @given(fraction=st.floats(0.01, 0.99), seed=st.integers(0, 20))
@@ -90,10 +103,10 @@ def test_a_fraction_of_a_class_is_some_of_it_and_holds_nothing_out(fraction, see
     assert set(positions(task.forget)) < set(members) or len(task.forget) == len(members)
     assert len(task.forget) == max(1, round(fraction * len(members)))
     assert sorted(positions(task.forget) + positions(task.retain)) == list(range(40))
-    assert len(task.forget_test) == 0
-    assert positions(task.retain_test) == list(range(20))
+    assert held_out(task, "forget") == []
+    assert held_out(task, "retain") == list(range(20))
     assert task.forget_classes == ()
-    assert task.rule == f"{fraction:g} of class 2, seed {seed}"
+    assert task.rule.startswith(f"{fraction:g} of class 2, seed {seed} (")
 
 
 @pytest.mark.parametrize("make", [list, np.asarray, torch.tensor], ids=["list", "numpy", "tensor"])
@@ -101,7 +114,7 @@ def test_finding_a_class_decodes_no_sample(make):
     y, y_test = (np.random.default_rng(seed).integers(0, 10, 60_000) for seed in (0, 1))
     task = UnlearnTask.forget_class(Sealed(make(y.tolist())), Sealed(make(y_test.tolist())), 7)
     assert len(task.forget) == (y == 7).sum()
-    assert len(task.forget_test) == (y_test == 7).sum()
+    assert len(task.forget_test) + len(task.forget_validation) == (y_test == 7).sum()
     assert len(task.forget) + len(task.retain) == 60_000
 
 
@@ -128,8 +141,8 @@ def test_a_class_is_the_one_that_is_read_not_the_one_that_is_held():
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
     assert [task.num_classes for task in tasks] == [2, 2]
-    assert positions(tasks[0].forget) == positions(tasks[0].forget_test) == [1, 3, 5, 7, 9, 11]
-    assert positions(tasks[0].retain) == positions(tasks[0].retain_test) == [0, 2, 4, 6, 8, 10]
+    assert positions(tasks[0].forget) == held_out(tasks[0], "forget") == [1, 3, 5, 7, 9, 11]
+    assert positions(tasks[0].retain) == held_out(tasks[0], "retain") == [0, 2, 4, 6, 8, 10]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +199,7 @@ def test_classes_may_be_counted_in_or_told():
         (
             {"label": 5, "num_classes": 6},
             ValueError,
-            r"^expected at least one sample to forget, but got an empty forget set \(class 5\)$",
+            r"^expected at least one sample to forget, but got an empty forget set \(class 5 ",
         ),
     ],
 )
@@ -234,10 +247,10 @@ def test_chosen_samples_and_the_rest_make_up_the_training_set(chosen):
     task = UnlearnTask.forget_samples(train_set(), test_set(), chosen)
     assert positions(task.forget) == sorted(chosen) == task.forget_indices.tolist()
     assert positions(task.retain) == [i for i in range(40) if i not in chosen]
-    assert len(task.forget_test) == 0
-    assert positions(task.retain_test) == list(range(20))
+    assert held_out(task, "forget") == []
+    assert held_out(task, "retain") == list(range(20))
     assert (task.num_classes, task.forget_classes) == (CLASSES, ())
-    assert task.rule == f"{len(chosen)} chosen samples"
+    assert task.rule.startswith(f"{len(chosen)} chosen samples (")
 
 
 @pytest.mark.parametrize(
@@ -309,7 +322,7 @@ def test_a_share_lies_between_nothing_and_all(fraction):
 
 
 def test_a_share_of_less_than_a_sample_is_nothing_to_forget():
-    with pytest.raises(ValueError, match=r"got an empty forget set \(0.001 of all samples, seed 0\)"):
+    with pytest.raises(ValueError, match=r"got an empty forget set \(0.001 of all samples, seed 0 "):
         UnlearnTask.forget_random(train_set(), test_set(), 0.001)
 
 
@@ -334,8 +347,8 @@ def test_metadata_split_training_and_held_out_data_alike(kind):
     task = UnlearnTask.forget_where(train_set(), test_set(), *tables(kind), lambda t: t["device"] == "B")
     assert positions(task.forget) == list(range(0, 40, 3)) == task.forget_indices.tolist()
     assert positions(task.retain) == [i for i in range(40) if i % 3]
-    assert positions(task.forget_test) == [0, 1, 2, 3]
-    assert positions(task.retain_test) == list(range(4, 20))
+    assert held_out(task, "forget") == [0, 1, 2, 3]
+    assert held_out(task, "retain") == list(range(4, 20))
     assert task.num_classes == CLASSES
 
 
@@ -343,8 +356,8 @@ def test_metadata_may_hold_nothing_out():
     here, there = tables("pandas")
     there["device"] = "A"
     task = UnlearnTask.forget_where(train_set(), test_set(), here, there, lambda t: t["device"] == "B")
-    assert len(task.forget_test) == 0
-    assert len(task.retain_test) == 20
+    assert held_out(task, "forget") == []
+    assert held_out(task, "retain") == list(range(20))
 
 
 @pytest.mark.parametrize(
@@ -356,7 +369,7 @@ def test_metadata_may_hold_nothing_out():
         ),
         (lambda t: (t["device"] == "B")[:7], r"return 40 bools for train_metadata, but got bool of shape \(7,\)"),
         (lambda _: True, r"return 40 bools for train_metadata, but got bool of shape \(\)"),
-        (lambda t: t["device"] == "C", r"got an empty forget set \(metadata predicate\)"),
+        (lambda t: t["device"] == "C", r"got an empty forget set \(metadata predicate "),
     ],
 )
 def test_a_predicate_that_does_not_split_is_refused(predicate, text):
@@ -450,3 +463,51 @@ def test_a_mask_of_bools_means_the_samples_where_it_is_true(make):
 def test_a_subset_is_not_guessed_from_other_values(indices, error, text):
     with pytest.raises(error, match=text):
         subset(train_set(), indices)
+
+
+# --- validation data ------------------------------------------------------------------------------
+
+
+def test_a_quarter_of_each_class_is_set_aside_whatever_the_rule():
+    train, test = train_set(), images([0] * 8 + [1] * 4 + [2] + [3] * 2)
+    rules = [
+        UnlearnTask.forget_class(train, test, 0),
+        UnlearnTask.forget_class(train, test, 3, fraction=0.5),
+        UnlearnTask.forget_random(train, test, 0.2, seed=5),
+        UnlearnTask.forget_samples(train, test, [1]),
+        UnlearnTask.forget_where(train, test, {"x": np.arange(40)}, {"x": np.arange(15)}, lambda t: t["x"] < 5),
+    ]
+    aside = [sorted(positions(t.forget_validation) + positions(t.retain_validation)) for t in rules]
+    assert all(chosen == aside[0] for chosen in aside)
+    assert np.bincount(test.targets[aside[0]].numpy(), minlength=4).tolist() == [2, 1, 0, 1]
+    other = UnlearnTask.forget_class(train, test, 0, validation_seed=1)
+    assert sorted(positions(other.forget_validation) + positions(other.retain_validation)) != aside[0]
+
+
+def test_validation_data_of_their_own_are_split_by_the_same_rule():
+    train, test, own = train_set(), test_set(), images([0, 1, 2, 0, 3])
+    task = UnlearnTask.forget_class(train, test, 0, validation=own)
+    assert positions(task.forget_validation) == [0, 3]
+    assert positions(task.retain_validation) == [1, 2, 4]
+    assert sorted(positions(task.forget_test) + positions(task.retain_test)) == list(range(20))
+    assert task.rule == "class 0 (validation: 5 samples of their own)"
+    tables = [{"x": np.arange(count)} for count in (40, 20, 5)]
+    where = UnlearnTask.forget_where(
+        train, test, *tables[:2], lambda t: t["x"] % 2 == 1, validation=own, validation_metadata=tables[2]
+    )
+    assert positions(where.forget_validation) == [1, 3]
+    assert positions(where.retain_validation) == [0, 2, 4]
+    with pytest.raises(
+        TypeError, match="expected validation_metadata to be a table with one row a sample, but got None"
+    ):
+        UnlearnTask.forget_where(train, test, *tables[:2], lambda t: t["x"] > 3, validation=own)
+    chosen = task.on_validation()
+    assert positions(chosen.forget_test) == [0, 3]
+    assert positions(chosen.retain_test) == [1, 2, 4]
+    assert len(chosen.forget_validation) == len(chosen.retain_validation) == 0
+
+
+def test_without_held_out_data_there_are_none_to_choose_by():
+    empty = TensorImages(torch.empty(0, 1, 1, 1), torch.empty(0).long())
+    task = UnlearnTask.forget_samples(train_set(), empty, [1])
+    assert held_out(task, "forget") == held_out(task, "retain") == []

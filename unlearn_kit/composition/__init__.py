@@ -4,7 +4,7 @@ from .adapters import combine_adapters, join_requests, weigh, withdraw
 from .barrier import BarrierBound, barrier, barrier_bound
 from .batch_norm import needs_recalibration, recalibrate_batch_norm
 from .bezier import bezier, bezier_control
-from .coefficients import Candidate, CoefficientSearch, held_out_objectives, search_coefficients, split_held_out
+from .coefficients import Candidate, CoefficientSearch, held_out_objectives, search_coefficients
 from .merge import average, fisher_merge, interpolate, slerp
 from .paths import PathPoint, Picked, TradeoffPath, pick, tradeoff_path
 from .recipe import METHODS, Composition, compose
@@ -47,7 +47,6 @@ __all__ = [
     "recalibrate_batch_norm",
     "search_coefficients",
     "slerp",
-    "split_held_out",
     "swap_head",
     "task_arithmetic",
     "ties",

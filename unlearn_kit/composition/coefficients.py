@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from ..data.tensors import subset
 from ..errors import check_count, check_number
 from ..metrics import evaluate
-from ..seeding import generator
 from ..tasks import UnlearnTask
 
 
@@ -136,38 +132,25 @@ def nearest_on_simplex(x: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.maximum(values - shift, 0)
 
 
-def split_held_out(task: UnlearnTask, *, seed: int = 0) -> tuple[UnlearnTask, UnlearnTask]:
-    """The task twice, each with one random half of the held-out data: one to choose on, one to report on.
-
-    The training data are in both; a task without held-out forget data has none in either.
-    """
-    halves: list[dict[str, Any]] = [{}, {}]
-    for name in ("forget_test", "retain_test"):
-        data = getattr(task, name)
-        order = torch.randperm(len(data), generator=generator(seed, "held out", name))
-        for half, chosen in zip(halves, (order[: len(order) // 2], order[len(order) // 2 :]), strict=True):
-            half[name] = subset(data, chosen.sort().values)
-    return replace(task, **halves[0]), replace(task, **halves[1])
-
-
 def held_out_objectives(task: UnlearnTask, target: float = 0.0) -> Callable[[nn.Module], tuple[float, float]]:
-    """``(|forget score - target|, 1 - retain score)`` of a model on the held-out data of ``task``, in [0, 1].
+    """Return what measures ``(|forget score - target|, 1 - retain score)`` of a model on validation data, in [0, 1].
 
-    Without held-out forget data, the forget score is the one on the forget data. No training data are read otherwise.
+    Without validation data like the forget data, the forget score is the one on the forget data. No other training data
+    are read, and no test data.
 
     Args:
-        task: see :func:`split_held_out`.
+        task: what is forgotten and kept.
         target: the forget score that a model without the data would have, in [0, 1]: 0 for a class, the original's
-            held-out score for samples.
+            validation score for samples.
 
-    Raises: ValueError when there are no held-out retain data.
+    Raises:
+        ValueError: When there are no validation data to retain.
     """
     check_number("target", target, low=0, high=1)
-    if len(task.retain_test) == 0:
-        raise ValueError("expected the task to have held-out retain data, but it has none")
-    forget = task.forget_test if len(task.forget_test) else task.forget
-    none = subset(task.retain, [])
-    reduced = replace(task, forget=forget, retain=none, forget_test=none)
+    if len(task.retain_validation) == 0:
+        raise ValueError("expected the task to have validation data to retain, but it has none")
+    forget = task.forget_validation if len(task.forget_validation) else task.forget
+    reduced = replace(task.on_validation(), forget=forget, retain=(), forget_test=())
 
     def measure(model: nn.Module) -> tuple[float, float]:
         scores = evaluate(model, reduced)

@@ -24,7 +24,11 @@ from .state import check_match
 
 @dataclass(frozen=True)
 class PathPoint:
-    """A model on a path: its place in [0, 1], its scores, and its mean cross-entropy in nats. None is "n/a"."""
+    """A model on a path: its place in [0, 1], its scores, and its mean cross-entropy in nats. None is "n/a".
+
+    The held-out figures of ``scores`` are of the task's validation data, since a path is there to choose on; who has
+    chosen judges the model by ``metrics.evaluate``.
+    """
 
     t: float
     scores: Evaluation
@@ -39,7 +43,7 @@ class TradeoffPath:
     Attributes:
         a, b: the ends, the caller's own models.
         control: the control point of a Bezier curve; None for a straight line.
-        task: what it was measured on.
+        task: what it was measured on: the training data, and the validation data in the place of the test data.
         points: in order, the first at 0 (``a``) and the last at 1 (``b``).
         bound: the loss on retain data on the straight line beside its bound, without recalibration; None for a curve,
             or when it was not asked for.
@@ -101,7 +105,7 @@ def tradeoff_path(
 
     Args:
         a, b: models of one architecture.
-        task: the data to measure on.
+        task: gives the data to measure on: for training and for validation. No test data are read.
         points: how many, evenly spaced, or places in [0, 1]; both ends are always among them.
         reference: the retrained model, or its evaluation: the scores then have gaps to it.
         bezier: train the control point of a quadratic Bezier curve on the retain data (see
@@ -117,7 +121,7 @@ def tradeoff_path(
     check_match({"a": a, "b": b})
     check_count("bound_samples", bound_samples, low=0)
     places = _places(points)
-    started = time.perf_counter()
+    started, task = time.perf_counter(), task.on_validation()
     control: nn.Module | None = None
     if isinstance(bezier, nn.Module):
         check_match({"a": a, "bezier": bezier})

@@ -32,13 +32,14 @@ def joint_task(requests: Sequence[UnlearnTask]) -> UnlearnTask:
     """
     first, *others = _check_requests(requests)
     forget, retain = _sets(requests, "forget"), _sets(requests, "retain")
-    forget_test, retain_test = _sets(requests, "forget_test"), _sets(requests, "retain_test")
     joined = replace(
         first,
         forget=_union(forget),
         retain=_common(retain),
-        forget_test=_union(forget_test),
-        retain_test=_common(retain_test),
+        forget_test=_union(_sets(requests, "forget_test")),
+        retain_test=_common(_sets(requests, "retain_test")),
+        forget_validation=_union(_sets(requests, "forget_validation")),
+        retain_validation=_common(_sets(requests, "retain_validation")),
         rule="; ".join(dict.fromkeys(request.rule for request in requests)),
         forget_classes=tuple(sorted({label for request in requests for label in request.forget_classes})),
         forget_indices=torch.tensor(sorted({i for _, chosen in forget for i in chosen}), dtype=torch.int64)
@@ -58,7 +59,12 @@ def cumulative_tasks(requests: Sequence[UnlearnTask]) -> list[UnlearnTask]:
 def beside(request: UnlearnTask, others: Sequence[UnlearnTask]) -> UnlearnTask:
     """``request`` with nothing to retain that one of ``others`` (or itself) forgets, held-out data alike."""
     joined = joint_task([request, *others])
-    return replace(request, retain=joined.retain, retain_test=joined.retain_test)
+    return replace(
+        request,
+        retain=joined.retain,
+        retain_test=joined.retain_test,
+        retain_validation=joined.retain_validation,
+    )
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,9 @@ def apply_requests(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> RequestsResult:
-    """Serve several requests and measure, after each, all that came before.
+    """Serve several requests and measure, after each, all that came before: on training and validation data.
+
+    The held-out figures are of the validation data; ``metrics.evaluate`` judges the result on test data.
 
     Args:
         model: the original.
@@ -128,7 +136,8 @@ def apply_requests(
     check_model(model)
     check_choice("mode", mode, ("sequence", "compose"))
     check_choice("keep_out", keep_out, ("earlier", "all", "none"))
-    views = [beside(request, requests) for request in _check_requests(requests)]
+    # What a revision reads, and what it is measured on here, chooses: the test data are left to the caller.
+    views = [beside(request, requests).on_validation() for request in _check_requests(requests)]
     goals = [None if reference is None else evaluate(reference, view, seed=seed) for view in views]
 
     def score(judged: nn.Module, count: int) -> tuple[Evaluation, ...]:
@@ -164,10 +173,9 @@ def _check_requests(requests: Sequence[UnlearnTask]) -> Sequence[UnlearnTask]:
     for i, request in enumerate(requests):
         if not isinstance(request, UnlearnTask):
             raise TypeError(f"expected requests[{i}] to be an UnlearnTask, but got {type(request).__name__}")
-    bases = {name: resolve(getattr(requests[0], name))[0] for name in ("retain", "retain_test")}
     for i, request in enumerate(requests):
-        for name in ("forget", "retain", "forget_test", "retain_test"):
-            own = bases["retain_test" if name.endswith("test") else "retain"]
+        for name in ("forget", "retain", "forget_test", "retain_test", "forget_validation", "retain_validation"):
+            own = resolve(getattr(requests[0], name.replace("forget", "retain")))[0]
             if len(getattr(request, name)) and resolve(getattr(request, name))[0] is not own:
                 raise ValueError(
                     f"expected all requests to be split from one data set, but requests[{i}].{name} is part of another"

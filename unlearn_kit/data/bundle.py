@@ -21,6 +21,8 @@ class DataBundle:
             {0, 1} when binary, int64 ``(H, W)`` otherwise).
         class_names: a name for each class.
         train_metadata, test_metadata: one row a sample, in the order of the data set; None where there is none.
+        validation, validation_metadata: the official validation split and its table, to choose by; None where the data
+            set has none, and tasks set a share of ``test`` aside.
     """
 
     name: str
@@ -31,3 +33,5 @@ class DataBundle:
     class_names: tuple[str, ...]
     train_metadata: pd.DataFrame | None = None
     test_metadata: pd.DataFrame | None = None
+    validation: Any = None
+    validation_metadata: pd.DataFrame | None = None

@@ -30,7 +30,8 @@ def load(
     Args:
         root: the folder of the ``.npz`` file; ``~/.medmnist``, the medmnist package's own, when None.
         member: the file's name without its ending: ``"pneumoniamnist"``, ``"bloodmnist_64"``.
-        include_val: add the validation images after the training images (they are left out otherwise).
+        include_val: add the validation images after the training images; they are the bundle's ``validation``
+            otherwise.
         train_size: keep only that many training images, drawn at random by ``seed``.
         seed: of that draw.
 
@@ -58,8 +59,11 @@ def load(
         num_classes,
     )
     test = class_images(path, images["test"], labels["test"], num_classes)
+    validation = None if include_val else class_images(path, images["val"], labels["val"], num_classes)
     names = tuple(str(label) for label in range(num_classes))
-    return limit_train(DataBundle(name, train, test, num_classes, "classification", names), train_size, seed)
+    return limit_train(
+        DataBundle(name, train, test, num_classes, "classification", names, validation=validation), train_size, seed
+    )
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -36,7 +36,7 @@ def test_a_rule_by_metadata_splits_training_and_held_out_data() -> None:
     lesions = load("synthetic-lesions", train_size=16, test_size=8, size=16)
     task = ForgetRule("where:device:B").task(lesions, 0)
     assert len(task.forget) == (lesions.train_metadata["device"] == "B").sum() > 0
-    assert len(task.forget_test) == (lesions.test_metadata["device"] == "B").sum() > 0
+    assert len(task.forget_test) + len(task.forget_validation) == (lesions.test_metadata["device"] == "B").sum() > 0
     with pytest.raises(ValueError, match=r"expected the column of 'synthetic-lesions' to be one of .*'device'"):
         ForgetRule("where:devices:B").task(lesions, 0)
     with pytest.raises(ValueError, match=r"expected a data set with metadata .* 'digits' has none"):

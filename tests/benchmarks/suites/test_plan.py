@@ -153,7 +153,9 @@ def test_requests_of_a_sequence_add_up_and_never_keep_what_went_before() -> None
     assert {1, 2} <= set(labels_of(whole.forget).tolist())
     assert not {1, 2} & set(labels_of(whole.retain).tolist())
     assert sorted(set(labels_of(whole.forget_test).tolist())) == [1, 2]
-    assert len(whole.forget_test) + len(whole.retain_test) == len(digits.test)
+    splits = [getattr(whole, f"{side}_{part}") for side in ("forget", "retain") for part in ("test", "validation")]
+    places = [place for split in splits for place in resolve(split)[1].tolist()]
+    assert sorted(places) == list(range(len(digits.test)))
 
 
 def test_outliers_are_the_hardest() -> None:

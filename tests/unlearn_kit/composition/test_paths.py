@@ -62,12 +62,12 @@ def test_points_are_evaluations_of_the_models_between(ends: tuple[nn.Module, nn.
     path = tradeoff_path(a, b, TASK, 5, reference=a, bound_samples=20)
     assert torch.equal(state, torch.get_rng_state())
     assert [point.t for point in path.points] == [0, 0.25, 0.5, 0.75, 1]
-    goal = metrics.evaluate(a, TASK)
+    goal = metrics.evaluate(a, TASK.on_validation())
     for t, point in zip((0, 0.25, 1), (path.points[0], path.points[1], path.points[-1]), strict=True):
         model = interpolate(a, b, t)
         if 0 < t < 1:
             model = recalibrate_batch_norm(model, TASK.retain)
-        assert point.scores == metrics.evaluate(model, TASK, goal)
+        assert point.scores == metrics.evaluate(model, TASK.on_validation(), goal)
         for loss, data in ((point.retain_loss, TASK.retain), (point.forget_loss, TASK.forget)):
             logits, targets = metrics.predict(model, data)
             assert loss == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-4, abs=1e-7)
@@ -91,7 +91,7 @@ def test_places_and_the_end_points_can_be_given(ends: tuple[nn.Module, nn.Module
     plain = interpolate(*ends, 0.3)
     assert not tradeoff_path(ends[0], ends[0], TASK, 2, bound_samples=0).recalibrated
     assert tradeoff_path(ends[0], ends[0], TASK, 2, bound_samples=0, recalibrate=True).recalibrated
-    assert path.points[1].scores == metrics.evaluate(plain, TASK)
+    assert path.points[1].scores == metrics.evaluate(plain, TASK.on_validation())
 
 
 def test_pick_finds_the_wanted_level(ends: tuple[nn.Module, nn.Module]) -> None:
@@ -101,7 +101,7 @@ def test_pick_finds_the_wanted_level(ends: tuple[nn.Module, nn.Module]) -> None:
     assert high > 0.9
     found = pick(path, 0.5, tolerance=0.02)
     assert abs(found.level - 0.5) <= 0.02
-    assert metrics.accuracy(found.model, TASK.forget_test) == pytest.approx(found.level)
+    assert metrics.accuracy(found.model, TASK.forget_validation) == pytest.approx(found.level)
     assert 0 < found.t < 1
     assert found.tried > 0
     at_end = pick(path, high)

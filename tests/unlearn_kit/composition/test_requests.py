@@ -22,7 +22,6 @@ from unlearn_kit.composition import (
     held_out_objectives,
     joint_task,
     search_coefficients,
-    split_held_out,
     task_arithmetic,
 )
 from unlearn_kit.composition.coefficients import front_of, nearest_on_simplex
@@ -72,10 +71,13 @@ def test_the_joint_task_is_the_union_and_what_all_retain() -> None:
     assert set(places(joined.forget)) == forgotten
     assert set(places(joined.retain)) == set(range(80)) - forgotten
     assert set(joined.forget_indices.tolist()) == forgotten
-    assert set(places(joined.forget_test)) == set(np.nonzero(np.isin(TEST.targets.numpy(), [0, 2]))[0])
-    assert set(places(joined.retain_test)) == set(np.nonzero(np.isin(TEST.targets.numpy(), [1, 3]))[0])
+    for side, classes in (("forget", [0, 2]), ("retain", [1, 3])):
+        judge, choose = (set(places(getattr(joined, f"{side}_{part}"))) for part in ("test", "validation"))
+        assert judge | choose == set(np.nonzero(np.isin(TEST.targets.numpy(), classes))[0])
+        assert not judge & choose
     assert joined.forget_classes == (0, 2)
-    assert joined.rule == "class 0; class 2; 3 chosen samples"
+    aside = " (validation: 20 of 80 held-out samples, seed 0)"
+    assert joined.rule == f"class 0{aside}; class 2{aside}; 3 chosen samples{aside}"
 
 
 def test_request_k_retains_nothing_that_one_up_to_it_forgets() -> None:
@@ -198,17 +200,13 @@ def test_the_search_finds_a_known_front(simplex: bool) -> None:
 
 
 def test_coefficients_of_task_vectors_on_held_out_data(original: nn.Module) -> None:
-    tuning, judging = split_held_out(REQUESTS[0], seed=3)
-    for name in ("forget_test", "retain_test"):
-        parts = [places(getattr(half, name)) for half in (tuning, judging)]
-        assert sorted(parts[0] + parts[1]) == sorted(places(getattr(REQUESTS[0], name)))
-        assert not set(parts[0]) & set(parts[1])
-    run = silence(original, REQUESTS[0], seed=0).model
-    objectives = held_out_objectives(tuning)
+    task = REQUESTS[0]
+    run = silence(original, task, seed=0).model
+    objectives = held_out_objectives(task)
     reading = objectives(original)
     assert reading == (
-        metrics.accuracy(original, tuning.forget_test),
-        pytest.approx(1 - metrics.accuracy(original, tuning.retain_test)),
+        metrics.accuracy(original, task.forget_validation),
+        pytest.approx(1 - metrics.accuracy(original, task.retain_validation)),
     )
     found = search_coefficients(
         lambda c: task_arithmetic(original, [run], c), objectives, [0.05], tradeoffs=[0.5], evaluations=15
@@ -230,5 +228,7 @@ def test_bad_searches_are_refused() -> None:
         search_coefficients(build, lambda _: (float("nan"), 0.0), [0.5])
     with pytest.raises(ValueError, match="expected bounds to be a smaller and a larger number"):
         search_coefficients(build, lambda _: (0, 0), [0.5], bounds=(1, 0))
-    with pytest.raises(ValueError, match="expected the task to have held-out retain data, but it has none"):
-        held_out_objectives(replace(REQUESTS[0], retain_test=TensorImages(torch.empty(0, 1), torch.empty(0).long())))
+    with pytest.raises(ValueError, match="expected the task to have validation data to retain, but it has none"):
+        held_out_objectives(
+            replace(REQUESTS[0], retain_validation=TensorImages(torch.empty(0, 1), torch.empty(0).long()))
+        )
