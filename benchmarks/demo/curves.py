@@ -14,7 +14,7 @@ from unlearn_kit.data import subset
 from unlearn_kit.metrics import Evaluation, accuracy, evaluate
 from unlearn_kit.seeding import generator
 
-from ..analysis.judging import choose_by_held_out
+from ..setup.judging import choose_by_held_out
 from ..setup.methods import Attempt
 
 RETAIN_WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
