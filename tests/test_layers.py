@@ -22,7 +22,7 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 
 # The floors of the core, from the ground up. A room imports from floors below its own.
 FLOORS = (
-    ("errors", "results"),
+    ("command", "errors", "results"),
     ("outputs", "processes", "schedules", "seeding"),
     ("modules",),
     ("gradients", "models", "plots"),
@@ -173,7 +173,21 @@ def test_heavy_packages_are_imported_where_they_are_used():
 def test_importing_the_core_imports_nothing_heavy():
     code = "import sys, unlearn_kit; print(*{name.partition('.')[0] for name in sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(found.stdout.split()) & set(HEAVY) == set()
+    assert set(found.stdout.split()) & {*HEAVY, "numpy", "torch"} == set()
+
+
+def test_the_public_names_of_the_core_come_when_asked_for():
+    assert {name: getattr(unlearn_kit, name).__module__ for name in unlearn_kit.__all__} == {
+        "CheckpointError": "unlearn_kit.errors",
+        "DataNotFoundError": "unlearn_kit.errors",
+        "DivergenceError": "unlearn_kit.errors",
+        "UnlearnResult": "unlearn_kit.results",
+        "UnlearnTask": "unlearn_kit.tasks",
+        "load_model": "unlearn_kit.checkpoints",
+        "save_model": "unlearn_kit.checkpoints",
+    }
+    with pytest.raises(AttributeError, match="has no attribute 'UnlearnTsk'"):
+        _ = unlearn_kit.UnlearnTsk
 
 
 NAMES = [unlearn_kit.__name__, *(info.name for info in pkgutil.walk_packages(unlearn_kit.__path__, "unlearn_kit."))]
