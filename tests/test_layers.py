@@ -22,7 +22,7 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 
 # The floors of the core, from the ground up. A room imports from floors below its own.
 FLOORS = (
-    ("errors", "results"),
+    ("command", "errors", "results"),
     ("outputs", "processes", "schedules", "seeding"),
     ("modules",),
     ("gradients", "models", "plots"),
@@ -35,7 +35,17 @@ FLOORS = (
     ("composition",),
     ("tuning",),
 )
-FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+
+# The rooms of the benchmarks, from the ground up. A room imports from those of lower rows.
+BENCHMARK_FLOORS = (
+    ("setup",),
+    ("suites",),
+    ("analysis",),
+    ("demo", "report"),
+    ("audit", "speed", "studies"),
+    ("commands",),
+    ("cli",),
+)
 
 # Slow or optional: imported in the functions that use them.
 HEAVY = (
@@ -89,7 +99,7 @@ IMPORTS = [found for name, path in MODULES.items() for found in imports_of(name,
 
 
 def room(module: str) -> str:
-    """The room of the core that a module is in; the empty string for the package itself."""
+    """The room of its package that a module is in; the empty string for the package itself."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -112,17 +122,23 @@ def test_packages_import_one_way():
     assert wrong == []
 
 
-def test_every_room_has_a_floor():
-    rooms = {room(name) for name in MODULES if name.startswith("unlearn_kit.")}
-    assert rooms - set(FLOOR) == set()
+BUILDINGS = [("unlearn_kit", FLOORS), ("benchmarks", BENCHMARK_FLOORS)]
 
 
-def test_rooms_import_from_floors_below():
+@pytest.mark.parametrize(("package", "floors"), BUILDINGS)
+def test_every_room_has_a_floor(package, floors):
+    rooms = {room(name) for name in MODULES if name.startswith(f"{package}.")}
+    assert rooms == {name for names in floors for name in names}
+
+
+@pytest.mark.parametrize(("package", "floors"), BUILDINGS)
+def test_rooms_import_from_floors_below(package, floors):
+    floor = {name: height for height, names in enumerate(floors) for name in names}
     wrong = []
     for found in IMPORTS:
         here, there = room(found.source), room(found.target)
-        inside = found.source.startswith("unlearn_kit.") and found.target.split(".")[0] == "unlearn_kit"
-        if inside and here != there and FLOOR.get(there, len(FLOORS)) >= FLOOR[here]:
+        inside = found.source.startswith(f"{package}.") and found.target.split(".")[0] == package
+        if inside and here != there and floor.get(there, len(floors)) >= floor[here]:
             wrong.append(found)
     assert wrong == []
 
@@ -157,7 +173,21 @@ def test_heavy_packages_are_imported_where_they_are_used():
 def test_importing_the_core_imports_nothing_heavy():
     code = "import sys, unlearn_kit; print(*{name.partition('.')[0] for name in sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(found.stdout.split()) & set(HEAVY) == set()
+    assert set(found.stdout.split()) & {*HEAVY, "numpy", "torch"} == set()
+
+
+def test_the_public_names_of_the_core_come_when_asked_for():
+    assert {name: getattr(unlearn_kit, name).__module__ for name in unlearn_kit.__all__} == {
+        "CheckpointError": "unlearn_kit.errors",
+        "DataNotFoundError": "unlearn_kit.errors",
+        "DivergenceError": "unlearn_kit.errors",
+        "UnlearnResult": "unlearn_kit.results",
+        "UnlearnTask": "unlearn_kit.tasks",
+        "load_model": "unlearn_kit.checkpoints",
+        "save_model": "unlearn_kit.checkpoints",
+    }
+    with pytest.raises(AttributeError, match="has no attribute 'UnlearnTsk'"):
+        _ = unlearn_kit.UnlearnTsk
 
 
 NAMES = [unlearn_kit.__name__, *(info.name for info in pkgutil.walk_packages(unlearn_kit.__path__, "unlearn_kit."))]

@@ -41,7 +41,7 @@ def test_the_wheel_brings_the_command_the_licence_and_its_requirements(wheel: zi
         (found,) = [member for member in wheel.namelist() if member.endswith(f".dist-info/{name}")]
         return wheel.read(found).decode()
 
-    assert "unlearn-kit = benchmarks.cli:main" in text("entry_points.txt")
+    assert "unlearn-kit = unlearn_kit.command:main" in text("entry_points.txt")
     metadata = text("METADATA")
     assert "Name: unlearn-kit\n" in metadata
     assert "Requires-Dist: torch" in metadata

@@ -4,10 +4,10 @@ This package is the core: tasks, losses, the boundary search, the training engin
 are in ``algorithms``, the command line and the benchmarks in ``benchmarks``.
 """
 
-from .checkpoints import load_model, save_model
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from .errors import CheckpointError, DataNotFoundError, DivergenceError
-from .results import UnlearnResult
-from .tasks import UnlearnTask
 
 __version__ = "0.1.0"
 
@@ -20,3 +20,24 @@ __all__ = [
     "load_model",
     "save_model",
 ]
+
+# What needs torch is imported when it is first asked for, so that the command line, which enters through this package,
+# shows its help at once. Type checkers read the plain imports.
+if TYPE_CHECKING:
+    from .checkpoints import load_model, save_model
+    from .results import UnlearnResult
+    from .tasks import UnlearnTask
+else:
+    _HOMES = {
+        "UnlearnResult": "results",
+        "UnlearnTask": "tasks",
+        "load_model": "checkpoints",
+        "save_model": "checkpoints",
+    }
+
+    def __getattr__(name: str) -> object:
+        """Import a public name (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        return value

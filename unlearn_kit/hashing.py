@@ -64,6 +64,25 @@ def hash_dataset(dataset: Any) -> str:
     return _digest(*(t.encode() for t in (str(len(dataset)), *sorted(shapes), inputs.hexdigest(), targets.hexdigest())))
 
 
+def sample_hashes(dataset: Any) -> list[str]:
+    """Return the SHA-256 of each sample, input and target, in order: whoever holds a sample can look for its hash.
+
+    Reads the whole data set once. One that draws random numbers when read is read with a fixed random state.
+
+    Args:
+        dataset: A data set of `(input, target)`.
+
+    Returns:
+        One hash in hex per sample.
+    """
+    with isolated(0):
+        return [
+            hashlib.sha256(f"{hash_tensor(one)} {hash_tensor(target)}".encode()).hexdigest()
+            for x, y in in_order(dataset)
+            for one, target in zip(x, y, strict=True)
+        ]
+
+
 def hash_config(value: Any) -> str:
     """Of settings: numbers, texts, None, paths, tensors, networks, named functions; collections, dataclasses of them.
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from unlearn_kit.audits.shadow import SPLITS
 from unlearn_kit.metrics import Klom, summary
 
-from ..analysis.tables import MISSING
+from ..analysis.tables import MISSING, titled
 from .figures import ROWS, Row
 from .study import Audited, AuditReport
 
 
 def _table(title: str, caption: str, headings: Sequence[str]) -> Table:
     """An empty table; figures are aligned on the right, words on the left."""
-    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    table = titled(title, caption)
     for heading in headings:
         words = heading in ("", "ideal") or heading.startswith("verdict")
         table.add_column(heading, justify="left" if words else "right")

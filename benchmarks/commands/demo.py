@@ -48,9 +48,10 @@ def demo(
     with reported(debug):
         import torch
 
-        from ..analysis.tables import demo_table, mix_table, wide
+        from ..analysis.tables import wide
         from ..demo.config import DemoConfig
         from ..demo.run import run_demo
+        from ..demo.table import demo_table, mix_table
 
         torch.set_num_threads(threads)
         config = DemoConfig(

@@ -11,7 +11,7 @@ from torch import nn
 from unlearn_kit import UnlearnTask
 from unlearn_kit.metrics import Evaluation, accuracy, evaluate
 
-from ..analysis.judging import choose_by_held_out
+from ..setup.judging import choose_by_held_out
 from ..setup.methods import Attempt
 
 RETAIN_WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)

@@ -17,7 +17,7 @@ from unlearn_kit.modules import device_of, evaluating
 from unlearn_kit.outputs import predicted_labels
 from unlearn_kit.plots import picture_strip, tradeoff_figure
 
-from ..analysis.judging import forget_score, retain_score
+from ..setup.judging import forget_score, retain_score
 from ..setup.records import peak_memory, versions
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from unlearn_kit.engine import train
 from unlearn_kit.metrics import Evaluation, evaluate
 from unlearn_kit.seeding import isolated
 
-from ..analysis.judging import beside_itself, nothing_to_forget, over_forgets
+from ..setup.judging import beside_itself, nothing_to_forget, over_forgets
 from ..setup.methods import Attempt, Method, Status, attempt, watchers
 from ..setup.recipes import Blueprint
 from ..setup.records import write_json

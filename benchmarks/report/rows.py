@@ -11,8 +11,8 @@ from typing import Any
 from unlearn_kit.metrics import Evaluation
 
 from ..analysis.fronts import Interval, interval, mean
-from ..analysis.judging import evaluation_of, forget_score, nothing_to_forget, over_forgets
 from ..analysis.tables import LABELS
+from ..setup.judging import evaluation_of, forget_score, nothing_to_forget, over_forgets
 
 BARE = ("original", "reference")
 SCORES = (

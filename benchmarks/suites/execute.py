@@ -18,15 +18,14 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data import DataBundle, TensorImages, in_order, load_tensors, subset
 from unlearn_kit.engine import FitResult, train
-from unlearn_kit.hashing import hash_config, hash_model
+from unlearn_kit.hashing import hash_config, hash_model, sample_hashes
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.metrics import Evaluation, evaluate
 from unlearn_kit.modules import cpu_state, device_of, evaluating
 from unlearn_kit.outputs import predicted_labels
 from unlearn_kit.seeding import derive, isolated
 
-from ..analysis.judging import beside_itself, evaluation_of
-from ..report.receipt import sample_hashes
+from ..setup.judging import beside_itself, evaluation_of
 from ..setup.recipes import Blueprint
 from ..setup.records import peak_memory, plain, reset_peak_memory, versions
 from ..setup.scenarios import Scenario

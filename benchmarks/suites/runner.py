@@ -10,8 +10,8 @@ from typing import Any
 
 from unlearn_kit.metrics import Evaluation
 
-from ..analysis.judging import evaluation_of
-from ..report.receipt import receipt_of
+from ..setup.judging import evaluation_of
+from ..setup.receipt import receipt_of
 from ..setup.records import write_json
 from .backends import Backend, check_backend, make_backend
 from .execute import Finished, Product

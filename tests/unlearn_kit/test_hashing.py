@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import random
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,7 +15,8 @@ from torch.utils.data import Dataset, TensorDataset
 
 from unlearn_kit import models
 from unlearn_kit.data.tensors import TensorImages, subset
-from unlearn_kit.hashing import hash_code, hash_config, hash_dataset, hash_model, hash_tensor
+from unlearn_kit.hashing import hash_code, hash_config, hash_dataset, hash_model, hash_tensor, sample_hashes
+from unlearn_kit.seeding import isolated
 
 
 def test_a_tensor_is_its_dtype_shape_and_bits() -> None:
@@ -58,6 +61,37 @@ def test_a_data_set_is_its_samples_however_stored() -> None:
     assert value != hash_dataset(TensorDataset(x.flip(0), y))
     assert value != hash_dataset(TensorDataset(x, y.flip(0)))
     assert value != hash_dataset(TensorDataset(x.flatten(1), y))
+
+
+def test_a_sample_has_one_hash_wherever_it_stands() -> None:
+    x, y = torch.rand(5, 1, 2, 2), torch.arange(5)
+    hashes = sample_hashes(TensorImages(x, y))
+    first = hashlib.sha256(f"{hash_tensor(x[0])} {hash_tensor(y[0])}".encode()).hexdigest()
+    assert hashes[0] == first
+    assert len(set(hashes)) == 5
+    assert sample_hashes(Stored(x.flip(0), y.flip(0))) == hashes[::-1]
+    assert sample_hashes(subset(TensorDataset(x, y), [])) == []
+
+
+class Shaken(Stored):
+    """With a random transform, which draws from all three global states when a sample is read."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        x, y = super().__getitem__(index)
+        return x + torch.rand(()) + random.random() + np.random.rand(), y  # noqa: NPY002 - what old transforms use
+
+
+@pytest.mark.parametrize("hash_of", [hash_dataset, sample_hashes])
+def test_random_transforms_give_the_same_hashes_and_keep_the_random_state(hash_of) -> None:
+    def draws() -> tuple[float, float, float]:
+        return torch.rand(()).item(), random.random(), np.random.rand()  # noqa: NPY002
+
+    with isolated(1):
+        untouched = draws()
+    with isolated(1):
+        first = hash_of(Shaken(torch.zeros(4, 1, 2, 2), torch.zeros(4)))
+        assert draws() == untouched
+    assert hash_of(Shaken(torch.zeros(4, 1, 2, 2), torch.zeros(4))) == first
 
 
 @dataclass

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 import algorithms
 from benchmarks.cli import app
 from benchmarks.demo import run as demo
-from unlearn_kit import DivergenceError
+from unlearn_kit import DivergenceError, command
 from unlearn_kit.data import LOADERS
 from unlearn_kit.models import MODELS
 
@@ -41,14 +42,39 @@ def python(code: str) -> str:
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["--version"]])
 def test_help_comes_without_the_heavy_packages(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom benchmarks.cli import main\n"
+        "import sys\nfrom unlearn_kit.command import main\n"
         f"sys.argv = ['unlearn-kit', *{arguments!r}]\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "print('LOADED', sorted({'torch', 'numpy', 'matplotlib', 'unlearn_kit', 'algorithms'} & set(sys.modules)))"
+        "print('LOADED', sorted({'torch', 'numpy', 'matplotlib', 'algorithms'} & set(sys.modules)))"
     )
     shown = python(code)
     assert shown.endswith("LOADED []\n")
     assert "0.1.0" in shown if "--version" in arguments else "Usage" in shown
+
+
+@pytest.mark.parametrize("name", ["algorithms", "benchmarks"])
+@pytest.mark.parametrize("place", ["{}/__init__.py", "{}.py"])
+def test_the_command_refuses_a_package_of_another_project(name: str, place: str, tmp_path: Path) -> None:
+    stranger = tmp_path / place.format(name)
+    stranger.parent.mkdir(exist_ok=True)
+    stranger.write_text("raise RuntimeError('a stranger was run')\n")
+    root = str(Path(command.__file__).parents[1])
+    code = "import sys\nfrom unlearn_kit.command import main\nsys.argv = ['unlearn-kit', '--help']\nmain()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), root])}
+    arguments = [sys.executable, "-P", "-c", code]  # -P: as in a console script, not from the working directory
+    found = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr.startswith(f"error: expected the package {name!r} in {root}")
+    assert str(tmp_path / name) in found.stderr
+    assert "take that folder off PYTHONPATH" in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+def test_a_folder_without_a_module_is_a_stranger_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert command.stranger("elsewhere") == str(tmp_path / "elsewhere")
+    assert command.stranger("algorithms") is None
 
 
 def test_list_names_every_algorithm_data_set_and_model() -> None:

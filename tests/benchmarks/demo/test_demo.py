@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 import algorithms
-from benchmarks.analysis.tables import demo_table, mix_table
 from benchmarks.demo import curves
 from benchmarks.demo.config import DemoConfig
 from benchmarks.demo.run import DemoReport, run_demo
+from benchmarks.demo.table import demo_table, mix_table
 from benchmarks.setup import methods as attempts
 from unlearn_kit import DivergenceError, UnlearnTask, load_model
 from unlearn_kit.data import load

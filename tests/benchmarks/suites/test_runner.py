@@ -22,10 +22,10 @@ import torch
 from typer.testing import CliRunner
 
 import algorithms
-from benchmarks.analysis.judging import evaluation_of
 from benchmarks.analysis.rows import rows
 from benchmarks.cli import app
 from benchmarks.report.build import FORMATS, write_report
+from benchmarks.setup.judging import evaluation_of
 from benchmarks.speed import overhead
 from benchmarks.suites import parse_suite, runner
 from benchmarks.suites.backends import Local, check_backend, make_backend, stored_product

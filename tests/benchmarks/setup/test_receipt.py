@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import algorithms
-from benchmarks.report.receipt import NEVER, receipt, sample_hashes
+from benchmarks.setup.receipt import NEVER, receipt
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data import load
-from unlearn_kit.hashing import hash_config, hash_model, hash_tensor
+from unlearn_kit.hashing import hash_config, hash_model, hash_tensor, sample_hashes
 from unlearn_kit.metrics import evaluate
 from unlearn_kit.models import build
 
@@ -66,10 +66,3 @@ def test_without_a_reference_it_says_that_there_is_no_ideal(parts) -> None:
         in page.values["not_measured"]
     )
     assert "| training data to forget |" in page.markdown()
-
-
-def test_hashes_know_a_sample_wherever_it_stands(parts) -> None:
-    task = parts[0]
-    both = sample_hashes(task.retain)
-    assert len(set(both)) == len(both)  # digits are all different
-    assert not set(both) & set(sample_hashes(task.forget))

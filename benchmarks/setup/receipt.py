@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,12 +11,11 @@ from typing import Any
 from torch import nn
 
 from unlearn_kit import UnlearnResult, UnlearnTask
-from unlearn_kit.data import in_order
-from unlearn_kit.hashing import hash_config, hash_model, hash_tensor
+from unlearn_kit.hashing import hash_config, hash_model, sample_hashes
 from unlearn_kit.metrics import Evaluation, evaluate
 
-from ..analysis.judging import evaluation_of, over_forgets
-from ..setup.records import versions, write_json, write_text
+from .judging import evaluation_of, over_forgets
+from .records import versions, write_json, write_text
 
 SCORES = {
     "forget": "training data to forget",
@@ -143,7 +141,7 @@ def receipt_of(record: Mapping[str, Any], original: Evaluation | None, reference
     """The receipt of a result in a store, from its record.
 
     Args:
-        record: see :mod:`.store`.
+        record: see :mod:`benchmarks.suites.store`.
         original, reference: the evaluations, under the record's first evaluation seed, of the model before and of the
             reference.
     """
@@ -165,15 +163,6 @@ def receipt_of(record: Mapping[str, Any], original: Evaluation | None, reference
         software=record["versions"],
         evaluations={"before": original, "after": after, "reference": reference},
     )
-
-
-def sample_hashes(dataset: Any) -> list[str]:
-    """SHA-256 of each sample, input and target, in order: whoever holds a sample can find it in a receipt."""
-    return [
-        hashlib.sha256(f"{hash_tensor(one)} {hash_tensor(target)}".encode()).hexdigest()
-        for x, y in in_order(dataset)
-        for one, target in zip(x, y, strict=True)
-    ]
 
 
 def _assemble(
