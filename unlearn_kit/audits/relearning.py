@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.sampling import random_subset
-from ..data.tensors import iterate
-from ..errors import DivergenceError, check_choice, check_count, check_number
-from ..gradients import cross_entropy
+from ..engine import Phase, StopWhen, fit
+from ..errors import check_choice, check_count, check_number
+from ..losses import cross_entropy
 from ..metrics.evaluate import split_score
-from ..modules import batch_norms, check_model, cpu_state, device_of
-from ..seeding import derive, generator, isolated
+from ..modules import check_model
+from ..seeding import derive
 
 if TYPE_CHECKING:
     from ..tasks import UnlearnTask
@@ -140,37 +138,35 @@ def relearn_time(
     check_count("max_steps", max_steps)
     check_count("every", every)
     check_number("lr", lr, low=0, open_low=True)
-    check_number("momentum", momentum, low=0, high=1, open_high=True)
-    check_count("batch_size", batch_size)
     check_model(model)
-    if clip is not None:
-        check_number("clip", clip, low=0, open_low=True)
     data, task = getattr(task, on), _judged(task, limit, seed)
     best = _original_score(original, task, workers)
     if best is None or len(data) == 0:
         return None
     goal = (1 - margin) * best
-    place = device_of(model) if device is None else torch.device(device)
-    with isolated(derive(seed, "relearn")):
-        student = copy.deepcopy(model).to(place)
-        weights = _prepared(student)
-        optimizer = torch.optim.SGD(weights, lr=lr, momentum=momentum)
-        scores = [(0, _forget_score(student, task, workers))]
-        batches = iterate(data, _orders(len(data), batch_size, max_steps, seed), workers=workers)
-        for step, (x, y) in enumerate(batches, start=1):
-            if scores[-1][1] >= goal:
-                break
-            loss = cross_entropy(student(x.to(place)), y.to(place)).mean()
-            if not torch.isfinite(loss):
-                # The weights it started from are the last that are known to be finite.
-                raise DivergenceError("relearn", step - 1, "cross_entropy", cpu_state(model))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if clip is not None:
-                nn.utils.clip_grad_norm_(weights, clip)
-            optimizer.step()
-            if step % every == 0 or step == max_steps:
-                scores.append((step, _forget_score(student, task, workers)))
+
+    def score(student: nn.Module) -> float:
+        return split_score(student, task, "forget", workers=workers) or 0.0  # there are some, or best were None
+
+    phase = Phase(
+        cross_entropy(on=on),
+        {on: data},
+        steps=max_steps,
+        batch_size=batch_size,
+        lr=lr,
+        momentum=momentum,
+        clip=clip,
+        trainable=lambda _, parameter: parameter.is_floating_point(),
+        workers=workers,
+        name="relearn",
+    )
+    watch = StopWhen(score, lambda value: value >= goal, every=every, name="forget score")
+    scores = [(0, score(model))]
+    if scores[0][1] < goal:
+        fitted = fit(model, phase, seed=derive(seed, "relearn"), device=device, callbacks=[watch])
+        scores += [(record["step"], record[watch.name]) for record in fitted.history if watch.name in record]
+        if fitted.stopped is None and scores[-1][0] < max_steps:
+            scores.append((max_steps, score(fitted.model)))
     reached = scores[-1][0] if scores[-1][1] >= goal else None
     return RelearnReport(reached, goal, max_steps, every, on, tuple(scores))
 
@@ -224,32 +220,3 @@ def _original_score(original: nn.Module | float, task: UnlearnTask, workers: int
     if isinstance(original, nn.Module):
         return split_score(original, task, "forget", workers=workers)
     return check_number("original", original, low=0, high=1)
-
-
-def _forget_score(student: nn.Module, task: UnlearnTask, workers: int) -> float:
-    return split_score(student, task, "forget", workers=workers) or 0.0  # the caller knows that it is not empty
-
-
-def _prepared(student: nn.Module) -> list[nn.Parameter]:
-    """Put the copy into training mode, batch norm apart, and return its weights, all of them free to move."""
-    student.train()
-    for layer in batch_norms(student):
-        layer.eval()
-    student.zero_grad(set_to_none=True)
-    found = [p for p in student.parameters() if p.is_floating_point()]
-    if not found:
-        raise ValueError(f"expected {type(student).__name__} to have parameters to train, but got none")
-    for parameter in found:
-        parameter.requires_grad_(True)
-    return found
-
-
-def _orders(size: int, batch_size: int, steps: int, seed: int) -> Iterator[Tensor]:
-    """Positions of the samples of each step: shuffled passes, the last batch of a pass included."""
-    epoch = 0
-    while steps > 0:
-        order = torch.randperm(size, generator=generator(seed, "relearn", epoch))
-        for batch in order.split(batch_size)[:steps]:
-            yield batch
-            steps -= 1
-        epoch += 1
