@@ -64,8 +64,11 @@ def amun(
 
     The result's details: ``adversarial_examples``, how many were found, and ``median_radius``.
 
-    Raises: ValueError on masks, and when no sample has an adversarial example; ValueError, TypeError naming the
-        argument; DivergenceError.
+    Raises:
+        ValueError: On masks, and when no sample has an adversarial example. When an argument is out of range, by its
+            name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: Ebrahimpour-Boroojeny et al. 2025, arXiv 2503.00917.
     """
@@ -92,11 +95,13 @@ def amun(
 def adversarial_set(
     model: nn.Module, dataset: object, *, radius: float, growth: float, max_radius: float, steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The nearest adversarial examples found: inputs ``(N, ...)``, the model's wrong labels ``(N,)``, radii ``(N,)``.
+    """Return the nearest adversarial examples: inputs ``(N, ...)``, the model's wrong labels and radii ``(N,)``.
 
     A sample that is wrong by itself is its own example, at radius 0.
 
-    Raises: ValueError, TypeError naming the argument, and when no sample has one.
+    Raises:
+        ValueError: When an argument is out of range, by its name, and when no sample has one.
+        TypeError: When an argument is of another type, by its name, and when no sample has one.
     """
     check_number("radius", radius, low=0, open_low=True)
     check_number("growth", growth, low=1, open_low=True)

@@ -56,7 +56,10 @@ def bad_teacher(
             the proportion in which they come.
         seed, device: of the run.
 
-    Raises: ValueError, TypeError naming the argument; DivergenceError.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: Chundawat et al. 2023, arXiv 2205.08096.
     """
@@ -79,7 +82,7 @@ def bad_teacher(
 def incompetent_teacher(
     model: nn.Module, task: UnlearnTask, *, build: Callable[[], nn.Module] | None, seed: int
 ) -> nn.Module:
-    """A random network in eval mode whose accuracy on the forget data is at most chance.
+    """Return a random network in eval mode whose accuracy on the forget data is at most chance.
 
     A random network says nearly the same of every input. One in ``num_classes`` happens to name the class that is to be
     forgotten, and would teach it: it is drawn anew, up to 20 times, and the least competent is taken.

@@ -44,8 +44,11 @@ def boundary_expand(
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
-    Raises: ValueError on masks, and on a head that cannot be widened, by name; ValueError, TypeError naming the
-        argument; DivergenceError.
+    Raises:
+        ValueError: On masks, and on a head that cannot be widened, by name. When an argument is out of range, by its
+            name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: Chen et al. 2023, arXiv 2303.11570, section 3.
     """
@@ -62,9 +65,10 @@ def boundary_expand(
 
 
 def class_head(model: nn.Module, task: UnlearnTask, method: str) -> nn.Linear | nn.Conv2d:
-    """The declared head, when it is one linear layer with an output a class (``nn.Linear`` or a 1x1 ``nn.Conv2d``).
+    """Return the declared head: one linear layer with an output a class (``nn.Linear`` or 1x1 ``nn.Conv2d``).
 
-    Raises: ValueError on masks, and naming a head that is another thing.
+    Raises:
+        ValueError: On masks, and naming a head that is another thing.
     """
     if task.kind != "classification":
         raise ValueError(
@@ -84,7 +88,8 @@ def class_head(model: nn.Module, task: UnlearnTask, method: str) -> nn.Linear | 
 def widen(head: nn.Linear | nn.Conv2d) -> None:
     """Give ``head``, in place, one output more, with weights drawn as torch draws a new layer's.
 
-    Raises: ValueError on a head with a single output, which decides between two classes already.
+    Raises:
+        ValueError: On a head with a single output, which decides between two classes already.
     """
     if len(head.weight) == 1:
         raise ValueError("expected a head with one output a class, but got one output for two classes")

@@ -44,7 +44,10 @@ def boundary_shrink(
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
-    Raises: ValueError, TypeError naming the argument; DivergenceError.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: Chen et al. 2023, arXiv 2303.11570, section 3.
     """

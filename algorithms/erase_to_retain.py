@@ -122,8 +122,11 @@ def erase_to_retain(
         **options: How it trains, as in ``engine.Training``; callbacks are called during the erase phase.
         seed, device: of the run.
 
-    Raises: ValueError, TypeError naming the argument; ValueError on ``stop_at="held-out"`` where a whole class is
-        to be forgotten; DivergenceError.
+    Raises:
+        ValueError: When an argument is out of range, by its name. On ``stop_at="held-out"`` where a whole class is to
+            be forgotten.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: arXiv 2511.16574, and the code released with it.
     """
@@ -201,7 +204,10 @@ def erase_to_retain(
 
 
 def paced(pace: float) -> L.Schedule:
-    """1 at the steps s where ``floor((s + 1) pace) > floor(s pace)``, so at ``pace`` of all steps; 0 at the others."""
+    """Return 1 at the steps s where ``floor((s + 1) pace) > floor(s pace)``, so at ``pace`` of all steps.
+
+    0 at the others.
+    """
     period = round(1 / pace)
     if math.isclose(period * pace, 1, rel_tol=1e-9):
         return L.every(period)

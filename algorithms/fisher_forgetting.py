@@ -48,7 +48,9 @@ def fisher_forgetting(
         samples: how many retain samples ``F_R`` is measured on, drawn once; None for all.
         seed, device: of the run.
 
-    Raises: ValueError, TypeError naming the argument; ValueError when a head is needed and not declared.
+    Raises:
+        ValueError: When an argument is out of range, by its name. When a head is needed and not declared.
+        TypeError: When an argument is of another type, by its name.
 
     Source: Golatkar et al. 2020, arXiv 1911.04933; variances as in arXiv 2304.04934.
     """

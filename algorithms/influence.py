@@ -71,7 +71,9 @@ def influence(
 
     The result's details: ``step``, and ``products`` of "cg".
 
-    Raises: ValueError, TypeError naming the argument; ValueError when no step of the search keeps the retain score.
+    Raises:
+        ValueError: When an argument is out of range, by its name. When no step of the search keeps the retain score.
+        TypeError: When an argument is of another type, by its name.
 
     Source: Jia et al. 2023, arXiv 2304.04934, section 3; WoodFisher: Singh and Alistarh 2020, arXiv 2004.14340.
     """
@@ -100,7 +102,7 @@ def influence(
 def _newton(
     model: nn.Module, retain: Any, g: Named, damping: float, iterations: int, tolerance: float
 ) -> tuple[Named, dict[str, float]]:
-    """``(H + damping I)^-1 g`` by conjugate gradients; the iterate so far where a direction has no curvature."""
+    """Return ``(H + damping I)^-1 g`` by conjugate gradients; the iterate so far where a direction has no curvature."""
     batches = list(in_order(retain, 256, device=device_of(model)))
     size = sum(value.numel() for value in g.values())
     best, products = np.zeros(size), 0
@@ -131,7 +133,7 @@ def _newton(
 
 
 def _woodfisher(model: nn.Module, retain: Any, g: Named, damping: float) -> Named:
-    """``(damping I + G^T G / N)^-1 g`` for the rows G of N samples' gradients, by the Woodbury identity.
+    """Return ``(damping I + G^T G / N)^-1 g`` for the rows G of N samples' gradients, by the Woodbury identity.
 
     The published recursion adds one sample at a time; in closed form it is exact and one solve.
     """
@@ -159,7 +161,7 @@ def _search(
     floor = (split_score(model, part, "retain") or 0.0) - drop
 
     def judge(power: float) -> tuple[bool, bool]:
-        """Whether it forgets, and whether it retains."""
+        """Return whether it forgets, and whether it retains."""
         moved = _moved(model, direction, 2.0**power)
         try:
             forgets, retains = (split_score(moved, part, split) or 0.0 for split in ("forget", "retain"))
@@ -194,7 +196,7 @@ def _flat(named: Named) -> np.ndarray:
 
 
 def _named(vector: np.ndarray | Tensor, like: Named) -> Named:
-    """A flat vector as tensors like those of ``like``."""
+    """Return a flat vector as tensors like those of ``like``."""
     flat = torch.as_tensor(vector)
     parts = flat.split([value.numel() for value in like.values()])
     return {name: part.view(v.shape).to(v) for part, (name, v) in zip(parts, like.items(), strict=True)}

@@ -20,7 +20,7 @@ from .masks import mask_classes, within
 def roughness(
     forward: Callable[[Tensor], Tensor], batch: L.Batch, *, std: float, draws: int, labels: tuple[int, ...] = ()
 ) -> Tensor:
-    """``mean_j ||f(x) - sg f(x + std e_j)|| / ||std e_j||`` of each sample, over ``draws`` normal e_j.
+    """Return ``mean_j ||f(x) - sg f(x + std e_j)|| / ||std e_j||`` of each sample, over ``draws`` normal e_j.
 
     With ``labels`` of mask classes: of the outputs at their pixels.
     """
@@ -67,7 +67,10 @@ def jit(
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
-    Raises: ValueError, TypeError naming the argument; DivergenceError.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: Foster et al. 2024, arXiv 2402.01401.
     """

@@ -46,7 +46,10 @@ def catastrophic_forget_k(
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
-    Raises: ValueError, TypeError naming the argument; DivergenceError.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: Goel et al. 2022, arXiv 2201.06640.
     """
@@ -86,7 +89,10 @@ def exact_unlearn_k(
         **options: How it trains, as in ``engine.Training``.
         objective, callbacks, seed, device: as in :func:`catastrophic_forget_k`.
 
-    Raises: ValueError, TypeError naming the argument, or the module that cannot be reset; DivergenceError.
+    Raises:
+        ValueError: When an argument is out of range, by its name, or the module that cannot be reset.
+        TypeError: When an argument is of another type, by its name, or the module that cannot be reset.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: Goel et al. 2022, arXiv 2201.06640.
     """

@@ -23,12 +23,12 @@ from unlearn_kit.outputs import predicted_labels
 
 
 def mask_classes(task: UnlearnTask) -> tuple[int, ...]:
-    """The classes of the masks that are to be forgotten; none where whole samples are."""
+    """Return the classes of the masks that are to be forgotten; none where whole samples are."""
     return task.forget_classes if forgets_mask_class(task) else ()
 
 
 def to_forget(task: UnlearnTask, target: L.Target | None = None) -> L.Target:
-    """``target`` (default: the labels) as it is asked of the forget data: of mask classes, at their pixels alone."""
+    """Return ``target`` (default: the labels) as the forget data are asked: of mask classes, at their pixels alone."""
     target, labels = L.Labels() if target is None else target, mask_classes(task)
     if not labels:
         return target
@@ -38,8 +38,9 @@ def to_forget(task: UnlearnTask, target: L.Target | None = None) -> L.Target:
 
 
 def forget_loss(task: UnlearnTask, otherwise: SampleLoss = label_cross_entropy) -> SampleLoss:
-    """The loss ``(B,)`` whose gradients tell which weights the forget data need: of mask classes, their pixels' part of
-    the mean over all pixels. Gradients of a mean over fewer pixels would not compare with those of the retain data.
+    """Return the loss ``(B,)`` whose gradients tell which weights the forget data need.
+
+    Of mask classes it is their pixels' part of the mean over all pixels. Gradients of a mean over fewer pixels would not compare with those of the retain data.
     """
     labels = mask_classes(task)
     if not labels:
@@ -54,14 +55,19 @@ def forget_loss(task: UnlearnTask, otherwise: SampleLoss = label_cross_entropy) 
 
 
 def within(outputs: Tensor, targets: Tensor, labels: tuple[int, ...]) -> Tensor:
-    """``outputs (B, C, ...)``, as they are without ``labels``; else with 0 wherever the target is none of them."""
+    """Return ``outputs (B, C, ...)``, as they are without ``labels``.
+
+    Else with 0 wherever the target is none of them.
+    """
     if not labels:
         return outputs
     return torch.where(one_of(targets, labels).reshape(outputs[:, :1].shape), outputs, 0.0)
 
 
 def accuracy_within(model: nn.Module, dataset: Any, labels: tuple[int, ...]) -> float | None:
-    """Accuracy in [0, 1]; with ``labels``, the share of their pixels predicted right, a mean over the images that have
+    """Return accuracy in [0, 1].
+
+    With ``labels``, the share of their pixels predicted right, a mean over the images that have
     any. None without samples, or without such images.
     """
     if not labels:

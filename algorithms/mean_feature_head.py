@@ -55,8 +55,11 @@ def mean_feature_head(
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
-    Raises: ValueError on masks, on a head of another kind, a frozen one or one with a single output for two classes, by
-        name; ValueError, TypeError naming the argument; DivergenceError.
+    Raises:
+        ValueError: On masks, on a head of another kind, a frozen one or one with a single output for two classes, by
+            name. When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: Gao et al. 2026, arXiv 2604.08271.
     """
@@ -88,7 +91,7 @@ def mean_feature_head(
 
 
 def _setter(task: UnlearnTask, scale: float, count: int, seed: int) -> Callable[[nn.Module], None]:
-    """What sets the head, always from the same ``count`` samples of each class."""
+    """Return what sets the head, always from the same ``count`` samples of each class."""
     both: Any = ConcatDataset([task.forget, task.retain])
     held = labels_of(both)
     labels = torch.cat([y for _, y in in_order(both)]) if held is None else held
@@ -107,7 +110,7 @@ def _setter(task: UnlearnTask, scale: float, count: int, seed: int) -> Callable[
 
 
 def class_features(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """The mean of what the declared head is given, for each class there is: ``(C, D)``."""
+    """Return the mean of what the declared head is given, for each class there is: ``(C, D)``."""
     seen: list[Tensor] = []
     hook = model.get_submodule(head_name(model)).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:
@@ -120,7 +123,7 @@ def class_features(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def mean_head(means: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight ``(C, D)`` with rows of norm 1 and bias ``(C,)`` that compare centred features with the centred means."""
+    """Return weight ``(C, D)``, rows of norm 1, and bias ``(C,)`` that compare centred features with centred means."""
     centre = means.mean(0)
     weight = nn.functional.normalize(means - centre, dim=1)
     return weight, -weight @ centre

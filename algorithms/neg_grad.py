@@ -41,7 +41,10 @@ def neg_grad(
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
-    Raises: ValueError, TypeError naming the argument; DivergenceError when lr is too large.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When lr is too large.
 
     Source: Golatkar et al. 2020, arXiv 1911.04933; settings of Kurmanji et al. 2023, arXiv 2302.09880.
     """
@@ -78,7 +81,10 @@ def neg_grad_plus(
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
-    Raises: ValueError, TypeError naming the argument; DivergenceError when lr is too large.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When lr is too large.
 
     Source: Kurmanji et al. 2023, arXiv 2302.09880.
     """

@@ -103,7 +103,10 @@ def perturbed_sign(
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
-    Raises: ValueError, TypeError naming the argument; DivergenceError when lr is too large.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When lr is too large.
 
     Source: arXiv 2505.21872, algorithms 1 to 3.
     """
@@ -159,7 +162,7 @@ def boundary_objective(
     hypergradient: Literal["none", "unrolled", "implicit"] = "none",
     task: UnlearnTask | None = None,
 ) -> L.Objective:
-    """The outer objective: the boundary's labels on the forget data, and the retain term unless its weight is 0.
+    """Return the outer objective: the boundary's labels on the forget data, and the retain term unless its weight is 0.
 
     Where ``task`` forgets a class of the masks, the boundary's labels are those of its pixels.
     """
@@ -176,7 +179,7 @@ def boundary_objective(
 
 
 def _moving_boundary(boundary: L.Boundary, mode: Literal["unrolled", "implicit"]) -> L.Term:
-    """CE toward the original's soft labels where the model in training changes its mind, and all of its gradient."""
+    """Return CE toward the original's soft labels where the model in training changes its mind."""
     original, mix = frozen_copy(boundary.model), boundary.mix
 
     @L.term(reduction="forward")
@@ -197,7 +200,7 @@ def _moving_boundary(boundary: L.Boundary, mode: Literal["unrolled", "implicit"]
 
 
 def _runner_up(logits: Tensor, own: Tensor) -> Tensor:
-    """Logits with the class ``own`` taken out where it is the predicted one (a single logit changes sign)."""
+    """Return logits with the class ``own`` taken out where it is the predicted one (a single logit changes sign)."""
     kept = (predicted_labels(logits) == own.long()).unsqueeze(1)
     if is_binary(logits):
         return torch.where(kept, -logits, logits)

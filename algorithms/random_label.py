@@ -51,7 +51,10 @@ def random_label(
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
-    Raises: ValueError, TypeError naming the argument; DivergenceError.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: Golatkar et al. 2020, arXiv 1911.04933; settings of Fan et al. 2024, arXiv 2310.12508.
     """

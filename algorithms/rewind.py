@@ -25,7 +25,8 @@ class Rewind(Callback):
 
     Attributes: ``errors`` (on the forget data, one an epoch), ``chosen`` (the epoch, from 0).
 
-    Raises: ValueError when ``validation`` is empty.
+    Raises:
+        ValueError: When ``validation`` is empty.
 
     Source: Kurmanji et al. 2023, arXiv 2302.09880, SCRUB+R.
     """
@@ -56,7 +57,8 @@ class Rewind(Callback):
 def error(model: nn.Module, dataset: Any, labels: tuple[int, ...] = ()) -> float:
     """Share of samples (for masks, of pixels, or those of ``labels``) predicted wrong, in [0, 1].
 
-    Raises: ValueError when there is none.
+    Raises:
+        ValueError: When there is none.
     """
     found = accuracy_within(model, dataset, labels)
     if found is None:

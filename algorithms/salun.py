@@ -50,7 +50,10 @@ def salun(
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
-    Raises: ValueError, TypeError naming the argument; DivergenceError.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: Fan et al. 2024, arXiv 2310.12508.
     """
@@ -70,7 +73,7 @@ def salun(
 
 
 def salient(gradients: Named, density: float) -> dict[str, Tensor]:
-    """Masks, by name, of the ``density`` of all entries with the largest absolute value."""
+    """Return masks, by name, of the ``density`` of all entries with the largest absolute value."""
     sizes = torch.cat([g.abs().flatten() for g in gradients.values()])
     mask = torch.zeros_like(sizes, dtype=torch.bool)
     mask[sizes.topk(max(1, round(density * len(sizes)))).indices] = True

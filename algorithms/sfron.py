@@ -64,7 +64,10 @@ def sfron(
 
     The result's details: ``salient``, the share of weights that the ascent moves.
 
-    Raises: ValueError, TypeError naming the argument; DivergenceError.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: Huang et al. 2024, arXiv 2409.19732.
     """
@@ -93,7 +96,7 @@ def sfron(
 
 @L.term(reduction="batch")
 def adaptive_cross_entropy(outputs: Tensor, goal: L.Goal, *, adaptivity: float = 0.5) -> Tensor:
-    """``mean_i w_i CE_i`` with constant ``w_i`` in proportion to ``CE_i^-adaptivity``, their mean 1."""
+    """Return ``mean_i w_i CE_i`` with constant ``w_i`` in proportion to ``CE_i^-adaptivity``, their mean 1."""
     losses = distances.cross_entropy(outputs, goal)
     # In logarithms, since the losses of samples the model is certain of round to 0.
     logs = losses.detach().clamp(min=TINY).log()
@@ -103,9 +106,11 @@ def adaptive_cross_entropy(outputs: Tensor, goal: L.Goal, *, adaptivity: float =
 def saliency(
     model: nn.Module, task: UnlearnTask, *, threshold: float, samples: int | None, seed: int
 ) -> dict[str, Tensor]:
-    """Where ``Fisher_F / Fisher_R >= threshold``, by name of trainable parameter.
+    """Return where ``Fisher_F / Fisher_R >= threshold``, by name of trainable parameter.
 
-    Raises: ValueError, TypeError naming the argument.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
     """
     check_number("threshold", threshold, low=0)
     fishers = []

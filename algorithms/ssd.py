@@ -47,7 +47,9 @@ def ssd(
 
     The result's details: ``changed``, the share of trainable weights that were selected, and ``alpha``.
 
-    Raises: ValueError, TypeError naming the argument.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
 
     Source: Foster et al. 2024, arXiv 2308.07707.
     """
@@ -86,7 +88,9 @@ def lfssd(
 
     The result's details: ``changed``, the share of trainable weights that were selected, and ``alpha``.
 
-    Raises: ValueError, TypeError naming the argument.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
 
     Source: Foster et al. 2024, arXiv 2402.19308.
     """
@@ -98,12 +102,12 @@ def lfssd(
 
 
 def squared_norm(logits: Tensor, _targets: Tensor) -> Tensor:
-    """``||f(x)||^2`` of each sample: ``(B, C, ...)`` to ``(B,)``."""
+    """Return ``||f(x)||^2`` of each sample: ``(B, C, ...)`` to ``(B,)``."""
     return logits.square().flatten(1).sum(1)
 
 
 def _own_norm(task: UnlearnTask) -> SampleLoss:
-    """``squared_norm`` on the forget data: of a mask class, at its pixels."""
+    """Return ``squared_norm`` on the forget data: of a mask class, at its pixels."""
     labels = mask_classes(task)
     return lambda logits, targets: squared_norm(within(logits, targets, labels), targets)
 

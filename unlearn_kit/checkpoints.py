@@ -31,8 +31,10 @@ def save_model(model: nn.Module, path: str | Path) -> Path:
     are written under each of their names. A file that is already there is replaced in one step, or stays as
     it was.
 
-    Raises: TypeError when ``model`` is no module or its state holds more than tensors; FileNotFoundError when
-    the folder is missing; CheckpointError when a tensor cannot be written.
+    Raises:
+        TypeError: When ``model`` is no module or its state holds more than tensors.
+        FileNotFoundError: When the folder is missing.
+        CheckpointError: When a tensor cannot be written.
     """
     _check_module(model)
     kind = type(model)
@@ -40,12 +42,14 @@ def save_model(model: nn.Module, path: str | Path) -> Path:
 
 
 def load_model(model: nn.Module, path: str | Path) -> nn.Module:
-    """A new module: the architecture of ``model`` with the weights of ``path``, bit for bit.
+    """Return a new module: the architecture of ``model`` with the weights of ``path``, bit for bit.
 
     ``model`` is copied and left untouched; the copy keeps its device and modes.
 
-    Raises: TypeError when ``model`` is no module; FileNotFoundError when there is no file; CheckpointError
-    when it is pickled, cut short, or not of this architecture (naming the tensors).
+    Raises:
+        TypeError: When ``model`` is no module.
+        FileNotFoundError: When there is no file.
+        CheckpointError: When it is pickled, cut short, or not of this architecture (naming the tensors).
     """
     _check_module(model)
     tensors, _ = load_tensors_file(path)
@@ -77,8 +81,10 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapp
     old file or the new one, never half of one. ``metadata`` joins the format's and the toolkit's version in
     the header.
 
-    Raises: TypeError on anything but tensors and strings; FileNotFoundError when the folder is missing;
-    CheckpointError when a tensor cannot be written.
+    Raises:
+        TypeError: On anything but tensors and strings.
+        FileNotFoundError: When the folder is missing.
+        CheckpointError: When a tensor cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -113,10 +119,11 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapp
 
 
 def load_tensors_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors (on the CPU, in memory of their own) and the metadata of the safetensors file ``path``.
+    """Return the tensors (on the CPU, in memory of their own) and the metadata of the safetensors file ``path``.
 
-    Raises: FileNotFoundError when there is no file; CheckpointError when it is pickled, cut short or
-    otherwise not a safetensors file.
+    Raises:
+        FileNotFoundError: When there is no file.
+        CheckpointError: When it is pickled, cut short or otherwise not a safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 

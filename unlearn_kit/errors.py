@@ -55,7 +55,9 @@ def check_number(
 ) -> float:
     """Return ``value`` as a float when it is a finite number (Python's or NumPy's) in the interval.
 
-    Raises: TypeError when it is no number; ValueError when it is not finite or outside.
+    Raises:
+        TypeError: When it is no number.
+        ValueError: When it is not finite or outside.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"expected {name} to be a number, but got {type(value).__name__}: {value!r}")
@@ -73,7 +75,9 @@ def check_number(
 def check_count(name: str, value: Any, *, low: int = 1) -> int:
     """Return ``value`` as an int when it is one (Python's or NumPy's) of at least ``low``.
 
-    Raises: TypeError when it is no int; ValueError when it is too small.
+    Raises:
+        TypeError: When it is no int.
+        ValueError: When it is too small.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"expected {name} to be an int, but got {type(value).__name__}: {value!r}")
@@ -85,7 +89,8 @@ def check_count(name: str, value: Any, *, low: int = 1) -> int:
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return ``value`` when it is one of ``choices``; the error suggests the nearest.
 
-    Raises: ValueError when it is not.
+    Raises:
+        ValueError: When it is not.
     """
     allowed = list(choices)
     if value not in allowed:
@@ -98,7 +103,8 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
 def check_path_exists(name: str, path: str | Path) -> Path:
     """Return ``path`` as a Path when it exists.
 
-    Raises: FileNotFoundError naming the argument when it does not.
+    Raises:
+        FileNotFoundError: By the name of the argument when it does not.
     """
     found = Path(path)
     if not found.exists():

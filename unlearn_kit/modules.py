@@ -16,14 +16,14 @@ BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """The device of the model's first parameter or buffer (the CPU when it has none)."""
+    """Return the device of the model's first parameter or buffer (the CPU when it has none)."""
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.device("cpu")
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A deep copy in eval mode whose parameters take no gradient: a teacher that cannot move."""
+    """Return a deep copy in eval mode whose parameters take no gradient: a teacher that cannot move."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
@@ -40,19 +40,21 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
-    """All batch-norm layers of ``model``."""
+    """Return all batch-norm layers of ``model``."""
     return [module for module in model.modules() if isinstance(module, BATCH_NORM)]
 
 
 def cpu_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """A detached copy of the model's ``state_dict`` on the CPU."""
+    """Return a detached copy of the model's ``state_dict`` on the CPU."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
 def check_model(model: object, name: str = "model") -> nn.Module:
     """Return ``model`` when it is a module whose parameters and buffers are finite.
 
-    Raises: TypeError when it is no ``nn.Module``; ValueError naming the tensor that is not finite.
+    Raises:
+        TypeError: When it is no ``nn.Module``.
+        ValueError: Naming the tensor that is not finite.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected {name} to be a torch.nn.Module, but got {type(model).__name__}")
@@ -67,7 +69,8 @@ def declare_head(model: nn.Module, head: str) -> nn.Module:
 
     Composition, layer-freezing and restoration need to know which is which. Returns ``model``.
 
-    Raises: ValueError when ``model`` has no such submodule.
+    Raises:
+        ValueError: When ``model`` has no such submodule.
     """
     names = [name for name, _ in model.named_modules() if name]
     if head not in names:
@@ -77,9 +80,10 @@ def declare_head(model: nn.Module, head: str) -> nn.Module:
 
 
 def head_name(model: nn.Module) -> str:
-    """The dotted name of the declared head, looked up through wrappers.
+    """Return the dotted name of the declared head, looked up through wrappers.
 
-    Raises: ValueError when none is declared, saying how to.
+    Raises:
+        ValueError: When none is declared, saying how to.
     """
     for prefix, module in model.named_modules():
         # Not getattr: a wrapper that forwards attributes would claim the head of the model inside.
@@ -93,18 +97,20 @@ def head_name(model: nn.Module) -> str:
 
 
 def head_parameters(model: nn.Module) -> list[str]:
-    """Names of the parameters of the declared head."""
+    """Return names of the parameters of the declared head."""
     head = head_name(model)
     return [name for name, _ in model.named_parameters() if name.startswith(head + ".")]
 
 
 def last_blocks(model: nn.Module, k: int) -> list[str]:
-    """Names of the last ``k`` modules that own parameters (all, where there are fewer), and after them the head's.
+    """Return the names of the last ``k`` modules that own parameters (or all), and after them the head's.
 
     Modules come in the order in which the network registers them, a convolution and its batch norm as two. The head is
     the declared one, or else the last such module. What the network itself owns belongs to no module.
 
-    Raises: TypeError, ValueError when ``k`` is no int of at least 0, and when there is no such module.
+    Raises:
+        TypeError: When ``k`` is no int of at least 0, and when there is no such module.
+        ValueError: When ``k`` is no int of at least 0, and when there is no such module.
     """
     check_count("k", k, low=0)
     owners = [name for name in dict.fromkeys(key.rpartition(".")[0] for key, _ in model.named_parameters()) if name]
@@ -119,10 +125,11 @@ def last_blocks(model: nn.Module, k: int) -> list[str]:
 
 
 def parameters_under(model: nn.Module, modules: Sequence[str]) -> list[str]:
-    """Names of the parameters of the submodules ``modules`` (dotted names), in the model's order.
+    """Return names of the parameters of the submodules ``modules`` (dotted names), in the model's order.
 
-    Raises: TypeError on a string in place of names; ValueError on a name the model does not have, and when there is no
-        parameter.
+    Raises:
+        TypeError: On a string in place of names.
+        ValueError: On a name the model does not have, and when there is no parameter.
     """
     if isinstance(modules, str):
         raise TypeError(f"expected a sequence of names of submodules, but got the string {modules!r}")

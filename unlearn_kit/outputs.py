@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 
 def is_binary(logits: Tensor) -> bool:
-    """Whether a single logit decides between two classes.
+    """Return whether a single logit decides between two classes.
 
-    Raises: ValueError when the logits have no dimension of classes.
+    Raises:
+        ValueError: When the logits have no dimension of classes.
     """
     if logits.dim() < 2:
         raise ValueError(f"expected logits of shape (B, C, ...), but got {tuple(logits.shape)}")
@@ -22,27 +23,28 @@ def is_binary(logits: Tensor) -> bool:
 
 
 def predicted_labels(logits: Tensor) -> Tensor:
-    """Class indices ``(B, ...)`` (int64) of logits ``(B, C, ...)``.
+    """Return class indices ``(B, ...)`` (int64) of logits ``(B, C, ...)``.
 
-    Raises: ValueError on non-finite logits (the argmax of NaN is class 0: it must never count as a prediction).
+    Raises:
+        ValueError: On non-finite logits (the argmax of NaN is class 0: it must never count as a prediction).
     """
     check_finite("logits", logits)
     return (logits[:, 0] > 0).long() if is_binary(logits) else logits.argmax(dim=1)
 
 
 def probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Probabilities of the shape of ``logits``: softmax over dimension 1, or the sigmoid of a single logit."""
+    """Return probabilities of the shape of ``logits``: softmax over dimension 1, or the sigmoid of a single logit."""
     scaled = logits / temperature
     return scaled.sigmoid() if is_binary(logits) else scaled.softmax(dim=1)
 
 
 def per_sample(values: Tensor) -> Tensor:
-    """Mean over everything but the batch: ``(B, ...)`` to ``(B,)``."""
+    """Return mean over everything but the batch: ``(B, ...)`` to ``(B,)``."""
     return values.flatten(1).mean(dim=1) if values.dim() > 1 else values
 
 
 def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """``z_y - logsumexp of the other logits`` at every decision: ``(B, ...)`` for logits ``(B, C, ...)``.
+    """Return ``z_y - logsumexp of the other logits`` at every decision: ``(B, ...)`` for logits ``(B, C, ...)``.
 
     ``softplus(-margin)`` is the cross-entropy and ``sigmoid(-margin)`` is ``1 - p_y``, both exact down to the smallest
     float; ``softmax - onehot`` instead rounds ``1 - p_y`` to 0 once it is below 6e-8.
@@ -57,7 +59,7 @@ def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of hard labels at every decision, ``(B, ...)``, with gradients that never round to zero."""
+    """Return cross-entropy of hard labels at every decision, ``(B, ...)``, with gradients that never round to zero."""
     return F.softplus(-label_margin(logits, labels))
 
 

@@ -34,7 +34,7 @@ def tradeoff_figure(
     ylabel: str = "accuracy on the retain data",
     title: str = "",
 ) -> Figure:
-    """What is forgotten against what is kept: the nearer to the reference (the star), the better.
+    """Return what is forgotten against what is kept: the nearer to the reference (the star), the better.
 
     Args:
         points: ``(forget, retain)`` of each method, in [0, 1].
@@ -44,7 +44,8 @@ def tradeoff_figure(
         original: of the model before anything was forgotten.
         xlabel, ylabel, title: what the axes and the figure show.
 
-    Raises: ValueError when there is nothing to draw, or a coordinate is not finite.
+    Raises:
+        ValueError: When there is nothing to draw, or a coordinate is not finite.
     """
     from matplotlib.figure import Figure
 
@@ -130,7 +131,7 @@ def _magnify(
 
 
 def looks(points: Sequence[str], curves: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each point, no two alike; a point has the colour of the curve its name begins."""
+    """Return colour and marker of each point, no two alike; a point has the colour of the curve its name begins."""
     found: dict[str, tuple[str, str]] = {}
     place = len(curves)
     for name in points:
@@ -144,7 +145,7 @@ def looks(points: Sequence[str], curves: Sequence[str]) -> dict[str, tuple[str, 
 
 
 def picture_strip(rows: Sequence[Sequence[Any]], titles: Sequence[str], *, labels: Sequence[str] = ()) -> Figure:
-    """Pictures side by side: a row a sample, a column a title, such as image, mask, before, after, reference.
+    """Return pictures side by side: a row a sample, a column a title, such as image, mask, before, after, reference.
 
     Args:
         rows: pictures ``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``, tensors or arrays. Floating point is a picture in
@@ -152,7 +153,8 @@ def picture_strip(rows: Sequence[Sequence[Any]], titles: Sequence[str], *, label
         titles: one a column.
         labels: one a row, or none.
 
-    Raises: ValueError on rows of another length than titles, or on anything that is no picture.
+    Raises:
+        ValueError: On rows of another length than titles, or on anything that is no picture.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -255,7 +257,7 @@ def _label_stops(axes: Axes, stops: Sequence[Stop], color: str) -> None:
 
 
 def _colours(name: str, picture: Any) -> np.ndarray:
-    """``(H, W, 3)`` in [0, 1]."""
+    """Return ``(H, W, 3)`` in [0, 1]."""
     values = np.asarray(picture.detach().cpu() if hasattr(picture, "detach") else picture)
     if values.ndim == 3 and values.shape[0] == 1:
         values = values[0]

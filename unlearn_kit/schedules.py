@@ -25,7 +25,7 @@ class Schedule:
     function: Callable[[int, int], float] = field(compare=False, repr=False)
 
     def at(self, step: int, total: int) -> float:
-        """The value at ``step`` (0-based) of ``total`` steps."""
+        """Return the value at ``step`` (0-based) of ``total`` steps."""
         return self.function(step, total)
 
     def __repr__(self) -> str:
@@ -36,7 +36,7 @@ ScalarOrSchedule = float | Schedule | Callable[[float], float]
 
 
 def progress(step: int, total: int) -> float:
-    """Progress in [0, 1]: 0 at the first step, 1 at the last (0 when there is only one)."""
+    """Return progress in [0, 1]: 0 at the first step, 1 at the last (0 when there is only one)."""
     return step / (total - 1) if total > 1 else 0.0
 
 
@@ -53,20 +53,22 @@ def rate_at(lr: ScalarOrSchedule, step: int, total: int) -> float:
 
 
 def is_schedule(value: ScalarOrSchedule) -> bool:
-    """Whether ``value`` may change during a run."""
+    """Return whether ``value`` may change during a run."""
     return isinstance(value, Schedule) or callable(value)
 
 
 def check_scalar_or_schedule(name: str, value: ScalarOrSchedule, *, low: float = -math.inf) -> ScalarOrSchedule:
     """Return ``value`` when it is a finite number of at least ``low``, a schedule, or a function.
 
-    Raises: TypeError, ValueError, naming the argument.
+    Raises:
+        TypeError: When an argument is of another type, by its name.
+        ValueError: When an argument is out of range, by its name.
     """
     return value if is_schedule(value) else check_number(name, value, low=low)
 
 
 def formula(value: ScalarOrSchedule) -> str:
-    """How a weight prints inside a formula."""
+    """Return how a weight prints inside a formula."""
     if isinstance(value, Schedule):
         return value.formula
     if not callable(value):
@@ -106,13 +108,13 @@ def _every(period: int, step: int, _total: int) -> float:
 
 # Each of these raises TypeError or ValueError, naming the argument, on what is not a finite number.
 def linear(start: float, end: float) -> Schedule:
-    """From ``start`` at the first step to ``end`` at the last, on a straight line."""
+    """Go from ``start`` at the first step to ``end`` at the last, on a straight line."""
     start, end = check_number("start", start), check_number("end", end)
     return Schedule(f"linear({start:g}, {end:g})", partial(_linear, start, end))
 
 
 def cosine(start: float, end: float) -> Schedule:
-    """From ``start`` to ``end`` along half a cosine (flat at both ends)."""
+    """Go from ``start`` to ``end`` along half a cosine (flat at both ends)."""
     start, end = check_number("start", start), check_number("end", end)
     return Schedule(f"cosine({start:g}, {end:g})", partial(_cosine, start, end))
 
@@ -124,25 +126,28 @@ def constant(value: float) -> Schedule:
 
 
 def inverse(start: float) -> Schedule:
-    """``start / t`` at step t = 1, 2, ..."""
+    """Return ``start / t`` at step t = 1, 2, ..."""
     start = check_number("start", start)
     return Schedule(f"inverse({start:g})", partial(_inverse, start))
 
 
 def inverse_sqrt(start: float) -> Schedule:
-    """``start / sqrt(t)`` at step t = 1, 2, ...: the step size of sign descent without a known horizon."""
+    """Return ``start / sqrt(t)`` at step t = 1, 2, ...: the step size of sign descent without a known horizon."""
     start = check_number("start", start)
     return Schedule(f"inverse_sqrt({start:g})", partial(_inverse_sqrt, start))
 
 
 def exponential(start: float, rate: float = 0.01) -> Schedule:
-    """``start * exp(-rate t)`` at step t = 1, 2, ... (``rate`` .01 in the code released with arXiv 2505.21872)."""
+    """Return ``start * exp(-rate t)`` at step t = 1, 2, ...
+
+    (``rate`` .01 in the code released with arXiv 2505.21872).
+    """
     start, rate = check_number("start", start), check_number("rate", rate, low=0)
     return Schedule(f"exponential({start:g}, {rate:g})", partial(_exponential, start, rate))
 
 
 def every(period: int) -> Schedule:
-    """1 on every ``period``-th step and 0 between: a term with weight 0 is not evaluated at all."""
+    """Return 1 on every ``period``-th step and 0 between: a term with weight 0 is not evaluated at all."""
     return Schedule(f"every({check_count('period', period)})", partial(_every, period))
 
 

@@ -13,19 +13,20 @@ import torch
 
 
 def derive(seed: int, *keys: object) -> int:
-    """A seed in [0, 2**63) that depends on ``seed`` and on ``keys`` only.
+    """Return a seed in [0, 2**63) that depends on ``seed`` and on ``keys`` only.
 
     Every random number of a run comes from a seed derived for its phase, stream, epoch or step, so nothing about
     random state has to be saved to resume a run with the same bits.
 
-    Raises: TypeError when ``seed`` is no integer.
+    Raises:
+        TypeError: When ``seed`` is no integer.
     """
     digest = hashlib.blake2b(repr((operator.index(seed), *keys)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def generator(seed: int, *keys: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A new torch generator seeded with ``derive(seed, *keys)``."""
+    """Return a new torch generator seeded with ``derive(seed, *keys)``."""
     return torch.Generator(device=device).manual_seed(derive(seed, *keys))
 
 

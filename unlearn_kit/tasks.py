@@ -42,7 +42,8 @@ class UnlearnTask:
         forget_classes: classes whose training data are forgotten as a whole.
         forget_indices: positions of the forget data in the training set, ``(F,)`` int64; None when not built from one.
 
-    Raises: ValueError when there is nothing to forget.
+    Raises:
+        ValueError: When there is nothing to forget.
     """
 
     forget: Any
@@ -90,7 +91,9 @@ class UnlearnTask:
         The whole class: its held-out samples are ``forget_test``. A fraction: a model trained without it still knows
         the class, so held-out data hold nothing to forget and ``forget_test`` is empty.
 
-        Raises: ValueError on an unknown class or fraction; TypeError on a label, or labels, that are not integers.
+        Raises:
+            ValueError: On an unknown class or fraction.
+            TypeError: On a label, or labels, that are not integers.
         """
         check_number("fraction", fraction, low=0, high=1, open_low=True)
         labels = _class_labels("train", train)
@@ -126,7 +129,9 @@ class UnlearnTask:
     ) -> UnlearnTask:
         """Forget the training samples at ``indices``; ``forget_test`` is empty.
 
-        Raises: ValueError on an empty, repeated or out-of-range index; TypeError when one is not an integer.
+        Raises:
+            ValueError: On an empty, repeated or out-of-range index.
+            TypeError: When one is not an integer.
         """
         chosen = as_tensor(indices)
         if chosen.numel() and (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool):
@@ -156,7 +161,8 @@ class UnlearnTask:
     ) -> UnlearnTask:
         """Forget a random ``fraction`` in (0, 1) of the training samples; ``forget_test`` is empty.
 
-        Raises: ValueError on a fraction outside (0, 1).
+        Raises:
+            ValueError: On a fraction outside (0, 1).
         """
         check_number("fraction", fraction, low=0, high=1, open_low=True, open_high=True)
         chosen = _draw(torch.arange(len(train)), round(fraction * len(train)), seed)
@@ -187,8 +193,9 @@ class UnlearnTask:
             validation, validation_metadata: held-out data to choose by, and their table.
             validation_seed: of the share of ``test`` that is set aside without them.
 
-        Raises: ValueError when the predicate does not return one bool a sample, or selects nothing; TypeError when
-            there is no table.
+        Raises:
+            ValueError: When the predicate does not return one bool a sample, or selects nothing.
+            TypeError: When there is no table.
         """
         given = [("train", train, train_metadata), ("test", test, test_metadata)]
         if validation is not None:
@@ -221,7 +228,8 @@ class UnlearnTask:
         ``forget`` holds the images in which the class occurs, with their masks. ``retain`` holds all images, with the
         class called background (0): what a model that was never taught it would have been given. Held-out data alike.
 
-        Raises: ValueError on an unknown class, the background, or data that are not masks.
+        Raises:
+            ValueError: On an unknown class, the background, or data that are not masks.
         """
         kind, classes, held_out = _kind_and_classes(train, test, num_classes, validation)
         if kind != "segmentation":
@@ -368,7 +376,7 @@ def _count_classes(given: int | None, *labels: Tensor) -> int:
 
 
 def _kind_and_classes(train: Any, test: Any, num_classes: int | None, validation: Any) -> tuple[Kind, int, _HeldOut]:
-    """Masks are recognised by one sample's target; only class labels are counted without being asked to."""
+    """Return masks are recognised by one sample's target; only class labels are counted without being asked to."""
     if len(train) == 0:
         raise ValueError("expected train to hold at least one sample, but got an empty data set")
     labels = labels_of(train)

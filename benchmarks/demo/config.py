@@ -32,7 +32,9 @@ class DemoConfig:
         root, download: where the data are, and whether they may be fetched.
         progress: whether progress bars are shown on standard error.
 
-    Raises: ValueError, TypeError naming the option.
+    Raises:
+        ValueError: Naming the option.
+        TypeError: Naming the option.
     """
 
     data: str = "digits"
@@ -103,7 +105,7 @@ class DemoConfig:
         }
 
     def loss(self, stream: str) -> L.Term:
-        """What the original and the reference minimise on ``stream``."""
+        """Return what the original and the reference minimise on ``stream``."""
         return L.dice_bce(on=stream) if self.recipe.kind == "segmentation" else L.cross_entropy(on=stream)
 
     @property
@@ -113,5 +115,5 @@ class DemoConfig:
         return {**size, "download": True} if self.download else size
 
     def shown(self, text: str) -> str | None:
-        """``text`` where progress is shown, else None."""
+        """Return ``text`` where progress is shown, else None."""
         return text if self.progress else None

@@ -28,7 +28,7 @@ class CurvePoint:
     reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         scores = None if self.scores is None else replace(self.scores, reference=None).as_dict()
         return {
             "retain_weight": self.retain_weight,
@@ -41,7 +41,7 @@ class CurvePoint:
 def retain_weight_curve(
     run: Callable[[float], Attempt], task: UnlearnTask, reference: Evaluation, *, seed: int
 ) -> list[CurvePoint]:
-    """The tradeoff between forgetting and retaining: one run a weight, in the order of the weights.
+    """Return the tradeoff between forgetting and retaining: one run a weight, in the order of the weights.
 
     Args:
         run: makes the attempt with a given retain weight.
@@ -83,7 +83,7 @@ class MixCurve:
     reference: MixPoint
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         return asdict(self)
 
 

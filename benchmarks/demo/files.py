@@ -82,7 +82,7 @@ def _spot(scores: Evaluation | None) -> tuple[float, float] | None:
 
 
 def record(report: DemoReport) -> dict[str, Any]:
-    """Everything the report holds, as plain values: None is "n/a"."""
+    """Return everything the report holds, as plain values: None is "n/a"."""
     config, task = report.config, report.task
     given = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
     return {

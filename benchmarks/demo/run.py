@@ -47,7 +47,7 @@ class Row:
     trainable: tuple[int, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as plain values; the reference's scores are not repeated in each row."""
+        """Return everything as plain values; the reference's scores are not repeated in each row."""
         values = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "scores"}
         return {**values, "scores": None if self.scores is None else replace(self.scores, reference=None).as_dict()}
 

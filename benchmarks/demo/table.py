@@ -22,18 +22,18 @@ class Column:
     form: str = "{:.3f}"
 
     def text(self, row: Row) -> str:
-        """The cell."""
+        """Return the cell."""
         value = self.value(row)
         return MISSING if value is None else self.form.format(value)
 
 
 def score(name: str) -> Callable[[Row], float | None]:
-    """The figure ``name`` of a row's evaluation."""
+    """Return the figure ``name`` of a row's evaluation."""
     return lambda row: None if row.scores is None else getattr(row.scores, name)
 
 
 def dice(split: str) -> Callable[[Row], float | None]:
-    """Dice of a split."""
+    """Return Dice of a split."""
     return lambda row: None if row.scores is None or row.scores.dice is None else row.scores.dice[split]
 
 
@@ -59,7 +59,7 @@ COLUMNS = {"classification": [*SPLITS, *COMMON], "segmentation": [*SPLITS, *DICE
 
 
 def demo_table(report: DemoReport) -> Table:
-    """One line a model: original, reference, each method."""
+    """Return one line a model: original, reference, each method."""
     kind = report.task.kind
     table = titled(f"{report.config.data}: forgetting {report.task.rule}")
     what = "IoU" if kind == "segmentation" else "accuracy"
@@ -79,7 +79,7 @@ def demo_table(report: DemoReport) -> Table:
 
 
 def mix_table(mix: MixCurve) -> Table:
-    """The curve over ``mix``, with the original and the reference on the same half of the held-out data."""
+    """Return the curve over ``mix``, with the original and the reference on the same half of the held-out data."""
     table = titled("perturbed_sign over mix")
     table.caption = "chosen: forget nearest to validation; test is the other half"
     for title in ("", "forget\ntrain", "retain\ntrain", "valid-\nation", "test", "member\nAUC"):

@@ -83,7 +83,7 @@ class Study:
     record: dict[str, Any] = field(default_factory=dict)
 
     def stored(self, name: str, make: Callable[[], nn.Module]) -> nn.Module:
-        """The model ``name`` from ``--models`` or an earlier run, or else made and kept."""
+        """Return the model ``name`` from ``--models`` or an earlier run, or else made and kept."""
         for folder in (self.options.models, self.options.kept):
             path = None if folder is None else folder / f"seed{self.seed}" / f"{name}.safetensors"
             if path is not None and path.is_file():
@@ -95,20 +95,20 @@ class Study:
         return model
 
     def original(self) -> nn.Module:
-        """Trained on everything."""
+        """Return Trained on everything."""
         with isolated(derive(self.seed, "original")):
             fresh = self.network()
         return self.stored("original", lambda: train(fresh, self.bundle.train, seed=self.seed, **self.training).model)
 
     def retrained(self, name: str, original: nn.Module, task: UnlearnTask) -> nn.Module:
-        """Trained on what ``task`` retains."""
+        """Return Trained on what ``task`` retains."""
         return self.stored(
             name,
             lambda: algorithms.retrain(original, task, build=self.network, seed=self.seed, **self.training).model,
         )
 
     def run(self, text: str, original: nn.Module, task: UnlearnTask, *keys: object) -> Made:
-        """A revision by the method and options that ``text`` names."""
+        """Return a revision by the method and options that ``text`` names."""
         method = Method(text)
         result = getattr(algorithms, method.name)(original, task, seed=derive(self.seed, text, *keys), **method.options)
         return result.model, result.seconds
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def study_seed(options: Options, seed: int) -> dict[str, Any]:
-    """Both parts for one seed, as plain values."""
+    """Return both parts for one seed, as plain values."""
     recipe = RECIPES[options.data]
     sized: dict[str, Any] = {} if options.train_size is None else {"train_size": options.train_size}
     bundle = load(options.data, **sized)
@@ -219,7 +219,7 @@ def strategies(
     retains: nn.Module,
     objectives: Callable[[nn.Module], tuple[float, float]],
 ) -> dict[str, Made]:
-    """Every way to compose the run that forgets most with the one that retains best."""
+    """Return every way to compose the run that forgets most with the one that retains best."""
     base, pair, task = original, [forgets, retains], study.task
 
     def score(model: nn.Module) -> float:
@@ -320,7 +320,7 @@ def _task(bundle: DataBundle, label: int) -> UnlearnTask:
 
 
 def _judged(task: UnlearnTask, size: int) -> UnlearnTask:
-    """The task with at most ``size`` training samples to keep, and as many to forget, evenly spaced."""
+    """Return the task with at most ``size`` training samples to keep, and as many to forget, evenly spaced."""
     return replace(task, forget=_spaced(task.forget, size), retain=_spaced(task.retain, size), forget_indices=None)
 
 

@@ -14,7 +14,7 @@ MISSING = "n/a"
 
 
 def summary(records: Sequence[Record]) -> str:
-    """Both parts as Markdown: means over the seeds, and which seeds a claim held in."""
+    """Return both parts as Markdown: means over the seeds, and which seeds a claim held in."""
     dials, twos = [record["dial"] for record in records], [record["two_classes"] for record in records]
     count = f"Means over {len(records)} seed{'s' if len(records) != 1 else ''}."
     parts = [
@@ -64,14 +64,14 @@ def draw(dial: Record, path: Path, title: str) -> None:
 
 
 def below_both(dial: Record, name: str) -> bool:
-    """Whether a composed model is nearer to the reference than both of its parents."""
+    """Return whether a composed model is nearer to the reference than both of its parents."""
     rows = dial["rows"]
     parents = [rows[key]["gap"] for key in rows if key.startswith(("forgets most", "retains best"))]
     return bool(rows[name]["gap"] < min(parents))
 
 
 def forgets_both(two: Record, name: str) -> bool:
-    """At most 2 % test accuracy on both classes, and retain accuracy within 1.5 points of the reference's."""
+    """Return whether both classes are at 2 % test accuracy or less, and retain within 1.5 points of the reference."""
     row, reference = two["rows"][name], two["rows"]["reference"]
     return bool(max(row["classes"]) <= 0.02 and abs(row["retain"] - reference["retain"]) <= 0.015 + 1e-9)
 

@@ -41,7 +41,7 @@ def study(
     budget: int,
     out: Path,
 ) -> list[dict[str, Any]]:
-    """Every search for every target, for originals trained with each seed; one record each."""
+    """Return every search for every target, for originals trained with each seed; one record each."""
     recipe, bundle, found = RECIPES[data], load(data), []
     task = UnlearnTask.forget_class(bundle.train, bundle.test, 0, num_classes=bundle.num_classes)
     for seed in seeds:
@@ -85,7 +85,7 @@ def study(
 
 
 def table(records: list[dict[str, Any]]) -> Table:
-    """Targets and searches, over the seeds."""
+    """Return targets and searches, over the seeds."""
     made = Table(
         box=SIMPLE_HEAD, caption="level: on forget data that the inner runs did not see", caption_justify="left"
     )

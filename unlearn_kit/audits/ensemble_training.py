@@ -43,7 +43,7 @@ class Recipe:
     weight_decay: float
 
     def batches(self, positions: Tensor, seed: int) -> list[Tensor]:
-        """The positions ``(B,)`` of each step of a model trained on ``positions`` with ``seed``."""
+        """Return the positions ``(B,)`` of each step of a model trained on ``positions`` with ``seed``."""
         own, found = derive(seed, _PHASE), []
         for epoch in range(self.epochs):
             source = generator(own, "order", "train", epoch)
@@ -52,7 +52,7 @@ class Recipe:
 
 
 def sample_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy in nats ``(B,)``, of masks the mean over pixels."""
+    """Return cross-entropy in nats ``(B,)``, of masks the mean over pixels."""
     if logits.dim() == 2 and not is_binary(logits):
         return F.cross_entropy(logits, targets.long(), reduction="none")
     return cross_entropy(logits, targets)
@@ -122,7 +122,7 @@ def train_stacked(
 
 
 def _filled(batches: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Positions ``(n, B)`` of all batches, and 0/1 weights ``(n, B)`` where they differ in size."""
+    """Return positions ``(n, B)`` of all batches, and 0/1 weights ``(n, B)`` where they differ in size."""
     sizes = {len(batch) for batch in batches}
     if len(sizes) == 1:
         return torch.stack(list(batches)), None
@@ -190,7 +190,7 @@ def quiet_vmap() -> Iterator[None]:
 
 
 def stack_of(models: Sequence[nn.Module]) -> Stack:
-    """Copies of all parameters and buffers, stacked."""
+    """Return copies of all parameters and buffers, stacked."""
     held = [dict([*m.named_parameters(), *m.named_buffers()]) for m in models]
     return {name: torch.stack([one[name].detach() for one in held]) for name in held[0]}
 
@@ -204,7 +204,7 @@ def unstack_into(model: nn.Module, stack: Stack, place: int) -> nn.Module:
 
 
 def reason_against(model: nn.Module, data: tuple[Tensor, Tensor], recipe: Recipe) -> str | None:
-    """Why these networks cannot be trained at once; None when they can.
+    """Return why these networks cannot be trained at once; None when they can.
 
     Tried, not guessed: one step of two copies on batches of two sizes, both ways, must move every tensor alike.
     """

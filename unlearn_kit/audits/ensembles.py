@@ -59,7 +59,11 @@ class Ensemble:
 
     @classmethod
     def of(cls, models: Sequence[nn.Module], mode: str = "vmap") -> Ensemble:
-        """Networks that exist already, copied. Raises: ValueError when there is none, or their tensors do not fit."""
+        """Return networks that exist already, copied.
+
+        Raises:
+            ValueError: When there is none, or their tensors do not fit.
+        """
         if not models:
             raise ValueError("expected at least one model, but got none")
         for model in models:
@@ -74,14 +78,15 @@ class Ensemble:
         return unstack_into(copy.deepcopy(self.template), self.stack, range(len(self))[place]).eval()
 
     def models(self) -> Iterator[nn.Module]:
-        """Each network in turn, in eval mode."""
+        """Return each network in turn, in eval mode."""
         return (self[place] for place in range(len(self)))
 
     @torch.no_grad()
     def outputs(self, dataset: Any, *, batch_size: int = 512, chunk: int = 64) -> Tensor:
-        """Logits ``(N, samples, C, ...)`` on the CPU; ``chunk`` networks are run at once. Empty: ``(N, 0)``.
+        """Return logits ``(N, samples, C, ...)`` on the CPU; ``chunk`` networks are run at once. Empty: ``(N, 0)``.
 
-        Raises: ValueError on logits that are not finite.
+        Raises:
+            ValueError: On logits that are not finite.
         """
         check_count("chunk", chunk)
         at_once = chunk if self.mode == "vmap" else 1
@@ -110,7 +115,7 @@ class Ensemble:
 
     @classmethod
     def load(cls, template: nn.Module, path: str | Path) -> Ensemble:
-        """The networks that :meth:`save` wrote; ``template`` gives the architecture and is copied.
+        """Return the networks that :meth:`save` wrote; ``template`` gives the architecture and is copied.
 
         Raises: CheckpointError when the file is damaged or of another architecture; FileNotFoundError.
         """
@@ -159,8 +164,10 @@ def train_ensemble(
         device: where to train and keep them (default: the CPU).
         progress: called with networks done and in all.
 
-    Raises: ValueError, TypeError naming the argument, also when mode="vmap" cannot train these networks;
-        DivergenceError naming a network whose weights are no longer finite.
+    Raises:
+        ValueError: When an argument is out of range, by its name, also when mode="vmap" cannot train these networks.
+        TypeError: When an argument is of another type, by its name, also when mode="vmap" cannot train these networks.
+        DivergenceError: Naming a network whose weights are no longer finite.
     """
     recipe = _recipe(epochs, batch_size, lr, optimizer, momentum, weight_decay)
     check_choice("mode", mode, get_args(Mode))
@@ -254,7 +261,7 @@ def _check_same(first: nn.Module, other: nn.Module) -> None:
 def _measure(
     template: nn.Module, data: tuple[Tensor, Tensor], plans: Sequence[Sequence[Tensor]], recipe: Recipe, steps: int = 4
 ) -> dict[str, float]:
-    """Seconds a model and step, both ways, on copies."""
+    """Return seconds a model and step, both ways, on copies."""
 
     def seconds(run: Callable[[int], None]) -> float:
         run(1)  # The first step makes what later ones find made.

@@ -22,11 +22,12 @@ logger = logging.getLogger("unlearn_kit")
 
 
 def margins(logits: Tensor, targets: Tensor) -> Tensor:
-    """``z_y - logsumexp of the other logits = log(p_y / (1 - p_y))``: ``(N, S)`` float64, exact when saturated.
+    """Return ``z_y - logsumexp of the other logits = log(p_y / (1 - p_y))``: ``(N, S)`` float64, exact when saturated.
 
     Logits ``(N, S, C)`` of N models and targets ``(S,)``; a single logit ``(N, S, 1)`` decides between two classes.
 
-    Raises: ValueError on logits that are not finite, or targets that do not fit them.
+    Raises:
+        ValueError: On logits that are not finite, or targets that do not fit them.
     """
     check_finite("logits", logits)
     if logits.dim() != 3:
@@ -35,9 +36,10 @@ def margins(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def ensemble_margins(ensemble: Ensemble, dataset: Any, **reading: Any) -> Tensor:
-    """:func:`margins` of an ensemble on a data set, ``(N, S)``; ``(N, 0)`` on an empty one.
+    """Return :func:`margins` of an ensemble on a data set, ``(N, S)``; ``(N, 0)`` on an empty one.
 
-    Raises: ValueError as :func:`margins`; where the data set's targets are no class labels.
+    Raises:
+        ValueError: As :func:`margins`; where the data set's targets are no class labels.
     """
     if len(dataset) == 0:
         return torch.empty(len(ensemble), 0, dtype=torch.float64)
@@ -65,11 +67,13 @@ class TensorCache:
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, key: str) -> Path | None:
-        """The file of ``key``, whether it exists or not; None without a folder."""
+        """Return the file of ``key``, whether it exists or not; None without a folder."""
         return None if self.folder is None else self.folder / f"{key}.safetensors"
 
     def get(self, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors kept under ``key``, a hash of all they depend on; else those that ``compute`` returns, now kept.
+        """Return the tensors kept under ``key``, a hash of all they depend on.
+
+        Else those that ``compute`` returns, now kept.
 
         A file that is damaged, or holds another key, is reported in the log, computed again and replaced.
         """

@@ -71,9 +71,11 @@ def linear_probe(
         seed: of the halves and the pixels; the caller's random state is untouched.
         **reading: see :class:`.predict.Reading`.
 
-    Returns: a report, or None where there are fewer than two forget images, or no retain images to tell them from.
+    Returns:
+        A report, or None where there are fewer than two forget images, or no retain images to tell them from.
 
-    Raises: ValueError when no head is declared (``models.declare_head``), or its input is no tensor.
+    Raises:
+        ValueError: When no head is declared (``models.declare_head``), or its input is no tensor.
     """
     check_count("limit", limit, low=2)
     check_count("pixels", pixels)
@@ -124,7 +126,7 @@ def _read(
     function: Callable[[Tensor, Tensor, slice], tuple[Tensor, ...]],
     reading: Reading,
 ) -> tuple[Tensor, ...] | None:
-    """``function(features, labels, place among the rows)`` of the head's input, for every batch, concatenated."""
+    """Return ``function(features, labels, place among the rows)`` of the head's input, over all batches."""
     head, done = head_name(model), 0
     with captured(model, [head], side="input") as held:
 
@@ -142,7 +144,10 @@ def _read(
 
 
 def _draw(x: Tensor, y: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Features ``(n, p)`` and labels ``(n,)``: one a sample; of masks those at ``places`` ``(B, P)`` in [0, 1)."""
+    """Return features ``(n, p)`` and labels ``(n,)``: one a sample.
+
+    Of masks those at ``places`` ``(B, P)`` in [0, 1).
+    """
     if x.dim() == 2:
         return x, y
     x, y = x.flatten(2), y.flatten(1)

@@ -104,7 +104,7 @@ def relearn_time(
     device: torch.device | str | None = None,
     workers: int = 0,
 ) -> RelearnReport | None:
-    """Steps of fine-tuning, on a copy, until the forget score is within 5 % of the original's.
+    """Return steps of fine-tuning, on a copy, until the forget score is within 5 % of the original's.
 
     The score is accuracy, for masks IoU per image, then the mean, on the forget set. "Within" is relative and
     from below: at least ``(1 - margin)`` times the original's. It is looked at before the first step and after every
@@ -128,9 +128,14 @@ def relearn_time(
         device: where to train (default: where the model is).
         workers: processes that decode; ignored for data held in tensors.
 
-    Returns: a report, or None where there is no forget sample, or nothing to train on.
+    Returns:
+        A report, or None where there is no forget sample, or nothing to train on.
 
-    Raises: TypeError, ValueError naming the argument; DivergenceError when lr is too large.
+    Raises:
+        TypeError: When an argument is of another type, by its name.
+        ValueError: When an argument is out of range, by its name.
+        DivergenceError: When lr is too large.
+
     Source: arXiv 2201.05629 (Anamnesis Index).
     """
     check_choice("on", on, ("forget", "retain"))
@@ -179,14 +184,15 @@ def anamnesis_index(
     original: nn.Module | float,
     **settings: Unpack[Settings],
 ) -> AnamnesisIndex | None:
-    """The :func:`relearn_time` of the model over that of the reference, in [0, inf); ideal 1.
+    """Return the :func:`relearn_time` of the model over that of the reference, in [0, inf); ideal 1.
 
     Args:
         model, task, original: as in :func:`relearn_time`.
         reference: the retrained model, or its report under the same settings.
         **settings: all else that :func:`relearn_time` takes, ``on="retain"`` for one.
 
-    Returns: the ratio and both reports, or None where there is nothing to relearn or nothing to train on.
+    Returns:
+        The ratio and both reports, or None where there is nothing to relearn or nothing to train on.
 
     Raises: as :func:`relearn_time`; ValueError on a report of other settings.
     """
@@ -209,7 +215,7 @@ def anamnesis_index(
 
 
 def _judged(task: UnlearnTask, limit: int | None, seed: int) -> UnlearnTask:
-    """The task with at most ``limit`` of its forget samples."""
+    """Return the task with at most ``limit`` of its forget samples."""
     chosen = random_subset(task.forget, limit, seed=derive(seed, "relearn", "judged"))
     return task if chosen is task.forget else replace(task, forget=chosen, forget_indices=None)
 

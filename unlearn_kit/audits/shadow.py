@@ -71,7 +71,9 @@ class ShadowAudit:
         progress: called with what is done, how many, and of how many.
         **training: options of ``train_ensemble`` (epochs is required).
 
-    Raises: ValueError, TypeError as ``train_ensemble``.
+    Raises:
+        ValueError: As ``train_ensemble``.
+        TypeError: As ``train_ensemble``.
     """
 
     def __init__(
@@ -120,33 +122,35 @@ class ShadowAudit:
                 self._open = None
 
     def oracles(self) -> dict[str, Tensor]:
-        """Margins ``(N, S)`` of the oracles by split."""
+        """Return margins ``(N, S)`` of the oracles by split."""
         return self.cache.get(self._name("oracles"), lambda: self._margins(self.references()))
 
     def references(self) -> Ensemble:
-        """The oracles themselves, trained once."""
+        """Return the oracles themselves, trained once."""
         return self._trained("oracle")
 
     def originals(self) -> Ensemble:
-        """The originals, trained once."""
+        """Return the originals, trained once."""
         return self._trained("original")
 
     def unlearning_seed(self, place: int) -> int:
-        """The seed that a method is given with original ``place``."""
+        """Return the seed that a method is given with original ``place``."""
         return self._steps.unlearning_seed(place)
 
     def margins(
         self, algorithm: Callable[..., Any] | None, *, options: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Tensor], float]:
-        """Margins ``(N, S)`` by split of the originals after ``algorithm``, and the wall seconds its runs took.
+        """Return margins ``(N, S)`` by split of the originals after ``algorithm``, and the wall seconds its runs took.
 
         Args:
             algorithm: called as ``algorithm(model, task, seed=..., **options)``, returns a model or a result with
                 ``.model``; None does nothing. Its own source and that of its package decide whether runs are repeated.
             options: of the algorithm; plain values that tell its runs apart.
 
-        Raises: TypeError on an algorithm that is no named function: what it does could not be told from its name, or
-            one that cannot be sent to workers; RuntimeError when a worker died; what the algorithm raises.
+        Raises:
+            TypeError: On an algorithm that is no named function: what it does could not be told from its name, or one
+                that cannot be sent to workers.
+            RuntimeError: When a worker died; what the algorithm raises.
         """
         given, what, seconds = dict(options or {}), _named(algorithm), 0.0
 
@@ -166,7 +170,9 @@ class ShadowAudit:
         return self.cache.get(self._name("unlearned", what, given), run), seconds
 
     def revised(self, algorithm: Callable[..., Any], *, options: Mapping[str, Any] | None = None) -> Ensemble:
-        """The first ``keep`` originals after ``algorithm``, as :meth:`margins` found them; made now where it did not.
+        """Return the first ``keep`` originals after ``algorithm``, as :meth:`margins` found them.
+
+        Made now where it did not.
 
         Arguments and errors as there; ValueError when ``keep`` is 0, or the algorithm returns another architecture.
         """
@@ -182,7 +188,7 @@ class ShadowAudit:
     def audit(
         self, algorithm: Callable[..., Any] | None, *, options: Mapping[str, Any] | None = None, name: str | None = None
     ) -> ShadowReport:
-        """``u_lira`` and ``klom`` of ``algorithm`` against the oracles; None audits doing nothing."""
+        """Return ``u_lira`` and ``klom`` of ``algorithm`` against the oracles; None audits doing nothing."""
         with self.working():
             oracles = self.oracles()
             unlearned, seconds = self.margins(algorithm, options=options)
@@ -199,7 +205,7 @@ class ShadowAudit:
         return hash_config([self._key, *what])
 
     def _each(self, step: Callable[..., Any], jobs: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        """``step(steps, *job)`` of every job, in order."""
+        """Return ``step(steps, *job)`` of every job, in order."""
         if self._open is not None:
             return self._open.each(step, jobs)
         return (step(self._steps, *job) for job in jobs)
@@ -220,7 +226,7 @@ class ShadowAudit:
         return self._steps.train(kind, lambda done, of: self._progress(f"training {kind}s", done, of))
 
     def _train_both(self) -> dict[str, Stack]:
-        """Oracles and originals at the same time."""
+        """Return oracles and originals at the same time."""
         made: dict[str, Stack] = {}
         for kind in KINDS:
             self._progress(f"training {kind}s", 0, self.models)
@@ -231,7 +237,7 @@ class ShadowAudit:
         return made
 
     def _revise(self, algorithm: Callable[..., Any], given: Mapping[str, Any], count: int) -> list[nn.Module]:
-        """The first ``count`` originals after ``algorithm``."""
+        """Return the first ``count`` originals after ``algorithm``."""
         originals, revised = self.originals(), []
         jobs = ((algorithm, given, place, originals[place]) for place in range(count))
         for model in self._each(AuditSteps.revise, jobs):
@@ -252,7 +258,7 @@ class ShadowAudit:
 
 
 def _named(algorithm: Callable[..., Any] | None) -> list[str] | None:
-    """What an algorithm's runs are known by: its name, and the source of its package."""
+    """Return what an algorithm's runs are known by: its name, and the source of its package."""
     if algorithm is None:
         return None
     if "<" in getattr(algorithm, "__qualname__", "<"):
@@ -268,7 +274,7 @@ def _plain(value: Any) -> bool:
 
 
 def with_random_labels(dataset: Any, indices: Any, num_classes: int, *, seed: int = 0) -> TensorImages:
-    """A copy of a data set in which the labels at ``indices`` are wrong ones, drawn uniformly.
+    """Return a copy of a data set in which the labels at ``indices`` are wrong ones, drawn uniformly.
 
     What is learnt of such a sample can only be memorised: it makes a forget set on which an original and an oracle are
     sure to differ, to see whether an audit and a method work at all. Not a measurement of natural data.

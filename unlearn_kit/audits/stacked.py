@@ -25,7 +25,7 @@ class Rows:
 
 
 def stackable(model: nn.Module) -> tuple[nn.Module, Rows]:
-    """A copy of ``model`` that is quick under ``vmap``, and the rows its batch norms heed in training mode."""
+    """Return a copy of ``model`` that is quick under ``vmap``, and the rows its batch norms heed in training mode."""
     swapped, rows = copy.deepcopy(model), Rows()
     for parent in list(swapped.modules()):
         for name, child in list(parent.named_children()):

@@ -17,7 +17,7 @@ Pair = tuple[int, int]
 
 
 def over_models(apply: Callable[..., Any], outputs: int) -> Callable[..., Any]:
-    """A ``vmap`` rule: fold the mapped dimension into the dimension of models that each tensor begins with."""
+    """Return a ``vmap`` rule: fold the mapped dimension into the dimension of models that each tensor begins with."""
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
         def folded(value: Any, dim: int | None) -> Any:
@@ -79,7 +79,7 @@ class _Geometry:
         self.contract, self.counts = back.flatten(), counts.view(self.taps, 1, widest, 1)
 
     def matrix(self, kernel: Tensor) -> Tensor:
-        """``(N, inputs * C, outputs * O)`` of kernels ``(N, O, C, kh, kw)``."""
+        """Return ``(N, inputs * C, outputs * O)`` of kernels ``(N, O, C, kh, kw)``."""
         n, o = kernel.shape[:2]
         rows = kernel.permute(0, 3, 4, 2, 1).reshape(n, self.taps * self.channels, o)
         rows = torch.cat([rows, rows.new_zeros(n, self.channels, o)], dim=1)
@@ -87,7 +87,7 @@ class _Geometry:
         return chosen.view(n, self.inputs * self.channels, self.outputs * o)
 
     def kernel(self, matrix: Tensor, shape: torch.Size) -> Tensor:
-        """What a gradient of the matrix means for the kernel: the sum over the places where each entry stands."""
+        """Return a gradient of the matrix as one of the kernel: the sum over the places where each entry stands."""
         n, o, c, kh, kw = shape
         found = matrix.view(n, -1, o).index_select(1, self.contract.to(matrix.device))
         found = found.view(n, self.taps, c, -1, o).mul_(self.counts.to(matrix))
@@ -144,7 +144,7 @@ class Convolution(nn.Module):
         self.pad = (_pair(n // 2 for n in around), around)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps ``(B, O, h', w')`` of ``(B, C, h, w)``."""
+        """Return feature maps ``(B, O, h', w')`` of ``(B, C, h, w)``."""
         size = _pair(x.shape[-2:])
         out = _out_size(size, self.kernel, self.stride, self.dilation, self.pad[1])
         entries = self.channels * size[0] * size[1] * self.weight.shape[0] * out[0] * out[1]

@@ -51,11 +51,11 @@ class AuditSteps:
         return type(self), (self.build, self.task, self.models, self.seed, self.training)
 
     def unlearning_seed(self, place: int) -> int:
-        """The seed that a method is given with original ``place``."""
+        """Return the seed that a method is given with original ``place``."""
         return derive(self.seed, "unlearning", place)
 
     def train(self, kind: str, progress: Callable[[int, int], None] | None = None) -> Stack:
-        """All oracles, or all originals."""
+        """Return all oracles, or all originals."""
         retain, forget = self.splits["retain"], self.splits["forget"]
         parts = [retain] if kind == "oracle" else [retain, forget]
         inputs, targets = (torch.cat(tensors) for tensors in zip(*(p.tensors for p in parts), strict=True))
@@ -71,17 +71,17 @@ class AuditSteps:
     def revise(
         self, algorithm: Callable[..., Any], options: Mapping[str, Any], place: int, original: nn.Module
     ) -> nn.Module:
-        """The ``original`` of that place after ``algorithm``, without adapters."""
+        """Return the ``original`` of that place after ``algorithm``, without adapters."""
         found = algorithm(original, self.task, seed=self.unlearning_seed(place), **options)
         return plain(getattr(found, "model", found))
 
     def margins(self, ensemble: Ensemble) -> dict[str, Tensor]:
-        """Margins ``(n, S)`` by split of a few networks."""
+        """Return margins ``(n, S)`` by split of a few networks."""
         return {name: ensemble_margins(ensemble, data) for name, data in self.splits.items()}
 
 
 def blocks(ensemble: Ensemble) -> Iterator[Ensemble]:
-    """An ensemble by :data:`AT_ONCE` networks, copied: a window would be sent with all that it is a window of."""
+    """Yield an ensemble by :data:`AT_ONCE` networks, copied: a window would be sent with all that it is a window of."""
     for start in range(0, len(ensemble), AT_ONCE):
         part = {name: value[start : start + AT_ONCE].clone() for name, value in ensemble.stack.items()}
         yield Ensemble(ensemble.template, part, ensemble.mode)

@@ -39,7 +39,7 @@ class Workers:
         self.close()
 
     def each(self, function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        """``function(held, *job)`` of every job, in the order of the jobs, each as soon as those before it are there.
+        """Yield ``function(held, *job)`` of every job, in their order, each as soon as those before it are there.
 
         Where it ends early, by an error or because no more is asked for, all processes are killed; the next call starts
         others.
@@ -104,7 +104,7 @@ class Workers:
             _send(worker, held)
 
     def _received(self, worker: Worker) -> tuple[Any] | None:
-        """An answer; None from a process that says it is there."""
+        """Return an answer; None from a process that says it is there."""
         try:
             data = worker.pipe.recv_bytes()
         except (EOFError, OSError):
@@ -128,7 +128,7 @@ def _send(worker: Worker, data: bytes) -> None:
 
 
 def _packed(value: Any) -> bytes:
-    """As bytes: a process would otherwise be handed tensors in shared memory that dies with the one that made them."""
+    """Return ``value`` as bytes: tensors in shared memory would die with the process that made them."""
     buffer = io.BytesIO()
     try:
         torch.save(value, buffer)  # unlike pickle's own, it writes memory that tensors share once

@@ -33,23 +33,26 @@ COMBINATIONS: dict[str, str] = {
 
 
 def join_requests(models: Mapping[str, nn.Module]) -> nn.Module:
-    """One model with the adapters of several, which were trained on copies of one original, all acting.
+    """Return one model with the adapters of several, which were trained on copies of one original, all acting.
 
     Args:
         models: adapted models by the name their adapter gets; each has one adapter.
 
-    Raises: TypeError on a model without adapters; ValueError when one has several, when two replace the same module
-        (``full=``), or when the originals differ.
+    Raises:
+        TypeError: On a model without adapters.
+        ValueError: When one has several, when two replace the same module (``full=``), or when the originals differ.
     """
     return gather(models)
 
 
 def weigh(model: nn.Module, weights: Mapping[str, float]) -> nn.Module:
-    """A copy in which just the adapters named act, ``weights[name]`` times as strongly: -1 in reverse, 0 not at all.
+    """Return a copy in which just the adapters named act, ``weights[name]`` times as strongly (-1: in reverse).
 
     Weights multiply what an adapter has (see ``adapters.scale``).
 
-    Raises: ValueError on an unknown adapter or a weight that is not finite; TypeError on a model without adapters.
+    Raises:
+        ValueError: On an unknown adapter or a weight that is not finite.
+        TypeError: On a model without adapters.
     """
     names = adapter_names(model)
     for name, weight in weights.items():
@@ -73,7 +76,7 @@ def combine_adapters(
     density: float = 0.5,
     seed: int = 0,
 ) -> nn.Module:
-    """A copy with one more adapter, made of those named in ``weights``, which alone acts; made by ``peft``.
+    """Return a copy with one more adapter, made of those named in ``weights``, which alone acts; made by ``peft``.
 
     ======== =========================================================================================================
     sum      ``sum w_i dW_i`` exactly: the factors side by side, the ranks add up (peft: cat)
@@ -94,8 +97,10 @@ def combine_adapters(
         density: share of entries kept, in (0, 1], where any are dropped.
         seed: of "dare".
 
-    Raises: ValueError on an unknown adapter, a name that is taken, adapters of different rank with "factors", or one
-        that replaces a module (``full=``); TypeError on a model without adapters.
+    Raises:
+        ValueError: On an unknown adapter, a name that is taken, adapters of different rank with "factors", or one that
+            replaces a module (``full=``).
+        TypeError: On a model without adapters.
     """
     names = adapter_names(model)
     check_choice("how", how, get_args(How))
@@ -133,10 +138,11 @@ def combine_adapters(
 
 
 def withdraw(model: nn.Module, name: str) -> nn.Module:
-    """A copy without the adapter ``name``: the request is withdrawn, and the others act as if it had never been.
+    """Return a copy without the adapter ``name``: the request is withdrawn, and the others act as if it had never been.
 
-    Raises: ValueError on an unknown adapter, or the only one (see ``adapters.switched_off``); TypeError on a model
-        without adapters.
+    Raises:
+        ValueError: On an unknown adapter, or the only one (see ``adapters.switched_off``).
+        TypeError: On a model without adapters.
     """
     names = adapter_names(model)
     check_choice("name", name, names)

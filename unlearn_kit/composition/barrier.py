@@ -24,16 +24,17 @@ from .state import blank_copy, check_match, layout_of
 
 
 def mean_loss(model: nn.Module, data: Any) -> float | None:
-    """Mean cross-entropy in nats over ``data``, in eval mode; None when it is empty."""
+    """Return mean cross-entropy in nats over ``data``, in eval mode; None when it is empty."""
     return mean_score([model], data, lambda logits, targets: cross_entropy(logits, targets).double())
 
 
 def barrier(ts: Sequence[float], losses: Sequence[float]) -> float:
-    """How far a path's loss rises above the straight line between its ends, at most: at least 0; ideal 0.
+    """Return how far a path's loss rises above the straight line between its ends, at most: at least 0; ideal 0.
 
     ``max_t f(t) - (1 - t) f(0) - t f(1)`` over the points given, the first at 0 and the last at 1.
 
-    Raises: ValueError when they are not.
+    Raises:
+        ValueError: When they are not.
 
     Source: linear mode connectivity, arXiv 1912.05671.
     """
@@ -43,7 +44,7 @@ def barrier(ts: Sequence[float], losses: Sequence[float]) -> float:
 
 
 def chord(t: float, first: float, last: float) -> float:
-    """The straight line between the values of both ends."""
+    """Return the straight line between the values of both ends."""
     return (1 - t) * first + t * last
 
 
@@ -112,7 +113,8 @@ def barrier_bound(
         samples: at most.
         slopes: places, at least, at which derivatives are taken: the points, and evenly spaced ones between them.
 
-    Raises: ValueError naming what differs in the models, or the argument.
+    Raises:
+        ValueError: Naming what differs in the models, or the argument.
     """
     check_count("points", points, low=3)
     check_count("samples", samples)
@@ -146,20 +148,21 @@ def barrier_bound(
 
 
 def directional_curvature(model: nn.Module, direction: dict[str, Tensor], data: Any) -> float:
-    """``d' H d`` for the mean cross-entropy over ``data``: its second derivative along ``direction``, in eval mode.
+    """Return ``d' H d`` of the mean cross-entropy over ``data``: its second derivative along ``direction``.
 
     Args:
         model: where it is taken.
         direction: d, by name of a floating-point parameter or buffer; of others it is 0.
         data: map-style, of ``(input, target)``.
 
-    Raises: ValueError when it is not finite.
+    Raises:
+        ValueError: When it is not finite.
     """
     return _derivatives(model, direction, data)[1]
 
 
 def _derivatives(model: nn.Module, direction: dict[str, Tensor], data: Any) -> tuple[float, float]:
-    """The first and the second derivative along ``direction``."""
+    """Return the first and the second derivative along ``direction``."""
     model = _differentiable(model)
     start, device = {name: _tensors(model)[name] for name in direction}, device_of(model)
 
@@ -185,7 +188,7 @@ def _derivatives(model: nn.Module, direction: dict[str, Tensor], data: Any) -> t
 
 
 def _differentiable(model: nn.Module) -> nn.Module:
-    """A copy whose batch norm is written out: torch's has no derivative by its running statistics."""
+    """Return a copy whose batch norm is written out: torch's has no derivative by its running statistics."""
     model = blank_copy(model)
     for module in model.modules():
         if isinstance(module, BATCH_NORM) and module.running_mean is not None:

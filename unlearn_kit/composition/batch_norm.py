@@ -20,7 +20,7 @@ STALE = "unlearn_kit_stale_statistics"
 
 
 def needs_recalibration(model: nn.Module) -> bool:
-    """Whether ``model`` was merged here from models of different batch-norm statistics, not measured again since.
+    """Return whether ``model`` was merged from models of different batch-norm statistics, not measured since.
 
     An average of running statistics is not what the averaged weights would measure. Where all runs have the same ones,
     as when batch norm was frozen while they were made, nothing was averaged and the answer is False: measuring them on
@@ -32,7 +32,7 @@ def needs_recalibration(model: nn.Module) -> bool:
 def recalibrate_batch_norm(
     model: nn.Module, data: Any, *, batch_size: int = 256, seed: int = 0, workers: int = 0
 ) -> nn.Module:
-    """A copy of ``model`` whose running statistics are those of ``data``: means over batches of all samples, shuffled.
+    """Return a copy of ``model`` whose running statistics are means over shuffled batches of all of ``data``.
 
     Only batch norm is in training mode meanwhile; nothing else is trained, drops out or changes. Its own momentum is
     left as it was; its count of batches becomes the number read.
@@ -45,7 +45,9 @@ def recalibrate_batch_norm(
         seed: of the shuffling, and of random transforms that the data may apply.
         workers: processes that decode, for data not held in tensors.
 
-    Raises: ValueError on fewer than two samples, or when the statistics are not finite; TypeError naming the argument.
+    Raises:
+        ValueError: On fewer than two samples, or when the statistics are not finite.
+        TypeError: When an argument is of another type, by its name.
     """
     check_model(model)
     out = blank_copy(model)
@@ -92,7 +94,7 @@ def recalibrate_(model: nn.Module, data: Any, *, batch_size: int = 256, seed: in
 def settle(
     out: nn.Module, models: Sequence[nn.Module], data: Any | None, *, inside: Sequence[str] | None = None
 ) -> nn.Module:
-    """The result of a merge: its statistics measured on ``data``, or marked as of other weights.
+    """Return the result of a merge: its statistics measured on ``data``, or marked as of other weights.
 
     ``inside`` names the modules that were merged; None for all of the model.
     """
@@ -104,7 +106,7 @@ def settle(
 
 
 def same_statistics(models: Sequence[nn.Module], inside: Sequence[str] | None = None) -> bool:
-    """Whether all models have the same running statistics of batch norm, in the modules ``inside`` or anywhere."""
+    """Return whether all models have the same batch-norm statistics, in the modules ``inside`` or anywhere."""
     states = []
     for model in models:
         parts = [model] if inside is None else [model.get_submodule(name) for name in inside]

@@ -18,9 +18,10 @@ from .state import check_match, tensors_of
 
 
 def bezier(a: nn.Module, control: nn.Module, b: nn.Module, t: float, *, recalibrate: Any = None) -> nn.Module:
-    """``(1 - t)^2 a + 2 t (1 - t) control + t^2 b``: a new model on the curve, ``a`` at 0 and ``b`` at 1, bit for bit.
+    """Return ``(1 - t)^2 a + 2 t (1 - t) control + t^2 b``, a new model: bitwise ``a`` at 0 and ``b`` at 1.
 
-    Raises: ValueError naming what differs in the models, or t outside [0, 1].
+    Raises:
+        ValueError: Naming what differs in the models, or t outside [0, 1].
     """
     check_match({"a": a, "control": control, "b": b})
     if t in (0, 1):
@@ -52,7 +53,9 @@ def bezier_control(
         batch_size, lr: of the training; lr falls along half a cosine.
         seed, device: of the run.
 
-    Raises: ValueError naming what differs in the models, or the argument; DivergenceError.
+    Raises:
+        ValueError: Naming what differs in the models, or the argument.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: arXiv 1802.10026.
     """
@@ -96,7 +99,7 @@ class _Curve(nn.Module):
 
 
 def _held(model: nn.Module) -> nn.Module:
-    """The tensors of a model as the buffers of an empty module, which follow it to any device."""
+    """Return the tensors of a model as the buffers of an empty module, which follow it to any device."""
     held = nn.Module()
     for name, value in tensors_of(model).items():
         held.register_buffer(_flat(name), copy.deepcopy(value))

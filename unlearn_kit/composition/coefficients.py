@@ -29,7 +29,7 @@ class CoefficientSearch:
     tried: tuple[Candidate, ...]
 
     def best(self, tradeoff: float = 0.5) -> Candidate:
-        """The candidate on the front with the least ``(1 - tradeoff) first + tradeoff second`` objective."""
+        """Return the candidate on the front with the least ``(1 - tradeoff) first + tradeoff second`` objective."""
         share = check_number("tradeoff", tradeoff, low=0, high=1)
         return min(self.front, key=lambda c: (1 - share) * c.objectives[0] + share * c.objectives[1])
 
@@ -58,7 +58,9 @@ def search_coefficients(
         tradeoffs: in [0, 1].
         evaluations: candidates at most, over all tradeoffs.
 
-    Raises: ValueError, TypeError naming the argument.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
     """
     from scipy.optimize import minimize
 
@@ -115,7 +117,7 @@ def search_coefficients(
 
 
 def front_of(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Those that no other equals or beats in both objectives and beats in one; of equals, the first."""
+    """Return those that no other equals or beats in both objectives and beats in one; of equals, the first."""
     front: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda c: c.objectives):
         if not front or candidate.objectives[1] < front[-1].objectives[1]:
@@ -124,7 +126,7 @@ def front_of(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
 
 def nearest_on_simplex(x: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The nearest vector whose entries are at least 0 and of sum 1 (Euclidean projection)."""
+    """Return the nearest vector whose entries are at least 0 and of sum 1 (Euclidean projection)."""
     values = np.asarray(x, dtype=float)
     falling = np.sort(values)[::-1]
     thresholds = (np.cumsum(falling) - 1) / np.arange(1, len(values) + 1)

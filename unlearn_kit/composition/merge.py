@@ -20,14 +20,15 @@ from .state import Layout, Piece, Weight, blank_copy, check_match, merge_into, n
 
 
 def interpolate(a: nn.Module, b: nn.Module, t: Weight, *, recalibrate: Any = None) -> nn.Module:
-    """``(1 - t) a + t b``: bit for bit ``a`` at 0 and ``b`` at 1, and the same bits as ``interpolate(b, a, 1 - t)``.
+    """Return ``(1 - t) a + t b``: bitwise ``a`` at 0, ``b`` at 1, and equal to ``interpolate(b, a, 1 - t)``.
 
     Args:
         a, b: models of one architecture.
         t: in [0, 1], or one a module: ``{"": 0.2, "head": 1.0}``, where the longest prefix of a name counts.
         recalibrate: retain data, or a task, on which the statistics of batch norm are then measured.
 
-    Raises: ValueError naming what differs in the models, or the argument.
+    Raises:
+        ValueError: Naming what differs in the models, or the argument.
     """
     layout = check_match({"a": a, "b": b})
     share = weigher("t", t, layout, low=0, high=1)
@@ -41,7 +42,7 @@ def interpolate(a: nn.Module, b: nn.Module, t: Weight, *, recalibrate: Any = Non
 def slerp(
     a: nn.Module, b: nn.Module, t: Weight, *, base: nn.Module | None = None, recalibrate: Any = None
 ) -> nn.Module:
-    """Each parameter along the arc from ``a`` to ``b``: ``sin((1 - t) w)/sin w a + sin(t w)/sin w b``.
+    """Return each parameter along the arc from ``a`` to ``b``: ``sin((1 - t) w)/sin w a + sin(t w)/sin w b``.
 
     ``w`` is the angle between the two tensors, each seen as one vector. Where that is 0, 180 degrees (the arc is not
     unique) or not defined, and for buffers, :func:`interpolate`. Between vectors of one length the length is kept,
@@ -54,7 +55,8 @@ def slerp(
             that of the weights themselves is nearly 0.
         recalibrate: as in :func:`interpolate`.
 
-    Raises: ValueError naming what differs in the models, or the argument.
+    Raises:
+        ValueError: Naming what differs in the models, or the argument.
     """
     layout = check_match({"a": a, "b": b} | ({} if base is None else {"base": base}))
     share = weigher("t", t, layout, low=0, high=1)
@@ -78,14 +80,15 @@ def slerp(
 def average(
     models: Sequence[nn.Module], weights: Sequence[Weight] | Weight = 1.0, *, recalibrate: Any = None
 ) -> nn.Module:
-    """``sum w_i m_i / sum w_i``: a uniform soup by default.
+    """Return ``sum w_i m_i / sum w_i``: a uniform soup by default.
 
     Args:
         models: of one architecture.
         weights: at least 0 and not all 0; one a model, or one a module of each (see :func:`interpolate`).
         recalibrate: as in :func:`interpolate`.
 
-    Raises: ValueError naming what differs in the models, or the argument.
+    Raises:
+        ValueError: Naming what differs in the models, or the argument.
 
     Source: model soups, arXiv 2203.05482.
     """
@@ -105,7 +108,7 @@ def fisher_merge(
     *,
     recalibrate: Any = None,
 ) -> nn.Module:
-    """``sum w_i F_i m_i / sum w_i F_i``, entry by entry: each weight from the run that is certain of it.
+    """Return ``sum w_i F_i m_i / sum w_i F_i``, entry by entry: each weight from the run that is certain of it.
 
     Where no run has information (0), and for buffers, the plain weighted mean.
 
@@ -116,7 +119,8 @@ def fisher_merge(
         weights: at least 0 and not all 0; as in :func:`average`.
         recalibrate: as in :func:`interpolate`.
 
-    Raises: ValueError naming what differs in the models, or a Fisher of other names or shapes, negative or not finite.
+    Raises:
+        ValueError: Naming what differs in the models, or a Fisher of other names or shapes, negative or not finite.
 
     Source: arXiv 2111.09832.
     """
@@ -197,7 +201,7 @@ def _normalized(name: str, weights: list[float]) -> list[float]:
 
 
 def _angle(tensors: list[Tensor]) -> float:
-    """Between the first two tensors, or where there are three between their differences to the third."""
+    """Interpolate between the first two tensors, or between their differences to a third."""
     dot = left = right = 0.0
     for first, others in pieces(tensors):
         x, y, *base = (chunk.to(torch.float64) for chunk in (first, *others))

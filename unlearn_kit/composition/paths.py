@@ -61,9 +61,10 @@ class TradeoffPath:
     seconds: Mapping[str, float]
 
     def model_at(self, t: float) -> nn.Module:
-        """A new model at the place t in [0, 1].
+        """Return a new model at the place t in [0, 1].
 
-        Raises: ValueError when t is outside.
+        Raises:
+            ValueError: When t is outside.
         """
         return _model_at(self.a, self.b, self.control, t, self.task.retain if self.recalibrated else None)
 
@@ -116,7 +117,8 @@ def tradeoff_path(
         bound_samples: samples of retain data on which the bound of the barrier is estimated; 0 for no bound.
         seed: of evaluation and training.
 
-    Raises: ValueError naming what differs in the models, or the argument.
+    Raises:
+        ValueError: Naming what differs in the models, or the argument.
     """
     check_match({"a": a, "b": b})
     check_count("bound_samples", bound_samples, low=0)
@@ -147,7 +149,7 @@ def tradeoff_path(
 
 
 def pick(path: TradeoffPath, target: float, *, tolerance: float = 0.005, steps: int = 12) -> Picked:
-    """The model on ``path`` that scores ``target`` on the forget data: no training, a few evaluations.
+    """Return the model on ``path`` that scores ``target`` on the forget data: no training, a few evaluations.
 
     The score is the one on held-out forget data where the task has them, else on the forget data. Between two points
     whose scores lie on either side of ``target`` the place is halved until the score is within ``tolerance``, or
@@ -159,7 +161,8 @@ def pick(path: TradeoffPath, target: float, *, tolerance: float = 0.005, steps: 
         tolerance: above 0.
         steps: at least 0.
 
-    Raises: ValueError when no point of the path goes so far, naming how far they go.
+    Raises:
+        ValueError: When no point of the path goes so far, naming how far they go.
     """
     check_number("target", target, low=0, high=1)
     check_number("tolerance", tolerance, low=0, open_low=True)
@@ -220,7 +223,7 @@ def _level(scores: Evaluation) -> float:
 
 
 def _forget_level(model: nn.Module, task: UnlearnTask) -> float:
-    """The level alone: an evaluation in which the data it needs are the only ones."""
+    """Return the level alone: an evaluation in which the data it needs are the only ones."""
     data = task.forget_test if len(task.forget_test) else task.forget
     none = subset(data, [])
     return _level(evaluate(model, replace(task, forget=data, retain=none, forget_test=none, retain_test=none)))

@@ -84,8 +84,11 @@ def compose(
         data: retain data, or a task, of which ``retain`` is read.
         score: of ``greedy_soup``.
 
-    Raises: ValueError on an unknown key, method or option (naming the nearest), a missing input, data or score, and
-        what the method refuses; FileNotFoundError, CheckpointError on a file.
+    Raises:
+        ValueError: On an unknown key, method or option (naming the nearest), a missing input, data or score, and what
+            the method refuses.
+        FileNotFoundError: On a file.
+        CheckpointError: On a file.
     """
     folder = Path(recipe).parent if isinstance(recipe, Path) else Path()
     return _Kitchen(dict(models or {}), build, data, score, folder).cook(_read(recipe))

@@ -26,9 +26,10 @@ KeptOut = Literal["earlier", "all", "none"]
 
 
 def joint_task(requests: Sequence[UnlearnTask]) -> UnlearnTask:
-    """All requests as one: the union of what they forget, and what all of them retain.
+    """Return all requests as one: the union of what they forget, and what all of them retain.
 
-    Raises: ValueError when they are not split from one training set and one held-out set, or leave nothing to retain.
+    Raises:
+        ValueError: When they are not split from one training set and one held-out set, or leave nothing to retain.
     """
     first, *others = _check_requests(requests)
     forget, retain = _sets(requests, "forget"), _sets(requests, "retain")
@@ -52,12 +53,12 @@ def joint_task(requests: Sequence[UnlearnTask]) -> UnlearnTask:
 
 
 def cumulative_tasks(requests: Sequence[UnlearnTask]) -> list[UnlearnTask]:
-    """Request k as it is served: its own data are forgotten, and no data of requests 0 to k are retained."""
+    """Return request k as it is served: its own data are forgotten, and no data of requests 0 to k are retained."""
     return [beside(request, requests[: k + 1]) for k, request in enumerate(requests)]
 
 
 def beside(request: UnlearnTask, others: Sequence[UnlearnTask]) -> UnlearnTask:
-    """``request`` with nothing to retain that one of ``others`` (or itself) forgets, held-out data alike."""
+    """Return ``request`` with nothing to retain that one of ``others`` (or itself) forgets, held-out data alike."""
     joined = joint_task([request, *others])
     return replace(
         request,
@@ -130,8 +131,9 @@ def apply_requests(
         seed: of the runs (each derives its own) and of evaluation.
         options: of the algorithm.
 
-    Raises: ValueError on requests that do not fit together; TypeError on an algorithm that returns no UnlearnResult;
-        what the algorithm raises.
+    Raises:
+        ValueError: On requests that do not fit together.
+        TypeError: On an algorithm that returns no UnlearnResult; what the algorithm raises.
     """
     check_model(model)
     check_choice("mode", mode, ("sequence", "compose"))

@@ -40,7 +40,8 @@ def greedy_soup(models: Sequence[nn.Module], score: Callable[[nn.Module], float]
         score: larger is better; to be measured on held-out data that no figure is later reported on.
         recalibrate: retain data, or a task, on which the statistics of batch norm of each mean are measured.
 
-    Raises: ValueError naming what differs in the models, or a score that is no finite number.
+    Raises:
+        ValueError: Naming what differs in the models, or a score that is no finite number.
 
     Source: arXiv 2203.05482, algorithm 1 (which also takes in a run that changes nothing).
     """

@@ -17,7 +17,7 @@ DIGIT = 16  # bits that one pass over the numbers settles
 def keep_largest(
     base: nn.Module, models: Sequence[nn.Module], layout: Layout, density: float
 ) -> Callable[[str], Thinned]:
-    """Task vectors with 0 in place of all but the share ``density`` of largest magnitude, over all parameters."""
+    """Return task vectors with 0 in place of all but the ``density`` of largest magnitude, over all parameters."""
     start = tensors_of(base)
     least = []
     for model in models:
@@ -38,7 +38,7 @@ def keep_largest(
 
 
 def keep_random(count: int, density: float, seed: int) -> Callable[[str], Thinned]:
-    """Task vectors of which each entry is kept with the chance ``density``, and then divided by it."""
+    """Return task vectors of which each entry is kept with the chance ``density``, and then divided by it."""
 
     def rule(name: str) -> Thinned:
         # Drawn on the CPU, so that every device sees the same entries.
@@ -56,7 +56,7 @@ def keep_random(count: int, density: float, seed: int) -> Callable[[str], Thinne
 
 
 def kth_largest(numbers: Callable[[], Iterator[Tensor]], k: int) -> float:
-    """The k-th largest (from 1) of non-negative float64 numbers that come in chunks, without holding them.
+    """Return the k-th largest (from 1) of non-negative float64 numbers that come in chunks, without holding them.
 
     The bits of such numbers, read as integers, are in the order of the numbers: each pass counts the next digit of
     those that begin like the answer.

@@ -40,7 +40,7 @@ class Layout:
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of the ``state_dict`` under each of its names: the tensors themselves, detached but not copied."""
+    """Return every tensor of the ``state_dict`` under each of its names, detached but not copied."""
     return {name: value.detach() for name, value in model.state_dict().items() if isinstance(value, Tensor)}
 
 
@@ -65,10 +65,11 @@ def layout_of(model: nn.Module) -> Layout:
 
 
 def check_match(models: Mapping[str, nn.Module]) -> Layout:
-    """The layout that all ``models`` (by the names errors call them) have in common.
+    """Return the layout that all ``models`` (by the names errors call them) have in common.
 
-    Raises: TypeError on what is no module; ValueError on adapted models, on models that differ, saying where, and on
-        integer tensors that are not equal.
+    Raises:
+        TypeError: On what is no module.
+        ValueError: On adapted models, on models that differ, saying where, and on integer tensors that are not equal.
     """
     for name, model in models.items():
         if not isinstance(model, nn.Module):
@@ -93,9 +94,11 @@ def check_match(models: Mapping[str, nn.Module]) -> Layout:
 
 
 def numbered(models: Sequence[nn.Module], base: nn.Module | None = None, *, least: int = 1) -> dict[str, nn.Module]:
-    """Models by the names errors call them: "base", "models[0]", ...
+    """Return models by the names errors call them: "base", "models[0]", ...
 
-    Raises: TypeError, ValueError when ``models`` is no sequence of at least ``least``.
+    Raises:
+        TypeError: When ``models`` is no sequence of at least ``least``.
+        ValueError: When ``models`` is no sequence of at least ``least``.
     """
     if isinstance(models, nn.Module) or not isinstance(models, Sequence):
         raise TypeError(f"expected models to be a sequence of modules, but got {type(models).__name__}")
@@ -105,13 +108,14 @@ def numbered(models: Sequence[nn.Module], base: nn.Module | None = None, *, leas
 
 
 def weigher(name: str, weight: Any, layout: Layout, **bounds: Any) -> Callable[[str], float]:
-    """``weight`` as a function of a tensor's name.
+    """Return ``weight`` as a function of a tensor's name.
 
     A mapping gives one number to each prefix of dotted names ("encoder", "encoder.2", "head"); the longest that fits
     counts, and "" fits everything.
 
-    Raises: TypeError, ValueError on what is no number within ``bounds``, on a prefix that no tensor has, and when a
-        tensor has none.
+    Raises:
+        TypeError: On what is no number within ``bounds``, on a prefix that no tensor has, and when a tensor has none.
+        ValueError: On what is no number within ``bounds``, on a prefix that no tensor has, and when a tensor has none.
     """
     if not isinstance(weight, Mapping):
         number = check_number(name, weight, **bounds)
@@ -132,9 +136,10 @@ def weigher(name: str, weight: Any, layout: Layout, **bounds: Any) -> Callable[[
 
 
 def weighers(weights: Any, count: int, layout: Layout, **bounds: Any) -> list[Callable[[str], float]]:
-    """One :func:`weigher` a model: ``weights`` is one weight for all of them, or a sequence of as many.
+    """Return one :func:`weigher` a model: ``weights`` is one weight for all of them, or a sequence of as many.
 
-    Raises: ValueError when there are not as many; else as :func:`weigher`.
+    Raises:
+        ValueError: When there are not as many; else as :func:`weigher`.
     """
     if isinstance(weights, (str, Mapping)) or not isinstance(weights, Sequence):
         return [weigher("weights", weights, layout, **bounds)] * count
@@ -144,7 +149,7 @@ def weighers(weights: Any, count: int, layout: Layout, **bounds: Any) -> list[Ca
 
 
 def blank_copy(model: nn.Module) -> nn.Module:
-    """A deep copy without the gradients that ``model`` may hold."""
+    """Return a deep copy without the gradients that ``model`` may hold."""
     memo: dict[int, Any] = {id(p.grad): None for p in model.parameters() if p.grad is not None}
     made: nn.Module = copy.deepcopy(model, memo)
     return made
@@ -163,7 +168,8 @@ def merge_into(
         rules: how the tensor of each name is merged; others stay as they are in ``out``.
         counting: places of the models whose counts of batches take part.
 
-    Raises: ValueError naming the first tensor whose merged values are not finite.
+    Raises:
+        ValueError: Naming the first tensor whose merged values are not finite.
     """
     states, target = [tensors_of(model) for model in models], tensors_of(out)
     for name, rule in rules.items():
@@ -179,7 +185,7 @@ def merge_into(
 
 
 def pieces(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Views of the same place in all ``tensors`` (of one shape, any strides): of the first, and of the others."""
+    """Yield views of the same place in all ``tensors`` (of one shape, any strides): of the first, and of the others."""
     views = [tensor.unsqueeze(0) if tensor.dim() == 0 else tensor for tensor in tensors]
     shape = views[0].shape
     along = max(range(len(shape)), key=shape.__getitem__)

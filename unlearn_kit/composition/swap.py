@@ -51,7 +51,7 @@ def swap_head(
     seed: int = 0,
     recalibrate: Any = None,
 ) -> nn.Module:
-    """``body`` with the module ``module`` of ``head``: of the run that retains best, and of the one that forgets best.
+    """Return ``body``, the run that retains best, with ``module`` of ``head``, the one that forgets best.
 
     The head is taken with its buffers. Finetuning follows, where asked for, on retain data alone: cross-entropy, every
     parameter, Adam; published with 5 epochs at 1e-4. It may bring back what the body still knows: measure it.
@@ -64,8 +64,9 @@ def swap_head(
         seed: of the finetuning.
         recalibrate: retain data, or a task, on which the statistics of batch norm are measured before finetuning.
 
-    Raises: ValueError naming what differs in the models, an unknown module, or one that shares a tensor with the rest;
-        DivergenceError.
+    Raises:
+        ValueError: Naming what differs in the models, an unknown module, or one that shares a tensor with the rest.
+        DivergenceError: When a loss or a weight is no longer finite.
 
     Source: arXiv 2505.21872, model composition.
     """

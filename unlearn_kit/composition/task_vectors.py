@@ -26,7 +26,7 @@ Meet = Callable[[list[Tensor], Sequence[float]], Tensor]  # task vectors and the
 def task_arithmetic(
     base: nn.Module, models: Sequence[nn.Module], weights: Sequence[Weight] | Weight = 1.0, *, recalibrate: Any = None
 ) -> nn.Module:
-    """``base + sum w_i (m_i - base)``; a negative weight takes what a run learnt away again.
+    """Return ``base + sum w_i (m_i - base)``; a negative weight takes what a run learnt away again.
 
     Args:
         base: the model all runs started from.
@@ -35,7 +35,8 @@ def task_arithmetic(
             longest prefix of a name counts).
         recalibrate: retain data, or a task, on which the statistics of batch norm are then measured.
 
-    Raises: ValueError naming what differs in the models, or the argument.
+    Raises:
+        ValueError: Naming what differs in the models, or the argument.
 
     Source: arXiv 2212.04089.
     """
@@ -64,7 +65,8 @@ def ties(
             parameters together (and every one that is as large as the last of them).
         scale: of the merged task vector.
 
-    Raises: ValueError naming what differs in the models, or the argument.
+    Raises:
+        ValueError: Naming what differs in the models, or the argument.
 
     Source: arXiv 2306.01708.
     """
@@ -99,7 +101,8 @@ def dare(
         elect_signs: bring the runs together as :func:`ties` does.
         scale: of the merged task vector.
 
-    Raises: ValueError naming what differs in the models, or the argument.
+    Raises:
+        ValueError: Naming what differs in the models, or the argument.
 
     Source: arXiv 2311.03099.
     """
@@ -116,7 +119,7 @@ def dare(
 def neg_merge(
     base: nn.Module, models: Sequence[nn.Module], weight: Weight = 1.0, *, recalibrate: Any = None
 ) -> nn.Module:
-    """``base + weight c``: ``c`` is the mean of the task vectors where all runs agree in sign, and 0 elsewhere.
+    """Return ``base + weight c``: ``c`` is the mean of the task vectors where all runs agree in sign, and 0 elsewhere.
 
     With runs that unlearn, ``weight`` 1 goes where all of them go. With runs trained *on* the forget data, as
     published, a negative weight takes away what all of them learnt.
@@ -125,7 +128,8 @@ def neg_merge(
         base, models, recalibrate: as in :func:`task_arithmetic`; at least two runs, such as one with several settings.
         weight: any number, or one a module.
 
-    Raises: ValueError naming what differs in the models, or the argument.
+    Raises:
+        ValueError: Naming what differs in the models, or the argument.
 
     Source: arXiv 2410.05583.
     """

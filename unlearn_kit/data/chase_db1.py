@@ -27,7 +27,9 @@ def load(root: str | Path | None = None, *, size: Sequence[int] | None = (256, 2
         size: (H, W) to resize to; None keeps 960 x 999, where the thinnest vessels survive.
         annotator: whose masks: 1 (``_1stHO``, the usual reference) or 2 (``_2ndHO``).
 
-    Raises: DataNotFoundError when files are missing, naming them; ValueError on a wrong option.
+    Raises:
+        DataNotFoundError: When files are missing, naming them.
+        ValueError: On a wrong option.
     """
     if annotator not in SUFFIXES:
         raise ValueError(f"expected annotator to be 1 or 2, but got {annotator!r}")

@@ -36,7 +36,9 @@ def load(
         seed: of that draw.
         download: fetch missing files with torchvision.
 
-    Raises: DataNotFoundError when the files are missing; ValueError naming a file that is damaged or unsafe.
+    Raises:
+        DataNotFoundError: When the files are missing.
+        ValueError: Naming a file that is damaged or unsafe.
     """
     folder = check_root(root) or cache_folder()
 
@@ -57,7 +59,7 @@ def load(
 
 
 def _read(paths: list[Path]) -> TensorImages:
-    """The images of several batch files, one after the other."""
+    """Return the images of several batch files, one after the other."""
     images, labels = zip(*((_binary if path.suffix == ".bin" else _pickled)(path) for path in paths), strict=True)
     source = " + ".join(path.name for path in paths)
     pixels = np.concatenate(images).reshape(-1, 3, 32, 32)
@@ -65,7 +67,7 @@ def _read(paths: list[Path]) -> TensorImages:
 
 
 def _binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Records of one label byte and 3,072 pixel bytes."""
+    """Return records of one label byte and 3,072 pixel bytes."""
     data = np.frombuffer(path.read_bytes(), np.uint8)
     if len(data) == 0 or len(data) % (PIXELS + 1):
         raise ValueError(f"expected {path} to hold records of {PIXELS + 1} bytes, but got {len(data)} bytes")
@@ -74,7 +76,7 @@ def _binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pickled(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A dictionary with "data", uint8 ``(N, 3072)``, and "labels", a list of N ints."""
+    """Return a dictionary with "data", uint8 ``(N, 3072)``, and "labels", a list of N ints."""
     batch = read_pickled_arrays(path)
     if not isinstance(batch, dict) or not {"data", "labels"} <= batch.keys():
         raise ValueError(f"expected {path} to hold a dictionary with 'data' and 'labels', but got {_outline(batch)}")

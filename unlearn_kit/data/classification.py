@@ -14,10 +14,10 @@ from .tensors import TensorImages, subset
 
 
 def class_images(source: object, images: np.ndarray, labels: np.ndarray, num_classes: int) -> TensorImages:
-    """Images ``(N, C, H, W)`` uint8 and class indices ``(N,)`` as a data set; errors name ``source``.
+    """Return images ``(N, C, H, W)`` uint8 and class indices ``(N,)`` as a data set; errors name ``source``.
 
-    Raises: ValueError when they are no such images, do not fit together, or a label is outside
-        0..num_classes - 1.
+    Raises:
+        ValueError: When they are no such images, do not fit together, or a label is outside 0..num_classes - 1.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
@@ -39,11 +39,13 @@ def class_images(source: object, images: np.ndarray, labels: np.ndarray, num_cla
 
 
 def limit_train(bundle: DataBundle, train_size: int | None, seed: int) -> DataBundle:
-    """``bundle`` with ``train_size`` of its training samples, drawn at random by ``seed`` and kept in order.
+    """Return ``bundle`` with ``train_size`` of its training samples, drawn at random by ``seed`` and kept in order.
 
     With one seed, a smaller draw is part of a larger one. None keeps everything.
 
-    Raises: TypeError, ValueError when ``train_size`` is no int from 1 to the number of training samples.
+    Raises:
+        TypeError: When ``train_size`` is no int from 1 to the number of training samples.
+        ValueError: When ``train_size`` is no int from 1 to the number of training samples.
     """
     check_count("seed", seed, low=0)
     if train_size is None:

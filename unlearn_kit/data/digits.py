@@ -29,7 +29,9 @@ def load(
         train_size: keep only that many training images, drawn at random.
         seed: draws the split, and the training images that are kept.
 
-    Raises: ValueError, TypeError on options outside their range.
+    Raises:
+        ValueError: On options outside their range.
+        TypeError: On options outside their range.
     """
     with isolated(0):  # importing scikit-learn draws from the caller's random state
         from sklearn.datasets import load_digits

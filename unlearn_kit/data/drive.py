@@ -38,7 +38,9 @@ def load(
         share: the part of the training images held out by "share", in (0, 1).
         seed: draws the share.
 
-    Raises: DataNotFoundError when folders or files are missing, naming them; ValueError on a wrong option.
+    Raises:
+        DataNotFoundError: When folders or files are missing, naming them.
+        ValueError: On a wrong option.
     """
     check_choice("held_out", held_out, ("test", "share"))
     splits = ("training", "test") if held_out == "test" else ("training",)
@@ -68,7 +70,7 @@ def load(
 
 
 def read_split(root: Path, split: str) -> tuple[list[int], list[Path], list[Path]]:
-    """Numbers, images and masks of "training" or "test", in order of number."""
+    """Return numbers, images and masks of "training" or "test", in order of number."""
     numbers = list(NUMBERS[split])
     images = require_files("images", [root / split / "images" / f"{n:02d}_{split}.tif" for n in numbers])
     masks = require_files("masks", [root / split / "1st_manual" / f"{n:02d}_manual1.gif" for n in numbers])

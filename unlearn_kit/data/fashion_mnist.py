@@ -48,7 +48,9 @@ def load(
         seed: of that draw.
         download: fetch missing files with torchvision, into ``root`` or the cache folder.
 
-    Raises: DataNotFoundError when the files are missing; ValueError naming a file that is damaged.
+    Raises:
+        DataNotFoundError: When the files are missing.
+        ValueError: Naming a file that is damaged.
     """
     folder = check_root(root)
     target = folder or cache_folder()

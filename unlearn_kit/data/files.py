@@ -13,14 +13,15 @@ Candidate = tuple[Path, Sequence[Sequence[str]]]
 
 
 def cache_folder() -> Path:
-    """Where downloads go when no root is given: ``unlearn-kit`` in the user's cache folder."""
+    """Return where downloads go when no root is given: ``unlearn-kit`` in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unlearn-kit"
 
 
 def check_root(root: str | Path | None) -> Path | None:
     """Return ``root`` as a Path with ``~`` expanded, or None.
 
-    Raises: TypeError when it is no path.
+    Raises:
+        TypeError: When it is no path.
     """
     if root is not None and not isinstance(root, (str, Path)):
         raise TypeError(f"expected root to be a str, a Path or None, but got {type(root).__name__}: {root!r}")
@@ -30,7 +31,8 @@ def check_root(root: str | Path | None) -> Path | None:
 def check_flag(name: str, value: object) -> bool:
     """Return ``value`` when it is a bool.
 
-    Raises: TypeError when it is not.
+    Raises:
+        TypeError: When it is not.
     """
     if not isinstance(value, bool):
         raise TypeError(f"expected {name} to be a bool, but got {type(value).__name__}: {value!r}")
@@ -38,12 +40,13 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def find_files(name: str, candidates: Iterable[Candidate], how: str) -> list[Path]:
-    """The wanted files, in the order wanted, from the first candidate folder that holds them all.
+    """Return the wanted files, in the order wanted, from the first candidate folder that holds them all.
 
     A folder that holds some of them ends the search: going on would silently read another copy than the
     one meant.
 
-    Raises: DataNotFoundError with every folder looked in, what each lacks, and ``how`` to get the data.
+    Raises:
+        DataNotFoundError: With every folder looked in, what each lacks, and ``how`` to get the data.
     """
     looked: list[str] = []
     for folder, wanted in candidates:
@@ -63,7 +66,7 @@ def find_files(name: str, candidates: Iterable[Candidate], how: str) -> list[Pat
 def find_or_download(
     name: str, candidates: Sequence[Candidate], how: str, download: Callable[[], object] | None
 ) -> list[Path]:
-    """As :func:`find_files`, calling ``download`` once when the files are missing and it is not None."""
+    """Find files as :func:`find_files` does, calling ``download`` once where they are missing and it is given."""
     try:
         return find_files(name, candidates, how)
     except DataNotFoundError:

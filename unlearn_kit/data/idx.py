@@ -14,9 +14,10 @@ UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """The uint8 array with ``dimensions`` axes in an IDX file, gzipped or plain (told apart by content).
+    """Return the uint8 array with ``dimensions`` axes in an IDX file, gzipped or plain (told apart by content).
 
-    Raises: ValueError naming the file when it is no such file, cut short or too long.
+    Raises:
+        ValueError: Naming the file when it is no such file, cut short or too long.
     """
     data = path.read_bytes()
     if data[:2] == b"\x1f\x8b":

@@ -56,8 +56,9 @@ def load(
         train_size: keep only that many training images, drawn at random by ``seed``.
         seed: of that draw.
 
-    Raises: DataNotFoundError when there is no such folder or layout; ValueError naming images without a row,
-        rows without an image, and test classes without a training image.
+    Raises:
+        DataNotFoundError: When there is no such folder or layout.
+        ValueError: Naming images without a row, rows without an image, and test classes without a training image.
     """
     folder = check_root(root)
     if folder is None:
@@ -105,7 +106,7 @@ def _has_folders(split: Path) -> bool:
 
 
 def _class_folders(folder: Path, split: str) -> tuple[list[str], list[str]]:
-    """Files of a split, relative to ``folder`` and sorted, and the names of their classes."""
+    """Return files of a split, relative to ``folder`` and sorted, and the names of their classes."""
     # Unlike Path.rglob, os.walk can follow class folders that are links.
     walked = (Path(below, name) for below, _, names in os.walk(folder / split, followlinks=True) for name in names)
     files = sorted(path.relative_to(folder).as_posix() for path in walked if is_picture(path))
@@ -121,7 +122,7 @@ def _class_folders(folder: Path, split: str) -> tuple[list[str], list[str]]:
 
 
 def _read_table(folder: Path, metadata: str | Path | None) -> pd.DataFrame | None:
-    """The table with normalised paths in ``file``, or None when there is none."""
+    """Return the table with normalised paths in ``file``, or None when there is none."""
     import pandas as pd
 
     if metadata is None and not (folder / "metadata.csv").exists():
@@ -146,7 +147,7 @@ def _read_table(folder: Path, metadata: str | Path | None) -> pd.DataFrame | Non
 
 
 def _join(table: pd.DataFrame, files: Sequence[Sequence[str]]) -> list[pd.DataFrame]:
-    """The rows of the files of each split, in their order."""
+    """Return the rows of the files of each split, in their order."""
     by_file = table.set_index("file", drop=False)
     every = [file for own in files for file in own]
     lacking = [file for file in every if file not in by_file.index]
@@ -159,7 +160,7 @@ def _join(table: pd.DataFrame, files: Sequence[Sequence[str]]) -> list[pd.DataFr
 
 
 def _split_rows(folder: Path, table: pd.DataFrame) -> list[pd.DataFrame]:
-    """The rows of each split, in their order."""
+    """Return the rows of each split, in their order."""
     unknown = sorted(set(table["split"]) - set(SPLITS))
     if unknown:
         raise ValueError(f"expected the column split to hold 'train' or 'test', but got {unknown}")

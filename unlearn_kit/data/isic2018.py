@@ -35,7 +35,9 @@ def load(
         share: the part of the training images held out by "share", in (0, 1).
         seed: draws the share.
 
-    Raises: DataNotFoundError when folders or masks are missing, naming them; ValueError on a wrong option.
+    Raises:
+        DataNotFoundError: When folders or masks are missing, naming them.
+        ValueError: On a wrong option.
     """
     check_choice("held_out", held_out, ("auto", "test", "validation", "share"))
     needed = ["Training"] if held_out in ("auto", "share") else ["Training", held_out.capitalize()]
@@ -68,12 +70,12 @@ def load(
 
 
 def folders(split: str) -> tuple[str, str]:
-    """The folders of images and masks of "Training", "Validation" or "Test"."""
+    """Return the folders of images and masks of "Training", "Validation" or "Test"."""
     return f"ISIC2018_Task1-2_{split}_Input", f"ISIC2018_Task1_{split}_GroundTruth"
 
 
 def read_split(root: Path, split: str) -> tuple[list[Path], list[Path]]:
-    """Sorted images of one split, and their masks."""
+    """Return sorted images of one split, and their masks."""
     inputs, truths = (root / name for name in folders(split))
     images = sorted(inputs.glob("ISIC_*.jpg"))
     if not images:

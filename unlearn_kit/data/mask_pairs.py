@@ -29,8 +29,9 @@ class MaskPairs(Dataset[tuple[Tensor, Tensor]]):
         images, masks: files, one mask an image, in the same order.
         size: (H, W) to resize to (images bilinear with antialiasing, masks nearest); None keeps the sizes.
 
-    Raises: ValueError when there are not as many masks as images, or, on reading, when an image and its mask
-        differ in size or one of them is damaged.
+    Raises:
+        ValueError: When there are not as many masks as images, or, on reading, when an image and its mask differ in
+            size or one of them is damaged.
     """
 
     def __init__(self, images: Sequence[Path], masks: Sequence[Path], *, size: Sequence[int] | None = None) -> None:
@@ -60,7 +61,9 @@ class MaskPairs(Dataset[tuple[Tensor, Tensor]]):
 def check_size(size: object) -> tuple[int, int] | None:
     """Return ``size`` as a tuple (H, W), or None.
 
-    Raises: TypeError, ValueError when it is not two positive ints.
+    Raises:
+        TypeError: When it is not two positive ints.
+        ValueError: When it is not two positive ints.
     """
     if size is None:
         return None
@@ -79,9 +82,10 @@ def check_no_root(name: str, root: str | Path | None, source: str) -> None:
 
 
 def find_root(name: str, root: str | Path | None, needed: Iterable[str], layout: str) -> Path:
-    """The folder of the data set ``name``, when everything ``needed`` (relative names) is in it.
+    """Return the folder of the data set ``name``, when everything ``needed`` (relative names) is in it.
 
-    Raises: DataNotFoundError that shows what is missing and the expected ``layout``.
+    Raises:
+        DataNotFoundError: That shows what is missing and the expected ``layout``.
     """
     folder = check_root(root)
     if folder is None:
@@ -95,7 +99,8 @@ def find_root(name: str, root: str | Path | None, needed: Iterable[str], layout:
 def require_files(what: str, files: Sequence[Path]) -> list[Path]:
     """Return ``files`` when every one exists.
 
-    Raises: DataNotFoundError that names the missing files.
+    Raises:
+        DataNotFoundError: That names the missing files.
     """
     missing = [file.name for file in files if not file.is_file()]
     if missing:
@@ -106,7 +111,7 @@ def require_files(what: str, files: Sequence[Path]) -> list[Path]:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """Return the first names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 
@@ -114,7 +119,8 @@ def list_names(names: Sequence[str]) -> str:
 def hold_out(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
     """Split ``range(count)`` at random into a rest and a held-out ``share``, both sorted and non-empty.
 
-    Raises: ValueError on a share outside (0, 1), or fewer than two samples.
+    Raises:
+        ValueError: On a share outside (0, 1), or fewer than two samples.
     """
     check_number("share", share, low=0, high=1, open_low=True, open_high=True)
     check_count("the number of images to hold a share out of", count, low=2)

@@ -35,8 +35,9 @@ def load(
         train_size: keep only that many training images, drawn at random by ``seed``.
         seed: of that draw.
 
-    Raises: DataNotFoundError when the file is missing; ValueError when it is damaged, multi-label or of
-        volumes.
+    Raises:
+        DataNotFoundError: When the file is missing.
+        ValueError: When it is damaged, multi-label or of volumes.
     """
     check_flag("include_val", include_val)
     if not isinstance(member, str) or not re.fullmatch(r"\w+", member):
@@ -80,7 +81,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _single_labels(member: str, labels: np.ndarray) -> np.ndarray:
-    """Labels ``(N, 1)`` or ``(N,)`` as ``(N,)``."""
+    """Return labels ``(N, 1)`` or ``(N,)`` as ``(N,)``."""
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise ValueError(
             f"expected a set with one label an image, but got {member!r}, which is multi-label "
@@ -90,7 +91,7 @@ def _single_labels(member: str, labels: np.ndarray) -> np.ndarray:
 
 
 def _channels_first(path: Path, images: np.ndarray) -> np.ndarray:
-    """Images ``(N, H, W)`` or ``(N, H, W, 3)`` as ``(N, C, H, W)``."""
+    """Return images ``(N, H, W)`` or ``(N, H, W, 3)`` as ``(N, C, H, W)``."""
     if images.ndim == 3:
         return images[:, None]
     if images.ndim == 4 and images.shape[3] == 3:

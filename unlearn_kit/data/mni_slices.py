@@ -60,7 +60,11 @@ def load(
         share: the part of each plane that is held out (before the gap), in (0, 1).
         min_brain: slices with a smaller share of brain are left out, in [0, 1).
 
-    Raises: ImportError without nilearn; TypeError, ValueError on a wrong option.
+    Raises:
+        ImportError: Without nilearn.
+        TypeError: On a wrong option.
+        ValueError: On a wrong option.
+
     Source: Fonov et al. 2011, NeuroImage 54 (ICBM 152 nonlinear symmetric 2009a).
     """
     check_no_root("mni-slices", root, "comes with the nilearn package")
@@ -108,11 +112,12 @@ def load(
 
 
 def read_template() -> tuple[Volume, NDArray[np.int64]]:
-    """T1 and the probabilities of neither, grey and white matter ``(4, X, Y, Z)``, cropped to the brain.
+    """Return T1 and the probabilities of neither, grey and white matter ``(4, X, Y, Z)``, cropped to the brain.
 
     All in [0, 1]. Also the position of the first voxel, in millimetres of MNI space.
 
-    Raises: ImportError without nilearn.
+    Raises:
+        ImportError: Without nilearn.
     """
     with isolated(0):  # importing nilearn draws from Python's global random state
         try:
@@ -145,7 +150,7 @@ def split_positions(positions: NDArray[np.int64], share: float, gap: int) -> dic
 
 
 def render(slices: Volume, width: int, size: int, classes: str) -> tuple[Tensor, Tensor]:
-    """Images ``(N, 1, size, size)`` uint8 and masks of ``(N, 4, ., .)`` maps in a square of ``width`` mm."""
+    """Return images ``(N, 1, size, size)`` uint8 and masks of ``(N, 4, ., .)`` maps in a square of ``width`` mm."""
     # The front (axial) or the top of the head points upwards.
     upright = np.ascontiguousarray(slices.swapaxes(2, 3)[:, :, ::-1])
     height, breadth = upright.shape[2:]

@@ -47,9 +47,10 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_pickled_arrays(path: Path) -> Any:
-    """The value in a pickle of plain values and numpy arrays; byte strings of Python 2 become text.
+    """Return the value in a pickle of plain values and numpy arrays; byte strings of Python 2 become text.
 
-    Raises: ValueError naming the file when it asks for anything else, or is no complete pickle.
+    Raises:
+        ValueError: Naming the file when it asks for anything else, or is no complete pickle.
     """
     with path.open("rb") as file:
         try:

@@ -15,7 +15,7 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".
 
 
 def is_picture(path: Path) -> bool:
-    """Whether ``path`` is a visible file with the ending of an image (in either case)."""
+    """Return whether ``path`` is a visible file with the ending of an image (in either case)."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
@@ -29,7 +29,8 @@ def read_picture(path: Path, size: tuple[int, int] | None = None, channels: int 
         size: ``(H, W)`` to resize to, antialiased bilinear; None keeps the file's own.
         channels: 1 for grey (luma of a colour image), 3 for RGB (grey repeated).
 
-    Raises: ValueError naming the file when it is damaged or holds floating point numbers.
+    Raises:
+        ValueError: Naming the file when it is damaged or holds floating point numbers.
     """
     try:
         with Image.open(path) as opened:
@@ -49,7 +50,7 @@ def read_picture(path: Path, size: tuple[int, int] | None = None, channels: int 
 
 
 def _deep(path: Path, opened: Image.Image) -> Image.Image:
-    """A 16-bit grey image as floating point 0..65535: a plain conversion to 8 bits would saturate."""
+    """Return a 16-bit grey image as floating point 0..65535: a plain conversion to 8 bits would saturate."""
     pixels = np.asarray(opened)
     if pixels.min() < 0 or pixels.max() > 65535:
         raise ValueError(f"expected {path} in 0..65535, but got pixels in {pixels.min()}..{pixels.max()}")

@@ -37,7 +37,9 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> DataBundl
         root: the folder that holds it, where it is not bundled with a package.
         **options: options of that loader (see its docstring).
 
-    Raises: ValueError on an unknown name or option; DataNotFoundError when it is not on this machine.
+    Raises:
+        ValueError: On an unknown name or option.
+        DataNotFoundError: When it is not on this machine.
     """
     if not isinstance(name, str):
         raise TypeError(f"expected name to be a str, but got {type(name).__name__}: {name!r}")
@@ -61,5 +63,5 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> DataBundl
 
 
 def _option_names(loader: Callable[..., DataBundle]) -> list[str]:
-    """The options a loader declares: every parameter but ``root``."""
+    """Return the options a loader declares: every parameter but ``root``."""
     return [name for name in inspect.signature(loader).parameters if name != "root"]

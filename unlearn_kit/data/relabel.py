@@ -26,7 +26,7 @@ class _Relabelled(Dataset[tuple[Tensor, Tensor]]):
 
 
 def without_class(dataset: Any, label: int, by: int = 0) -> Any:
-    """The same images with every pixel of class ``label`` called ``by`` (the background).
+    """Return the same images with every pixel of class ``label`` called ``by`` (the background).
 
     Data held in tensors share their images; the masks are new.
     """

@@ -12,9 +12,13 @@ from .tensors import subset
 
 
 def random_subset(dataset: Any, samples: int | None, *, seed: int) -> Any:
-    """``samples`` of the data set's samples, drawn without repetition; all of them, in order, when None or too many.
+    """Return ``samples`` of the data set's samples, drawn without repetition.
 
-    Raises: ValueError, TypeError on a number that is no count.
+    All of them, in order, when None or too many.
+
+    Raises:
+        ValueError: On a number that is no count.
+        TypeError: On a number that is no count.
     """
     if samples is None or check_count("samples", samples) >= len(dataset):
         return dataset

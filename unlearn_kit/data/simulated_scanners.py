@@ -57,7 +57,10 @@ def load(
         seed: of that draw, of which image falls to which scanner, and of the noise.
         scanners: names out of ``SCANNERS``; each gets the same number of images, give or take one.
 
-    Raises: TypeError, ValueError on a wrong option; DataNotFoundError when Fashion-MNIST is not on this machine.
+    Raises:
+        TypeError: On a wrong option.
+        ValueError: On a wrong option.
+        DataNotFoundError: When Fashion-MNIST is not on this machine.
     """
     from .fashion_mnist import load as load_fashion
 
@@ -66,13 +69,15 @@ def load(
 
 
 def simulate(bundle: DataBundle, scanners: Sequence[str] = ("A", "B", "C"), seed: int = 0) -> DataBundle:
-    """``bundle``'s images as simulated scanners would record them, rounded to 8 bits; targets are the same.
+    """Return ``bundle``'s images as simulated scanners would record them, rounded to 8 bits; targets are the same.
 
     Args:
         bundle: images ``(C, H, W)`` that fit in memory; its metadata are kept beside the new column ``scanner``.
         scanners, seed: as in :func:`load`.
 
-    Raises: TypeError, ValueError on a wrong option.
+    Raises:
+        TypeError: On a wrong option.
+        ValueError: On a wrong option.
     """
     _check(scanners, seed)
     train, train_names = _record(bundle.train, scanners, seed, "train")

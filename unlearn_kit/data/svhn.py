@@ -29,7 +29,9 @@ def load(
         seed: of that draw.
         download: fetch missing files with torchvision.
 
-    Raises: DataNotFoundError when the files are missing; ValueError naming a file that is damaged.
+    Raises:
+        DataNotFoundError: When the files are missing.
+        ValueError: Naming a file that is damaged.
     """
     folder = check_root(root) or cache_folder() / "svhn"
 
@@ -46,7 +48,7 @@ def load(
 
 
 def _read(path: Path) -> TensorImages:
-    """Images ``X`` uint8 (32, 32, 3, N) and labels ``y`` (N, 1) in 1..10."""
+    """Return images ``X`` uint8 (32, 32, 3, N) and labels ``y`` (N, 1) in 1..10."""
     from scipy.io import loadmat
 
     try:

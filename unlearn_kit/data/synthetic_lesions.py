@@ -75,7 +75,9 @@ def load(
             contours; the default gives an ``annotation_iou`` of .75 on average, which is what a model scores
             that finds every contour and memorises none.
 
-    Raises: TypeError, ValueError on a wrong option.
+    Raises:
+        TypeError: On a wrong option.
+        ValueError: On a wrong option.
     """
     check_no_root("synthetic-lesions", root, "is generated")
     check_count("train_size", train_size)
@@ -119,7 +121,7 @@ def load(
 def draw_sample(
     seed: int, split: str, index: int, size: int, device: Device, jitter: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
-    """One image ``(3, size, size)``, its true mask and the annotator's, both ``(size, size)``."""
+    """Return one image ``(3, size, size)``, its true mask and the annotator's, both ``(size, size)``."""
     patient = np.random.default_rng(derive(seed, split, "patient", index // IMAGES_PER_PATIENT))
     random = np.random.default_rng(derive(seed, split, "image", index))
     # The annotator has random numbers of their own: the image must not tell what they will do.
@@ -148,7 +150,7 @@ def draw_sample(
 
 
 def fourier(random: np.random.Generator, turn: Turn, *, first: int, scales: Sequence[float]) -> Array:
-    """A random smooth function of the angle; mode ``first + k`` has standard deviation ``scales[k]``."""
+    """Return a random smooth function of the angle; mode ``first + k`` has standard deviation ``scales[k]``."""
     coefficients = random.normal(0, np.asarray(scales), (2, len(scales)))
     total = np.zeros_like(turn)
     for real, imaginary in coefficients.T[::-1]:  # Horner: sum over k of c_k turn^k
@@ -157,14 +159,14 @@ def fourier(random: np.random.Generator, turn: Turn, *, first: int, scales: Sequ
 
 
 def smooth_noise(random: np.random.Generator, size: int, width: float) -> Array:
-    """A random field ``(size, size)`` of mean 0 and standard deviation 1; ``width`` in pixels at 48 x 48."""
+    """Return a random field ``(size, size)`` of mean 0 and standard deviation 1; ``width`` in pixels at 48 x 48."""
     sigma = width * size / REFERENCE_SIZE
     field = ndimage.gaussian_filter(random.normal(size=(size, size)), sigma, mode="wrap")
     return (field - field.mean()) / field.std()
 
 
 def draw_skin(patient: np.random.Generator, random: np.random.Generator, size: int) -> Array:
-    """Skin ``(3, size, size)`` of the patient's tone, with broad and fine texture."""
+    """Return skin ``(3, size, size)`` of the patient's tone, with broad and fine texture."""
     tone = patient.uniform(0, 1)
     base = (1 - tone) * np.array([0.93, 0.77, 0.68]) + tone * np.array([0.72, 0.53, 0.43])
     texture = 0.025 * smooth_noise(random, size, 6) + 0.012 * smooth_noise(random, size, 1)
@@ -189,7 +191,7 @@ def draw_lesion(random: np.random.Generator, image: Array, distance: Array, turn
 
 
 def draw_hair(random: np.random.Generator, image: Array, y: Array, x: Array) -> Array:
-    """One dark, thin, curved stroke across the image."""
+    """Return one dark, thin, curved stroke across the image."""
     direction = random.uniform(0, math.pi)
     along = np.cos(direction) * x + np.sin(direction) * y - random.uniform(-0.3, 0.3)
     across = np.cos(direction) * y - np.sin(direction) * x - random.uniform(-0.4, 0.4)
@@ -201,7 +203,7 @@ def draw_hair(random: np.random.Generator, image: Array, y: Array, x: Array) -> 
 
 
 def photograph(random: np.random.Generator, image: Array, device: Device) -> Array:
-    """What the device makes of the scene: blur, colour cast and gain, noise; in [0, 1]."""
+    """Return what the device makes of the scene: blur, colour cast and gain, noise; in [0, 1]."""
     sigma = device.blur * image.shape[-1] / REFERENCE_SIZE
     if sigma:
         image = ndimage.gaussian_filter(image, (0, sigma, sigma), mode="nearest")

@@ -51,7 +51,9 @@ class Phase:
             turns in an ``Alternate``: sets weights that have a closed form, in place, before the others are trained.
         name: in logs and errors.
 
-    Raises: ValueError, TypeError naming the argument.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
     """
 
     objective: Objective | Term
@@ -128,7 +130,7 @@ class Phase:
         return self.steps if self.steps is not None else self.epochs  # type: ignore[return-value]
 
     def batch_of(self, stream: str) -> int:
-        """Samples of ``stream`` a step."""
+        """Return samples of ``stream`` a step."""
         if not isinstance(self.batch_size, Mapping):
             return self.batch_size
         if stream not in self.batch_size:
@@ -155,9 +157,10 @@ class Phase:
         return self.steps if self.steps is not None else self.length * self.steps_per_epoch
 
     def trains(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """The parameters of ``model`` that this phase trains.
+        """Return the parameters of ``model`` that this phase trains.
 
-        Raises: ValueError when there are none, a name is unknown, or a mask does not fit.
+        Raises:
+            ValueError: When there are none, a name is unknown, or a mask does not fit.
         """
         everything = dict(model.named_parameters())
         if self.trainable is None:
@@ -181,9 +184,11 @@ class Phase:
         return chosen
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """A new optimiser over ``parameters``.
+        """Return a new optimiser over ``parameters``.
 
-        Raises: TypeError, ValueError when a function returns no optimiser, or one over other parameters.
+        Raises:
+            TypeError: When a function returns no optimiser, or one over other parameters.
+            ValueError: When a function returns no optimiser, or one over other parameters.
         """
         if callable(self.optimizer):
             made = self.optimizer(parameters)
@@ -219,7 +224,9 @@ class Alternate:
     same parameters.
     ``turns`` names phases that drop out: how many of the rounds, from the first, they take part in.
 
-    Raises: ValueError on no phases, or on phases of one name; TypeError on what is no phase.
+    Raises:
+        ValueError: On no phases, or on phases of one name.
+        TypeError: On what is no phase.
     """
 
     phases: Sequence[Phase]
@@ -255,9 +262,10 @@ class Leg:
 
 
 def plan(program: Phase | Alternate | Sequence[Phase | Alternate]) -> list[Leg]:
-    """The legs of a program, in the order they run.
+    """Return the legs of a program, in the order they run.
 
-    Raises: TypeError on what is neither a phase nor an alternation.
+    Raises:
+        TypeError: On what is neither a phase nor an alternation.
     """
     parts = list(program) if isinstance(program, Sequence) else [program]
     legs = []
@@ -280,7 +288,7 @@ def plan(program: Phase | Alternate | Sequence[Phase | Alternate]) -> list[Leg]:
 
 
 def streams_for(task: UnlearnTask, objective: Objective | Term, **others: Any) -> dict[str, Any]:
-    """The data sets the objective reads: ``forget`` and ``retain`` of the task, and ``others`` by name.
+    """Return the data sets the objective reads: ``forget`` and ``retain`` of the task, and ``others`` by name.
 
     A stream that is not read is not brought along.
     """
@@ -290,7 +298,7 @@ def streams_for(task: UnlearnTask, objective: Objective | Term, **others: Any) -
 
 
 def sizes_for(batch_size: int | Mapping[str, int], objective: Objective | Term) -> int | dict[str, int]:
-    """The batch sizes of the streams the objective reads: what a method has left when one of its weights is 0."""
+    """Return the batch sizes of the streams the objective reads: what is left when a weight is 0."""
     if not isinstance(batch_size, Mapping):
         return batch_size
     return {name: size for name, size in batch_size.items() if name in Objective(objective._terms).streams}

@@ -136,7 +136,7 @@ def revision(
 
 
 def _resolved(declared: Mapping[str, Training], arguments: Mapping[str, Any], task: UnlearnTask) -> Training:
-    """The defaults of the preset that the caller chose, for the task's kind where it has its own."""
+    """Return the defaults of the preset that the caller chose, for the task's kind where it has its own."""
     if "" in declared:
         return declared[""]
     presets = [name for name in declared if ":" not in name]
@@ -147,7 +147,10 @@ def _resolved(declared: Mapping[str, Training], arguments: Mapping[str, Any], ta
 def _signature(
     method: Callable[..., Any], declared: Mapping[str, Training], without: Sequence[str]
 ) -> tuple[inspect.Signature, tuple[str, ...]]:
-    """The signature with every training option and its default, before the seed; and the names of these options."""
+    """Return the signature with every training option and its default, before the seed.
+
+    And the names of these options.
+    """
     own = inspect.signature(method)
     if not declared:
         return own.replace(return_annotation="UnlearnResult"), ()
@@ -170,7 +173,7 @@ def _signature(
 
 
 def _docstring(text: str, declared: Mapping[str, Training], without: Sequence[str]) -> str:
-    """The docstring with a line for every training option in the place of ``**options: ...``."""
+    """Return the docstring with a line for every training option in the place of ``**options: ...``."""
     line = re.search(r"^( *)\*\*options:.*\n", text, re.MULTILINE)
     if line is None or not declared:
         return text
@@ -207,7 +210,7 @@ def _copy_modes(source: nn.Module, target: nn.Module) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON can hold, the same in every process."""
+    """Return a value that JSON can hold, the same in every process."""
     if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, (list, tuple)):

@@ -16,7 +16,7 @@ from .batch import IGNORE, Goal, GoalKind
 
 
 def _mean_over_kept(values: Tensor, labels: Tensor) -> Tensor:
-    """Per-sample mean of ``values (B, ...)`` over decisions that are not ignored; 0 where all are."""
+    """Return per-sample mean of ``values (B, ...)`` over decisions that are not ignored; 0 where all are."""
     kept = (labels != IGNORE).reshape(values.shape)
     total = torch.where(kept, values, 0.0).flatten(1).sum(1) if values.dim() > 1 else torch.where(kept, values, 0.0)
     count = kept.flatten(1).sum(1) if values.dim() > 1 else kept
@@ -29,7 +29,7 @@ def _binary_cross_entropy(logits: Tensor, goal: Goal) -> Tensor:
 
 
 def _log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-probabilities ``(B, C, ...)``, of both outcomes ``(B, 2, ...)`` for a single logit."""
+    """Return log-probabilities ``(B, C, ...)``, of both outcomes ``(B, 2, ...)`` for a single logit."""
     if is_binary(logits):
         z = logits / temperature
         return torch.cat([F.logsigmoid(-z), F.logsigmoid(z)], dim=1)
@@ -37,7 +37,7 @@ def _log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def _tempered(goal: Goal, temperature: float) -> Tensor:
-    """The goal's probabilities at ``temperature``, both outcomes of a single logit included."""
+    """Return the goal's probabilities at ``temperature``, both outcomes of a single logit included."""
     if goal.kind == "logits":
         return _log_probabilities(goal.values, temperature).exp()
     p = goal.values.clamp(min=0)  # IGNORE is negative: its decisions are left out of the mean.
@@ -49,12 +49,12 @@ def _tempered(goal: Goal, temperature: float) -> Tensor:
 
 
 def _mean_over_asked(values: Tensor, goal: Goal) -> Tensor:
-    """Per-sample mean of ``values (B, ...)`` over the decisions that a goal of probabilities or logits asks for."""
+    """Return each sample's mean of ``values (B, ...)`` over the decisions that the goal asks for."""
     return _mean_over_kept(values, goal.values[:, 0]) if goal.kind == "probabilities" else per_sample(values)
 
 
 def cross_entropy(logits: Tensor, goal: Goal) -> Tensor:
-    """``-sum_i q_i log p_i`` in nats for a goal q of labels, probabilities or logits (through their softmax)."""
+    """Return ``-sum_i q_i log p_i`` in nats for a goal q of labels, probabilities or logits (through their softmax)."""
     if goal.kind == "labels":
         if is_binary(logits):
             return _mean_over_kept(_binary_cross_entropy(logits, goal), goal.values)
@@ -64,12 +64,12 @@ def cross_entropy(logits: Tensor, goal: Goal) -> Tensor:
 
 
 def label_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """``cross_entropy`` toward the data's own targets: what the gradients of ``unlearn_kit.gradients`` are taken of."""
+    """Return ``cross_entropy`` toward the data's own targets, which ``unlearn_kit.gradients`` differentiates."""
     return cross_entropy(logits, Goal("labels", targets))
 
 
 def kl(logits: Tensor, goal: Goal, *, temperature: float = 1.0) -> Tensor:
-    """``T^2 KL(q || p)`` in nats, both sides at temperature T (the factor keeps gradients comparable over T)."""
+    """Return ``T^2 KL(q || p)`` in nats, both sides at temperature T (the factor keeps gradients comparable over T)."""
     q = _tempered(goal, temperature)
     log_q = _log_probabilities(goal.values, temperature) if goal.kind == "logits" else q.clamp(min=1e-38).log()
     # 0 log 0 = 0: outcomes without mass contribute nothing, also when the log overflows.
@@ -78,12 +78,15 @@ def kl(logits: Tensor, goal: Goal, *, temperature: float = 1.0) -> Tensor:
 
 
 def mse(logits: Tensor, goal: Goal) -> Tensor:
-    """Mean squared difference of logits."""
+    """Return mean squared difference of logits."""
     return per_sample((logits - goal.values.to(logits)).square())
 
 
 def bce(logits: Tensor, goal: Goal) -> Tensor:
-    """Binary cross-entropy of every output by itself; labels of several classes are taken one against the rest."""
+    """Return binary cross-entropy of every output by itself.
+
+    Labels of several classes are taken one against the rest.
+    """
     if goal.kind == "probabilities":
         return _mean_over_asked(_binary_cross_entropy(logits, goal).mean(1), goal)
     if is_binary(logits):
@@ -95,7 +98,7 @@ def bce(logits: Tensor, goal: Goal) -> Tensor:
 
 
 def fit_goal(goal: Goal, logits: Tensor) -> Goal:
-    """The goal in the form of the outputs: of two outcomes' probabilities, a single logit gets the second's."""
+    """Return the goal in the form of the outputs: of two outcomes' probabilities, a single logit gets the second's."""
     values = goal.values
     if goal.kind == "probabilities" and is_binary(logits) and values.dim() == logits.dim() and values.shape[1] == 2:
         return Goal("probabilities", values[:, 1:])
@@ -105,7 +108,9 @@ def fit_goal(goal: Goal, logits: Tensor) -> Goal:
 def check_goal(distance: str, takes: Sequence[GoalKind], goal: Goal, logits: Tensor, target: object) -> None:
     """Refuse a goal that does not fit the outputs or the distance.
 
-    Raises: ValueError, TypeError naming the target, what was expected and what came.
+    Raises:
+        ValueError: Naming the target, what was expected and what came.
+        TypeError: Naming the target, what was expected and what came.
     """
     kind, values = goal
     if kind not in takes:

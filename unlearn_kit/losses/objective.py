@@ -28,13 +28,13 @@ class Weight:
     schedules: tuple[ScalarOrSchedule, ...] = ()
 
     def times(self, other: ScalarOrSchedule) -> Weight:
-        """This weight, scaled by a number, a schedule, or a function of progress."""
+        """Return this weight, scaled by a number, a schedule, or a function of progress."""
         if is_schedule(other):
             return replace(self, schedules=(*self.schedules, other))
         return replace(self, factor=self.factor * cast(float, other))
 
     def at(self, step: int, total: int) -> float:
-        """Its value at ``step`` of ``total``."""
+        """Return its value at ``step`` of ``total``."""
         value = self.factor
         for schedule in self.schedules:
             value *= value_at(schedule, step, total)
@@ -121,11 +121,11 @@ class Term(Algebra):
         return -1.0 * self
 
     def value_of(self, forward: Callable[[Tensor], Tensor], batch: Batch) -> Tensor:
-        """The scalar of a "forward" term, without its weight."""
+        """Return the scalar of a "forward" term, without its weight."""
         return self._reduced(self.function(forward, batch, **dict(self.options)), (len(batch.inputs),))
 
     def value(self, outputs: Tensor | None, goal: Goal | None, model: nn.Module) -> Tensor:
-        """The scalar of any other term, without its weight."""
+        """Return the scalar of any other term, without its weight."""
         options = dict(self.options)
         if self.reduction == "parameters":
             trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -165,7 +165,8 @@ class Evaluation:
 class Objective(Algebra):
     """A weighted sum of terms. Prints as its formula.
 
-    Raises: ValueError when two terms bear one name.
+    Raises:
+        ValueError: When two terms bear one name.
     """
 
     terms: tuple[Term, ...]
@@ -204,12 +205,12 @@ class Objective(Algebra):
         return tuple(dict.fromkeys(term.on for term in self.terms if term.on is not None))
 
     def targets(self, stream: str | None = None) -> tuple[Target, ...]:
-        """Its distinct targets, of one stream or of all."""
+        """Return its distinct targets, of one stream or of all."""
         chosen = (t.to for t in self.terms if t.to is not None and stream in (None, t.on))
         return tuple(dict.fromkeys(chosen))
 
     def cached_targets(self, stream: str) -> tuple[Cached, ...]:
-        """Its targets on ``stream`` that are computed beforehand."""
+        """Return its targets on ``stream`` that are computed beforehand."""
         return tuple(target for target in self.targets(stream) if isinstance(target, Cached))
 
     def check(self, streams: Iterable[str]) -> None:
@@ -239,7 +240,8 @@ class Objective(Algebra):
             step, total: where in the run, for schedules.
             forward: how outputs are computed (default: ``model`` itself).
 
-        Raises: ValueError on a missing batch, on non-finite targets, and where a target does not fit the outputs.
+        Raises:
+            ValueError: On a missing batch, on non-finite targets, and where a target does not fit the outputs.
         """
         run = forward or model
         outputs: dict[str, Tensor] = {}

@@ -21,7 +21,7 @@ def _dice_loss(binary: bool) -> Any:
 
 
 def dice(logits: Tensor, goal: Goal) -> Tensor:
-    """``1 - soft Dice`` of the batch as a whole, in [0, 1]; for several classes the mean over those that occur.
+    """Return ``1 - soft Dice`` of the batch as a whole, in [0, 1]; for several classes the mean over those that occur.
 
     Pixels are pooled over the batch, so large objects weigh more, and there is no value a sample. A goal without
     foreground gives 0: use it beside a pixel-wise term.
@@ -36,6 +36,6 @@ def dice(logits: Tensor, goal: Goal) -> Tensor:
 
 
 def dice_bce(logits: Tensor, goal: Goal) -> Tensor:
-    """:func:`dice` plus the mean binary cross-entropy of the pixels (cross-entropy for several classes), in nats."""
+    """Return :func:`dice` plus the pixels' mean binary cross-entropy (cross-entropy for several classes), in nats."""
     pixelwise = bce if is_binary(logits) else cross_entropy
     return dice(logits, goal) + pixelwise(logits, goal).mean()

@@ -36,7 +36,7 @@ class Target(Hashable, Protocol):
 
 
 def outputs_of(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Logits of a frozen model in eval mode, without gradients."""
+    """Return logits of a frozen model in eval mode, without gradients."""
     with torch.no_grad(), evaluating(model):
         logits: Tensor = model(inputs)
     return logits
@@ -112,7 +112,9 @@ class Boundary:
             published), or the "runner-up", the class behind the boundary the search was climbing toward. With "keep",
             samples the model is certain of are never forgotten.
 
-    Raises: ValueError, TypeError naming the argument.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
     """
 
     model: nn.Module
@@ -256,7 +258,9 @@ class Within:
     For masks of which one class is to be forgotten, or several (``label`` is then a tuple of them). Logits, which have
     no number to spare for decisions that are left out, become their probabilities.
 
-    Raises: ValueError on labels that are none; TypeError on what is no target.
+    Raises:
+        ValueError: On labels that are none.
+        TypeError: On what is no target.
     """
 
     target: Target
@@ -319,13 +323,13 @@ class Cached:
 
 
 def one_of(targets: Tensor, label: int | tuple[int, ...]) -> Tensor:
-    """Where ``targets`` are ``label``, or one of several: bool, of their shape."""
+    """Return where ``targets`` are ``label``, or one of several: bool, of their shape."""
     labels = label if isinstance(label, tuple) else (label,)
     return torch.stack([targets == one for one in labels]).any(0)
 
 
 def _across(labels: Tensor, logits: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels and logits with every decision that still equals ``own`` moved to the runner-up.
+    """Return labels and logits with every decision that still equals ``own`` moved to the runner-up.
 
     Its own class is taken out of the logits (the single logit of a binary output changes sign).
     """
@@ -339,14 +343,14 @@ def _across(labels: Tensor, logits: Tensor, own: Tensor) -> tuple[Tensor, Tensor
 
 
 def _decisions(batch: Batch) -> tuple[int, ...]:
-    """Shape of the decisions of targets ``(B, ...)``, or ``(B, 1, ...)`` with a channel as the inputs have."""
+    """Return shape of the decisions of targets ``(B, ...)``, or ``(B, 1, ...)`` with a channel as the inputs have."""
     shape = tuple(batch.targets.shape)
     channel = len(shape) > 1 and shape[1] == 1 and len(shape) in (2, batch.inputs.dim())
     return (shape[0], *shape[2:]) if channel else shape
 
 
 def _onehot(labels: Tensor, logits: Tensor) -> Tensor:
-    """Labels as probabilities of the shape of ``logits``."""
+    """Return labels as probabilities of the shape of ``logits``."""
     if is_binary(logits):
         return labels.reshape(logits.shape).to(logits)
     return F.one_hot(labels, logits.shape[1]).movedim(-1, 1).to(logits)

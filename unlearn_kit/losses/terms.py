@@ -114,9 +114,10 @@ dice_bce = term(takes=("labels",), reduction="batch")(overlap.dice_bce)
 
 
 def kl(*, on: str, to: Target, temperature: float = 1.0, name: str | None = None) -> Term:
-    """``T^2 KL(target || outputs)`` in nats at temperature T > 0.
+    """Return ``T^2 KL(target || outputs)`` in nats at temperature T > 0.
 
-    Raises: ValueError on a temperature that is not positive.
+    Raises:
+        ValueError: On a temperature that is not positive.
     """
     check_number("temperature", temperature, low=0, open_low=True)
     # At 1 it does nothing, and the formula is easier to read without it.
@@ -125,9 +126,10 @@ def kl(*, on: str, to: Target, temperature: float = 1.0, name: str | None = None
 
 
 def parameter_norm(p: float = 1.0, *, name: str | None = None) -> Term:
-    """``sum |theta|^p`` over the trainable parameters, p >= 1: a term of the parameters alone.
+    """Return ``sum |theta|^p`` over the trainable parameters, p >= 1: a term of the parameters alone.
 
-    Raises: ValueError on p < 1.
+    Raises:
+        ValueError: On p < 1.
     """
     check_number("p", p, low=1)
 
@@ -138,7 +140,7 @@ def parameter_norm(p: float = 1.0, *, name: str | None = None) -> Term:
 
 
 def weight_distance(model: nn.Module, *, name: str | None = None) -> Term:
-    """``sum (theta - theta_0)^2`` of the trainable parameters to those of ``model``, e.g. the starting weights.
+    """Return ``sum (theta - theta_0)^2`` of the trainable parameters to those of ``model``, e.g. the starting weights.
 
     Raises (when evaluated): ValueError naming a trainable parameter that ``model`` does not have.
     """

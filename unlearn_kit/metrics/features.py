@@ -22,7 +22,8 @@ def captured(
 ) -> Iterator[dict[str, Tensor]]:
     """While open, the last output (or first input) of each submodule in ``layers``; the hooks are gone afterwards.
 
-    Raises: ValueError on a name that the model does not have, or a value that is no tensor ``(B, ...)``.
+    Raises:
+        ValueError: On a name that the model does not have, or a value that is no tensor ``(B, ...)``.
     """
     modules, held = dict(model.named_modules()), {}
 
@@ -58,7 +59,7 @@ def feature_distance(
     space: Space | None = None,
     **reading: Unpack[Reading],
 ) -> dict[str, float | None] | None:
-    """Linear CKA of two models' features, layer by layer, in [0, 1]: 1 is the same up to rotation and scale.
+    """Return linear CKA of two models' features, layer by layer, in [0, 1]: 1 is the same up to rotation and scale.
 
     ``|Yc' Xc|_F^2 / (|Xc' Xc|_F |Yc' Yc|_F)`` of the centred features X ``(n, p)`` and Y ``(n, q)``, in float64,
     summed over batches exactly. Ideal: the value between two references, which is below 1 and falls with depth.
@@ -73,11 +74,13 @@ def feature_distance(
             pixel is decided on, else the first.
         **reading: see :class:`.predict.Reading`.
 
-    Returns: the value of each layer, None where a layer's features do not vary (a single sample, dead units); None on
-        an empty data set.
+    Returns:
+        The value of each layer, None where a layer's features do not vary (a single sample, dead units); None on an
+        empty data set.
 
-    Raises: ValueError on unknown layers or layers that did not run, and where two feature maps have different numbers
-        of positions. Source: arXiv 1905.00414.
+    Raises:
+        ValueError: On unknown layers or layers that did not run, and where two feature maps have different numbers of
+            positions. Source: arXiv 1905.00414.
     """
     if space is not None:
         check_choice("space", space, ("mean", "positions"))
@@ -117,7 +120,7 @@ def _common_layers(model: nn.Module, other: nn.Module) -> list[str]:
 
 
 def _rows(features: Tensor, spread: bool) -> Tensor:
-    """Features as ``(n, p)`` in float64 on the CPU."""
+    """Return features as ``(n, p)`` in float64 on the CPU."""
     x = features.cpu().double()
     if x.dim() == 2:
         return x

@@ -50,7 +50,7 @@ def class_leakage(
     seed: int = 0,
     **reading: Unpack[Reading],
 ) -> ClassLeakage | None:
-    """Membership of a forgotten class's images, seen through the classes that remain.
+    """Return membership of a forgotten class's images, seen through the classes that remain.
 
     A model that never predicts a class gives each image of it a loss that says nothing. What it can still tell is in
     how it shares those images out among the other classes. So the forgotten classes' logits are left out, which
@@ -66,9 +66,11 @@ def class_leakage(
         features, attack, limit, seed: as in :func:`membership_inference`.
         **reading: see :class:`.predict.Reading`.
 
-    Returns: a report, or None where no whole class is forgotten, fewer than two remain, or the targets are masks.
+    Returns:
+        A report, or None where no whole class is forgotten, fewer than two remain, or the targets are masks.
 
-    Raises: ValueError on unknown features or attacks, on models with other numbers of classes, or a single logit.
+    Raises:
+        ValueError: On unknown features or attacks, on models with other numbers of classes, or a single logit.
     """
     remaining = [label for label in range(task.num_classes) if label not in task.forget_classes]
     if task.kind != "classification" or not task.forget_classes or len(remaining) < 2 or len(task.forget) == 0:

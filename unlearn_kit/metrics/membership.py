@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 
 def confidence(logits: Tensor, targets: Tensor) -> Tensor:
-    """Probability of the true class, ``(B,)`` in [0, 1], float64; for masks the mean over pixels."""
+    """Return probability of the true class, ``(B,)`` in [0, 1], float64; for masks the mean over pixels."""
     return per_sample(label_margin(logits.double(), class_labels(logits, targets)).sigmoid())
 
 
 def loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy in nats, ``(B,)``, float64, exact when saturated; for masks the mean over pixels."""
+    """Return cross-entropy in nats, ``(B,)``, float64, exact when saturated; for masks the mean over pixels."""
     return per_sample(-F.logsigmoid(label_margin(logits.double(), class_labels(logits, targets))))
 
 
 def entropy(logits: Tensor, targets: Tensor | None = None) -> Tensor:  # noqa: ARG001 - features share a signature
-    """Entropy of the prediction in nats, ``(B,)`` in [0, log C], float64; for masks the mean over pixels."""
+    """Return entropy of the prediction in nats, ``(B,)`` in [0, log C], float64; for masks the mean over pixels."""
     log_p, _ = _log_probabilities(logits)
     return per_sample(-(log_p.exp() * log_p).sum(dim=1))
 
 
 def modified_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """``-(1 - p_y) log p_y - sum over i != y of p_i log(1 - p_i)``: small only where confident and right.
+    """Return ``-(1 - p_y) log p_y - sum over i != y of p_i log(1 - p_i)``: small only where confident and right.
 
     Nats, ``(B,)`` in [0, inf), float64, exact when saturated; for masks the mean over pixels. Source: arXiv
     2003.10595.
@@ -56,7 +56,7 @@ def modified_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _log_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """``log p`` and ``log(1 - p)`` of every class, without cancellation: two float64 ``(B, C, ...)``."""
+    """Return ``log p`` and ``log(1 - p)`` of every class, without cancellation: two float64 ``(B, C, ...)``."""
     z = class_logits(logits)
     top = z.argmax(dim=1)
     margin = label_margin(z, top).unsqueeze(1)
@@ -127,9 +127,11 @@ def membership_inference(
         seed: of the drawing of pairs; the caller's random state is untouched.
         **reading: see :class:`.predict.Reading`.
 
-    Returns: a report, or None where the forget set is empty or no member and non-member share a class.
+    Returns:
+        A report, or None where the forget set is empty or no member and non-member share a class.
 
-    Raises: ValueError on unknown features or attacks. Source: arXiv 2003.10595 (features), 2310.12508 (SVC).
+    Raises:
+        ValueError: On unknown features or attacks. Source: arXiv 2003.10595 (features), 2310.12508 (SVC).
     """
     names = (features,) if isinstance(features, str) else tuple(features)
     if not names:
@@ -189,7 +191,7 @@ def _classifier(attack: str) -> Any:
 
 
 def loss_auc(model: nn.Module, members: Any, non_members: Any, **reading: Unpack[Reading]) -> float | None:
-    """Probability that a random member has a smaller :func:`loss` than a random non-member; ties count half.
+    """Return probability that a random member has a smaller :func:`loss` than a random non-member; ties count half.
 
     In [0, 1]; at .5 the loss does not leak membership, ideal is the reference's value. None where a set is
     empty.
@@ -199,7 +201,7 @@ def loss_auc(model: nn.Module, members: Any, non_members: Any, **reading: Unpack
 
 
 def probability_smaller(first: Tensor, second: Tensor) -> float | None:
-    """P(a < b) + P(a = b) / 2 over all pairs of ``first`` ``(N,)`` and ``second`` ``(M,)``, in [0, 1].
+    """Return P(a < b) + P(a = b) / 2 over all pairs of ``first`` ``(N,)`` and ``second`` ``(M,)``, in [0, 1].
 
     It is the area under the ROC curve of telling ``second`` by its larger values. None where one is empty.
     """
@@ -212,7 +214,7 @@ def probability_smaller(first: Tensor, second: Tensor) -> float | None:
 
 
 def true_positive_rate(members: Tensor, non_members: Tensor, *, at: float = 0.01) -> float | None:
-    """Largest share of ``members`` above a threshold that at most a share ``at`` of ``non_members`` exceeds.
+    """Return largest share of ``members`` above a threshold that at most a share ``at`` of ``non_members`` exceeds.
 
     Both are scores, ``(N,)`` and ``(M,)``, large for members. In [0, 1]; None where one is empty.
     Source: arXiv 2112.03570.
@@ -255,7 +257,7 @@ def class_matched(wanted: Tensor, available: Tensor, seed: int = 0) -> Tensor:
 
 
 def _classes(dataset: Any) -> Tensor:
-    """Class indices ``(N,)`` of a data set, without running a model; all 0 where targets are masks."""
+    """Return class indices ``(N,)`` of a data set, without running a model; all 0 where targets are masks."""
     if len(dataset) == 0:
         return torch.empty(0, dtype=torch.int64)
     targets = labels_of(dataset)
@@ -269,7 +271,7 @@ def _classes(dataset: Any) -> Tensor:
 
 
 def _class_pairs(members: Tensor, non_members: Tensor, seed: int) -> np.ndarray:
-    """Pairs ``(P, 2)`` of a member and a non-member of one class, in random order; nobody is in two."""
+    """Return pairs ``(P, 2)`` of a member and a non-member of one class, in random order; nobody is in two."""
     rng = np.random.default_rng(derive(seed, "class_pairs"))
     pairs = [np.empty((0, 2), dtype=np.int64)]
     for label in members.unique():

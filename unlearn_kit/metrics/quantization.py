@@ -46,7 +46,10 @@ def quantize_attack(
         bits: each at least 2.
         **reading: see :class:`.predict.Reading`.
 
-    Raises: TypeError, ValueError on bits that are no int of at least 2, on a model with weights that are not finite.
+    Raises:
+        TypeError: On bits that are no int of at least 2, on a model with weights that are not finite.
+        ValueError: On bits that are no int of at least 2, on a model with weights that are not finite.
+
     Source: arXiv 2410.16454.
     """
     check_model(model)
@@ -61,12 +64,14 @@ def quantize_attack(
 
 
 def quantized(model: nn.Module, bits: int) -> nn.Module:
-    """A copy whose weights are rounded to ``2**bits - 1`` levels, held in the type they had.
+    """Return a copy whose weights are rounded to ``2**bits - 1`` levels, held in the type they had.
 
     Symmetric, one scale an output channel: ``round(w / s) s`` with ``s = max |w| / (2**(bits - 1) - 1)``. Every
     parameter of two dimensions or more is rounded; biases, and the scales and statistics of norms, are not.
 
-    Raises: TypeError, ValueError when bits is no int of at least 2.
+    Raises:
+        TypeError: When bits is no int of at least 2.
+        ValueError: When bits is no int of at least 2.
     """
     check_count("bits", bits, low=2)
     copied, done = copy.deepcopy(model), set[int]()

@@ -20,9 +20,10 @@ from .predict import Reading, class_logits, mean_score
 
 
 def activation_distances(logits: Tensor, other: Tensor) -> Tensor:
-    """Euclidean distance of the two predicted distributions, ``(B,)`` in [0, sqrt 2], float64.
+    """Return Euclidean distance of the two predicted distributions, ``(B,)`` in [0, sqrt 2], float64.
 
-    Raises: ValueError when the logits are not of one shape.
+    Raises:
+        ValueError: When the logits are not of one shape.
     """
     _check_same_shape(logits, other)
     difference = class_logits(logits).softmax(dim=1) - class_logits(other).softmax(dim=1)
@@ -30,7 +31,7 @@ def activation_distances(logits: Tensor, other: Tensor) -> Tensor:
 
 
 def js_divergences(logits: Tensor, other: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of the two predicted distributions in nats, ``(B,)`` in [0, log 2], float64.
+    """Return Jensen-Shannon divergence of the two predicted distributions in nats, ``(B,)`` in [0, log 2], float64.
 
     Summed over classes, finite for saturated logits. Raises: ValueError when the logits are not of one shape.
     """
@@ -42,9 +43,10 @@ def js_divergences(logits: Tensor, other: Tensor) -> Tensor:
 
 
 def agreement(logits: Tensor, other: Tensor) -> Tensor:
-    """1 where both predict the same class, else 0 (for masks the share of such pixels): ``(B,)``, float64.
+    """Return 1 where both predict the same class, else 0 (for masks the share of such pixels): ``(B,)``, float64.
 
-    Raises: ValueError when the logits are not finite or not of one shape.
+    Raises:
+        ValueError: When the logits are not finite or not of one shape.
     """
     _check_same_shape(logits, other)
     return per_sample((predicted_labels(logits) == predicted_labels(other)).double())
@@ -60,12 +62,12 @@ def _check_same_shape(logits: Tensor, other: Tensor) -> None:
 def activation_distance(
     model: nn.Module, reference: nn.Module, dataset: Any, **reading: Unpack[Reading]
 ) -> float | None:
-    """Mean of :func:`activation_distances` to the reference; ideal: between two references."""
+    """Return mean of :func:`activation_distances` to the reference; ideal: between two references."""
     return mean_score([model, reference], dataset, lambda p, q, _: activation_distances(p, q), **reading)
 
 
 def js_divergence(model: nn.Module, reference: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> float | None:
-    """Mean of :func:`js_divergences` to the reference, nats in [0, log 2]; ideal: between two references."""
+    """Return mean of :func:`js_divergences` to the reference, nats in [0, log 2]; ideal: between two references."""
     return mean_score([model, reference], dataset, lambda p, q, _: js_divergences(p, q), **reading)
 
 
@@ -82,7 +84,7 @@ def zrf(
     seed: int = 0,
     **reading: Unpack[Reading],
 ) -> float | None:
-    """Zero-retrain forgetting: 1 - mean JS divergence to a random network, in [1 - log 2, 1].
+    """Return Zero-retrain forgetting: 1 - mean JS divergence to a random network, in [1 - log 2, 1].
 
     The divergence is in nats; 1 means as ignorant as the random network; ideal is the reference's value. None
     on an empty data set.
@@ -94,7 +96,8 @@ def zrf(
         seed: of those weights.
         **reading: see :class:`.predict.Reading`.
 
-    Raises: ValueError when a module of ``model`` cannot be given fresh weights. Source: arXiv 2205.08096.
+    Raises:
+        ValueError: When a module of ``model`` cannot be given fresh weights. Source: arXiv 2205.08096.
     """
     other = fresh_copy(model, seed=seed) if incompetent is None else incompetent
     divergence = js_divergence(model, other, dataset, **reading)
@@ -110,12 +113,13 @@ class LayerDistances:
 
 
 def layerwise_distance(model: nn.Module, reference: nn.Module) -> LayerDistances:
-    """Euclidean distance of each parameter tensor of two models of one architecture, and of all together.
+    """Return Euclidean distance of each parameter tensor of two models of one architecture, and of all together.
 
     Both in [0, inf). Says where two models differ; two retrained models are far apart too, so small is not
     the ideal.
 
-    Raises: ValueError when the models' parameters differ in name or shape.
+    Raises:
+        ValueError: When the models' parameters differ in name or shape.
     """
     mine, theirs = dict(model.named_parameters()), dict(reference.named_parameters())
     for name in sorted(mine.keys() ^ theirs.keys()):

@@ -52,7 +52,7 @@ class ULira:
 
 
 def u_lira(unlearned: Any, oracles: Any) -> ULira | None:
-    """Can a likelihood ratio tell from one example's margin whether a model forgot it or never saw it?
+    """Return Can a likelihood ratio tell from one example's margin whether a model forgot it or never saw it?
 
     For every example a Gaussian is fitted to the margins of half of the unlearned models (the example was in) and one
     to those of half of the oracles (models never trained on it); the ratio of their densities then judges the models
@@ -61,10 +61,13 @@ def u_lira(unlearned: Any, oracles: Any) -> ULira | None:
     Args:
         unlearned, oracles: margins on the forget set, ``(N, S)`` and ``(M, S)``, of at least 4 models each.
 
-    Returns: None where there is no example.
+    Returns:
+        None where there is no example.
 
-    Raises: ValueError on fewer models, other shapes or margins that are not finite. Source: arXiv 2403.01218, with the
-        request fixed: every unlearned model forgot the same set, and the oracles are the models retrained without it.
+    Raises:
+        ValueError: On fewer models, other shapes or margins that are not finite. Source: arXiv 2403.01218, with the
+            request fixed: every unlearned model forgot the same set, and the oracles are the models retrained without
+            it.
     """
     a, b = _table("unlearned", unlearned, 4), _table("oracles", oracles, 4)
     _check_columns(a, b)
@@ -99,7 +102,7 @@ def _log_density(values: Array, mean: Array, std: Array) -> Array:
 
 
 def _interval(first: Array, second: Array) -> tuple[float, float]:
-    """95 % interval of the mean of two means (Welch's degrees of freedom), within [0, 1]."""
+    """Return 95 % interval of the mean of two means (Welch's degrees of freedom), within [0, 1]."""
     from scipy.stats import t
 
     # Over 2 rather than 4: half as many models count.
@@ -147,7 +150,7 @@ def klom(
     exchanges: int = 199,
     seed: int = 0,
 ) -> Klom | None:
-    """Divergence of unlearned models' margins from the oracles', example by example, beside its floor.
+    """Return divergence of unlearned models' margins from the oracles', example by example, beside its floor.
 
     A histogram of k models is noisy, and the divergence of two of them is above 0 even where nothing differs, more so
     for small k. So figure and floor are taken at the same k: both sets are split into halves of k models (even and odd
@@ -162,9 +165,11 @@ def klom(
             exchanged, since the examples of one model share its luck.
         seed: draws the exchanges.
 
-    Returns: None where there is no example.
+    Returns:
+        None where there is no example.
 
-    Raises: ValueError as :func:`klom_values`. Source: arXiv 2410.23232.
+    Raises:
+        ValueError: As :func:`klom_values`. Source: arXiv 2410.23232.
     """
     a, b = _table("unlearned", unlearned, 2), _table("oracles", oracles, 2)
     _check_columns(a, b)
@@ -195,7 +200,7 @@ def klom(
 
 
 def _beside_floor(halves: Array, options: dict[str, Any]) -> tuple[Array, Array]:
-    """Divergence of the first two halves from the last two, and between these: ``(4, k, S)`` to twice ``(S,)``."""
+    """Return the divergence of the first two halves from the last two, and between these: twice ``(S,)``."""
     mine, theirs = halves[:2], halves[2:]
     values = np.mean([klom_values(u, o, **options) for u in mine for o in theirs], axis=0)
     return values, _both_ways(theirs[0], theirs[1], options)
@@ -206,7 +211,7 @@ def _both_ways(one: Array, two: Array, options: dict[str, Any]) -> Array:
 
 
 def klom_floor(oracles: Any, *, bins: int = 20, clip: float = 100.0, floor: float = 1e-5) -> Array:
-    """Divergence between two halves (even and odd places) of the oracles, both ways, the mean: ``(S,)``, nats.
+    """Return divergence between two halves (even and odd places) of the oracles, both ways, the mean: ``(S,)``, nats.
 
     What :func:`klom_values` says at half as many models where nothing differs but seeds. Options and errors as there.
     """
@@ -218,7 +223,7 @@ def klom_floor(oracles: Any, *, bins: int = 20, clip: float = 100.0, floor: floa
 
 
 def klom_values(unlearned: Any, oracles: Any, *, bins: int = 20, clip: float = 100.0, floor: float = 1e-5) -> Array:
-    """KL(unlearned || oracles) of each example's histogram of margins, ``(S,)`` in nats, in [0, log(1/floor)).
+    """Return KL(unlearned || oracles) of each example's histogram of margins, ``(S,)`` in nats, in [0, log(1/floor)).
 
     Args:
         unlearned, oracles: margins ``(N, S)`` and ``(M, S)``.
@@ -228,7 +233,8 @@ def klom_values(unlearned: Any, oracles: Any, *, bins: int = 20, clip: float = 1
 
     A margin that is the same in all models has divergence 0.
 
-    Raises: ValueError on no model, other shapes, margins that are not finite or options out of range.
+    Raises:
+        ValueError: On no model, other shapes, margins that are not finite or options out of range.
     """
     check_count("bins", bins)
     check_number("clip", clip, low=0, open_low=True)
@@ -242,7 +248,7 @@ def klom_values(unlearned: Any, oracles: Any, *, bins: int = 20, clip: float = 1
 
 
 def _shares(table: Array, low: Array, width: Array, bins: int, floor: float) -> Array:
-    """Shares ``(bins, S)`` of the models in each bin, none below the floor, summing to 1."""
+    """Return shares ``(bins, S)`` of the models in each bin, none below the floor, summing to 1."""
     place = np.floor((table - low) / np.where(width > 0, width, 1.0) * bins).astype(np.int64).clip(0, bins - 1)
     samples = place.shape[1]
     counts = np.bincount((place * samples + np.arange(samples)).ravel(), minlength=bins * samples)

@@ -24,12 +24,14 @@ class Seeds(NamedTuple):
 
 
 def independent_seeds(seed: int, *, training: int = 0, unlearning: int = 0) -> Seeds:
-    """Seeds of the ``unlearning``-th revision of the ``training``-th model of a study.
+    """Return seeds of the ``unlearning``-th revision of the ``training``-th model of a study.
 
     Two revisions of one model share its training seed and nothing else; two models share nothing. Each is in
     [0, 2**63).
 
-    Raises: TypeError, ValueError when a number is no int of at least 0.
+    Raises:
+        TypeError: When a number is no int of at least 0.
+        ValueError: When a number is no int of at least 0.
     """
     check_count("training", training, low=0)
     check_count("unlearning", unlearning, low=0)
@@ -60,9 +62,10 @@ class Summary:
 
 
 def summary(values: ArrayLike, *, confidence: float = 0.95) -> Summary | None:
-    """Mean, half-width of the t interval, and n of independent ``values`` ``(n,)``; None where there are none.
+    """Return mean, half-width of the t interval, and n of independent ``values`` ``(n,)``; None where there are none.
 
-    Raises: ValueError on values that are not finite or not one-dimensional, or a confidence outside (0, 1).
+    Raises:
+        ValueError: On values that are not finite or not one-dimensional, or a confidence outside (0, 1).
     """
     x = _finite("values", values, dimensions=1)
     check_number("confidence", confidence, low=0, high=1, open_low=True, open_high=True)
@@ -101,7 +104,8 @@ def variance_components(table: ArrayLike, *, confidence: float = 0.95) -> Varian
     J more unlearnings of the same models never bring the variance of the mean below ``training / I``: spend on
     trainings first.
 
-    Raises: ValueError on a table that is not two-dimensional, empty or not finite.
+    Raises:
+        ValueError: On a table that is not two-dimensional, empty or not finite.
     """
     x = _finite("table", table, dimensions=2)
     check_number("confidence", confidence, low=0, high=1, open_low=True, open_high=True)
@@ -147,7 +151,8 @@ def paired_comparison(
 ) -> PairedComparison | None:
     """Compare two methods on the same runs: ``a`` and ``b`` ``(n,)``, pair by pair; None where there is no pair.
 
-    Raises: ValueError on values that are not finite, or sequences of two lengths.
+    Raises:
+        ValueError: On values that are not finite, or sequences of two lengths.
     """
     x, y = _finite("a", a, dimensions=1), _finite("b", b, dimensions=1)
     if len(x) != len(y):

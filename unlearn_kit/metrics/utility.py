@@ -20,9 +20,10 @@ from .predict import Reading, class_labels, map_batches, mean_score, predict
 
 
 def correct(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 where the predicted class is the target, else 0, ``(B,)`` float64; for masks the share of pixels.
+    """Return 1 where the predicted class is the target, else 0, ``(B,)`` float64; for masks the share of pixels.
 
-    Raises: ValueError on non-finite logits, or targets that do not fit them.
+    Raises:
+        ValueError: On non-finite logits, or targets that do not fit them.
     """
     return per_sample((predicted_labels(logits) == class_labels(logits, targets)).double())
 
@@ -36,11 +37,12 @@ def accuracy(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> floa
 
 
 def per_class_accuracy(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> dict[int, float | None] | None:
-    """Accuracy in [0, 1] among the samples of each class; None for a class without samples.
+    """Return accuracy in [0, 1] among the samples of each class; None for a class without samples.
 
     Ideal: the reference's values. None on an empty data set.
 
-    Raises: ValueError on masks (see ``iou(per_class=True)``).
+    Raises:
+        ValueError: On masks (see ``iou(per_class=True)``).
     """
     logits, targets = predict(model, dataset, **reading)
     if len(logits) == 0:
@@ -54,7 +56,7 @@ def per_class_accuracy(model: nn.Module, dataset: Any, **reading: Unpack[Reading
 
 
 def class_means(values: Tensor, labels: Tensor, num_classes: int) -> dict[int, float | None]:
-    """Mean of ``values`` ``(N,)`` in each class of ``labels`` ``(N,)``; None for a class without samples."""
+    """Return mean of ``values`` ``(N,)`` in each class of ``labels`` ``(N,)``; None for a class without samples."""
     counts = torch.bincount(labels, minlength=num_classes)
     sums = torch.bincount(labels, weights=values.double(), minlength=num_classes)
     pairs = zip(sums.tolist(), counts.tolist(), strict=True)
@@ -97,7 +99,7 @@ def mean_of_present(scores: Tensor) -> Tensor:
 
 
 def _areas(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels of overlap, prediction and target of each image and class: three ``(B, C)``."""
+    """Return pixels of overlap, prediction and target of each image and class: three ``(B, C)``."""
     if logits.dim() < 3:
         raise ValueError(f"expected logits of masks, (B, C, H, W), but got shape {tuple(logits.shape)}")
     found, labels = predicted_labels(logits).flatten(1), class_labels(logits, targets).flatten(1)
@@ -164,19 +166,20 @@ def _mask_score(
 
 
 def average_gap(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:
-    """Mean absolute difference to the reference over ``forget``, ``retain``, ``test`` and ``membership``.
+    """Return mean absolute difference to the reference over ``forget``, ``retain``, ``test`` and ``membership``.
 
     Both mappings hold those four scores in [0, 1]; others are ignored. In [0, 1], ideal 0. None when a score
     is n/a.
 
-    Raises: ValueError when one of the four is missing or outside [0, 1].
+    Raises:
+        ValueError: When one of the four is missing or outside [0, 1].
     """
     gaps = _gaps(values, reference, ("forget", "retain", "test", "membership"))
     return None if gaps is None else sum(gaps) / len(gaps)
 
 
 def tug_of_war(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:
-    """Product over ``forget``, ``retain`` and ``test`` of (1 - |difference to the reference|).
+    """Return product over ``forget``, ``retain`` and ``test`` of (1 - |difference to the reference|).
 
     Mappings, n/a and errors as :func:`average_gap`. In [0, 1], ideal 1. Source: arXiv 2406.01257.
     """
@@ -184,7 +187,7 @@ def tug_of_war(values: Mapping[str, float | None], reference: Mapping[str, float
 
 
 def tug_of_war_mia(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:
-    """:func:`tug_of_war` with ``membership`` in the place of ``forget``."""
+    """Return :func:`tug_of_war` with ``membership`` in the place of ``forget``."""
     return _product(_gaps(values, reference, ("membership", "retain", "test")))
 
 

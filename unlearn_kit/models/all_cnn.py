@@ -23,7 +23,7 @@ def all_cnn(
     mean: float | Sequence[float] = 0.5,
     std: float | Sequence[float] = 0.5,
 ) -> nn.Module:
-    """All-CNN-C (arXiv 1412.6806, table 1): convolutions only, strided ones in place of pooling; head
+    """Return All-CNN-C (arXiv 1412.6806, table 1): convolutions only, strided ones in place of pooling; head
     ``"head"``.
 
     Input ``(B, channels, H, W)``, raw pixels in [0, 1], of any size from 4x4. Output logits ``(B,
@@ -43,7 +43,9 @@ def all_cnn(
         mean: of the pixels: one number a channel in [0, 1], or one for all.
         std: as many positive numbers.
 
-    Raises: TypeError, ValueError on an argument out of range.
+    Raises:
+        TypeError: On an argument out of range.
+        ValueError: On an argument out of range.
     """
     for name, value in (("num_classes", num_classes), ("channels", channels), ("width", width)):
         check_count(name, value)

@@ -23,7 +23,7 @@ def mlp(
     mean: float | Sequence[float] = 0.5,
     std: float | Sequence[float] = 0.5,
 ) -> nn.Module:
-    """Linear layers with ReLU between them, the last one the head ``"head"``.
+    """Return linear layers with ReLU between them, the last one the head ``"head"``.
 
     Input ``(B, C, H, W)``, raw pixels in [0, 1], or ``(B, features)``. Output logits ``(B, num_classes)``.
 
@@ -36,8 +36,9 @@ def mlp(
         mean: of the pixels: one number a channel in [0, 1], or one for all.
         std: as many positive numbers.
 
-    Raises: TypeError, ValueError on an argument out of range, or when ``channels`` contradicts
-    ``input_shape``.
+    Raises:
+        TypeError: On an argument out of range, or when ``channels`` contradicts ``input_shape``.
+        ValueError: On an argument out of range, or when ``channels`` contradicts ``input_shape``.
     """
     check_count("num_classes", num_classes)
     shape = (channels or 1, 8, 8) if input_shape is None else tuple(input_shape)

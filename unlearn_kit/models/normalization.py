@@ -22,7 +22,9 @@ class Normalize(nn.Module):
         mean: one number a channel in [0, 1], or one for all.
         std: as many positive numbers.
 
-    Raises: TypeError, ValueError on numbers outside those ranges or lists of different lengths.
+    Raises:
+        TypeError: On numbers outside those ranges or lists of different lengths.
+        ValueError: On numbers outside those ranges or lists of different lengths.
     """
 
     mean: Tensor
@@ -43,9 +45,10 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(stds, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised pixels, of the shape of ``x``.
+        """Return normalised pixels, of the shape of ``x``.
 
-        Raises: ValueError when ``x`` has another number of channels.
+        Raises:
+            ValueError: When ``x`` has another number of channels.
         """
         if len(self.mean) == 1:
             return (x - self.mean) / self.std
@@ -54,7 +57,7 @@ class Normalize(nn.Module):
         return (x - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
 
     def extra_repr(self) -> str:
-        """The numbers, for ``print``."""
+        """Return the numbers, for ``print``."""
         mean, std = ([round(v, 4) for v in values.tolist()] for values in (self.mean, self.std))
         return f"mean={mean}, std={std}"
 
@@ -67,13 +70,13 @@ class Normalized(nn.Module):
         self.normalize, self.network = normalize, network
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the network says of raw pixels ``(B, C, H, W)`` in [0, 1]."""
+        """Return what the network says of raw pixels ``(B, C, H, W)`` in [0, 1]."""
         logits: Tensor = self.network(self.normalize(x))
         return logits
 
 
 def with_normalization(model: nn.Module, mean: float | Sequence[float], std: float | Sequence[float]) -> nn.Module:
-    """``model``, which expects normalised pixels, as a network of raw pixels ``(B, C, H, W)`` in [0, 1].
+    """Return ``model``, which expects normalised pixels, as a network of raw pixels ``(B, C, H, W)`` in [0, 1].
 
     The result holds ``model`` itself (no copy) as its submodule ``network``; a head declared on ``model`` is
     found through the wrapper.
@@ -84,7 +87,9 @@ def with_normalization(model: nn.Module, mean: float | Sequence[float], std: flo
             for all.
         std: as many positive numbers.
 
-    Raises: TypeError, ValueError on bad numbers, on different lengths, or when ``model`` already normalises.
+    Raises:
+        TypeError: On bad numbers, on different lengths, or when ``model`` already normalises.
+        ValueError: On bad numbers, on different lengths, or when ``model`` already normalises.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected model to be a torch.nn.Module, but got {type(model).__name__}")
@@ -98,9 +103,10 @@ def with_normalization(model: nn.Module, mean: float | Sequence[float], std: flo
 
 
 def per_channel(mean: float | Sequence[float], std: float | Sequence[float], channels: int) -> Normalize:
-    """A :class:`Normalize` of exactly ``channels`` channels; a single number counts for each of them.
+    """Return a :class:`Normalize` of exactly ``channels`` channels; a single number counts for each of them.
 
-    Raises: ValueError when a list has another length.
+    Raises:
+        ValueError: When a list has another length.
     """
     means, stds = as_list("mean", mean), as_list("std", std)
     for name, values in (("mean", means), ("std", stds)):
@@ -111,9 +117,11 @@ def per_channel(mean: float | Sequence[float], std: float | Sequence[float], cha
 
 
 def as_list(name: str, value: object) -> list[float]:
-    """``value`` as a list of numbers.
+    """Return ``value`` as a list of numbers.
 
-    Raises: TypeError when it is neither a number nor a sequence; ValueError when it is empty.
+    Raises:
+        TypeError: When it is neither a number nor a sequence.
+        ValueError: When it is empty.
     """
     if isinstance(value, (int, float)):
         return [value]

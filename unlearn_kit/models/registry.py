@@ -59,8 +59,9 @@ def build(
             from.
         **options: options of that network (see its builder).
 
-    Raises: TypeError, ValueError on an unknown name or option (suggesting the nearest) or a value out of
-    range.
+    Raises:
+        TypeError: On an unknown name or option (suggesting the nearest) or a value out of range.
+        ValueError: On an unknown name or option (suggesting the nearest) or a value out of range.
     """
     entry = MODELS[check_choice("name", name, MODELS)]
     for option in options:

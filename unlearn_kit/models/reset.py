@@ -15,7 +15,7 @@ RESETS = ("reset_parameters", "_reset_parameters", "reset_running_stats")
 
 
 def fresh_copy(model: nn.Module, *, seed: int) -> nn.Module:
-    """A deep copy of ``model`` whose every parameter and running statistic is initialised anew.
+    """Return a deep copy of ``model`` whose every parameter and running statistic is initialised anew.
 
     Each module's own ``reset_parameters`` (or ``_reset_parameters``) and ``reset_running_stats`` are called,
     children before their parents, so a parent's special initialisation has the last word. Buffers of modules
@@ -27,8 +27,9 @@ def fresh_copy(model: nn.Module, *, seed: int) -> nn.Module:
     convolutions from a wider normal) gets its layers' own defaults; where that matters, build it anew
     instead.
 
-    Raises: TypeError when ``model`` is no module; ValueError naming each module that owns parameters and
-    cannot reset them.
+    Raises:
+        TypeError: When ``model`` is no module.
+        ValueError: Naming each module that owns parameters and cannot reset them.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected model to be a torch.nn.Module, but got {type(model).__name__}")

@@ -22,7 +22,7 @@ def resnet(
     mean: float | Sequence[float] = 0.5,
     std: float | Sequence[float] = 0.5,
 ) -> nn.Module:
-    """A ResNet (arXiv 1512.03385) with fresh weights, never downloaded ones; head ``"network.fc"``.
+    """Return a ResNet (arXiv 1512.03385) with fresh weights, never downloaded ones; head ``"network.fc"``.
 
     Input ``(B, channels, H, W)``, raw pixels in [0, 1], of any size. Output logits ``(B, num_classes)``.
 
@@ -35,7 +35,9 @@ def resnet(
         mean: of the pixels: one number a channel in [0, 1], or one for all.
         std: as many positive numbers.
 
-    Raises: TypeError, ValueError on an argument out of range.
+    Raises:
+        TypeError: On an argument out of range.
+        ValueError: On an argument out of range.
     """
     check_choice("depth", str(depth), [str(d) for d in DEPTHS])
     check_count("num_classes", num_classes)

@@ -20,7 +20,7 @@ def small_cnn(
     mean: float | Sequence[float] = 0.5,
     std: float | Sequence[float] = 0.5,
 ) -> nn.Module:
-    """Five 3x3 convolutions with batch norm and ReLU, two of them strided, then a linear head ``"head"``.
+    """Return Five 3x3 convolutions with batch norm and ReLU, two of them strided, then a linear head ``"head"``.
 
     Input ``(B, channels, H, W)``, raw pixels in [0, 1], of any size from 4x4 (made for 28x28 and for 8x8).
     Output logits ``(B, num_classes)``. Width 16 with 10 classes on 1 channel has 35,674 parameters.
@@ -32,7 +32,9 @@ def small_cnn(
         mean: of the pixels: one number a channel in [0, 1], or one for all.
         std: as many positive numbers.
 
-    Raises: TypeError, ValueError on an argument out of range.
+    Raises:
+        TypeError: On an argument out of range.
+        ValueError: On an argument out of range.
     """
     for name, value in (("num_classes", num_classes), ("channels", channels), ("width", width)):
         check_count(name, value)
@@ -49,7 +51,7 @@ def small_cnn(
 def convolution(
     wide_in: int, wide_out: int, *, size: int = 3, stride: int = 1, batch_norm: bool = True
 ) -> nn.Sequential:
-    """A padded convolution, batch norm (unless switched off: then a bias) and ReLU."""
+    """Return a padded convolution, batch norm (unless switched off: then a bias) and ReLU."""
     conv = nn.Conv2d(wide_in, wide_out, size, stride=stride, padding=size // 2, bias=not batch_norm)
     norm = [nn.BatchNorm2d(wide_out)] if batch_norm else []
     return nn.Sequential(conv, *norm, nn.ReLU())

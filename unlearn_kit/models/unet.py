@@ -29,7 +29,7 @@ class UNet(nn.Module):
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, 1, H, W)`` or ``(B, K, H, W)`` of raw pixels ``(B, C, H, W)`` in [0, 1]."""
+        """Return logits ``(B, 1, H, W)`` or ``(B, K, H, W)`` of raw pixels ``(B, C, H, W)`` in [0, 1]."""
         logits: Tensor = self.segmentation_head(self.decoder(self.encoder(self.normalize(x))))
         return logits
 
@@ -56,7 +56,7 @@ class SmallEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The input and the features of every stage."""
+        """Return the input and the features of every stage."""
         features = [x]
         for stage in self.stages:
             features.append(stage(features[-1]))
@@ -73,7 +73,7 @@ def unet(
     mean: float | Sequence[float] = 0.5,
     std: float | Sequence[float] = 0.5,
 ) -> nn.Module:
-    """A U-Net (arXiv 1505.04597) with fresh weights, never downloaded ones; head ``"segmentation_head"``.
+    """Return a U-Net (arXiv 1505.04597) with fresh weights, never downloaded ones; head ``"segmentation_head"``.
 
     Input ``(B, channels, H, W)``, raw pixels in [0, 1]. Output logits ``(B, 1, H, W)`` for two classes
     (positive is class 1), else ``(B, num_classes, H, W)``. The small one has 0.39 million parameters and is
@@ -90,8 +90,9 @@ def unet(
         mean: of the pixels: one number a channel in [0, 1], or one for all.
         std: as many positive numbers.
 
-    Raises: TypeError, ValueError on an argument out of range, an unknown encoder, or widths that do not go
-    together.
+    Raises:
+        TypeError: On an argument out of range, an unknown encoder, or widths that do not go together.
+        ValueError: On an argument out of range, an unknown encoder, or widths that do not go together.
     """
     check_count("num_classes", num_classes, low=2)
     check_count("channels", channels)

@@ -34,11 +34,11 @@ class Fast:
         return outputs
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """The weights in training, by name."""
+        """Return the weights in training, by name."""
         return iter(self.weights.items())
 
     def parameters(self) -> Iterator[Tensor]:
-        """The weights in training."""
+        """Return the weights in training."""
         return iter(self.weights.values())
 
 
@@ -85,7 +85,9 @@ def unroll(
         lr: a float or a schedule over the steps.
         momentum, clip: as in ``engine.Phase``.
 
-    Raises: ValueError, TypeError naming the argument; ValueError on a level that is not finite.
+    Raises:
+        ValueError: When an argument is out of range, by its name. On a level that is not finite.
+        TypeError: When an argument is of another type, by its name.
 
     Source: arXiv 1910.01727 (higher); reverse-mode hypergradients, arXiv 1703.01785.
     """
@@ -133,13 +135,14 @@ def unroll(
 
 
 def weighted(objective: Objective | Term, weights: Mapping[str, str]) -> Loss:
-    """A loss for :func:`unroll`: the objective, with the weights of some terms turned into knobs.
+    """Return a loss for :func:`unroll`: the objective, with the weights of some terms turned into knobs.
 
     Args:
         objective: terms whose other weights are numbers; batches are dicts of ``losses.Batch`` by stream.
         weights: of each such term's name, the name of its knob. Its own weight multiplies the knob.
 
-    Raises: ValueError on a name that is no term's.
+    Raises:
+        ValueError: On a name that is no term's.
     """
     terms = Objective(objective._terms).terms
     for name in weights:
@@ -158,7 +161,7 @@ def weighted(objective: Objective | Term, weights: Mapping[str, str]) -> Loss:
 
 
 def expected_accuracy(inputs: Tensor, targets: Tensor) -> Level:
-    """A level for :func:`unroll`: the mean probability of the true class, in [0, 1]: accuracy made differentiable."""
+    """Return a level for :func:`unroll`: the mean probability of the true class, in [0, 1]."""
 
     def level(model: Fast, knobs: Knobs) -> Tensor:  # noqa: ARG001
         return label_margin(model(inputs), targets).sigmoid().mean()
@@ -171,7 +174,8 @@ def scale_adapters(model: Fast, factor: Tensor) -> None:
 
     Gradients flow to ``factor``, a knob.
 
-    Raises: ValueError when there are no adapters.
+    Raises:
+        ValueError: When there are no adapters.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -222,7 +226,9 @@ def newton(
         tolerance: how near is near enough.
         budget: runs at most.
 
-    Raises: ValueError, TypeError naming the argument.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
     """
     low, high = (math.log(check_number("bounds", b, low=0, open_low=True)) for b in bounds)
     check_number("start", start, low=bounds[0], high=bounds[1])

@@ -66,7 +66,7 @@ class Tuned:
         return {self.knob: self.value}
 
     def summary(self) -> str:
-        """The outcome in a sentence."""
+        """Return the outcome in a sentence."""
         outcome = "reached" if self.reached else "NOT reached"
         return (
             f"{outcome}: forget level {self.forget:.3f} (wanted {self.target:.3f}, {self.judged_on} forget data) at "
@@ -127,7 +127,9 @@ def tune_tradeoff(
         seed: of the split and of every inner run.
         options: of the algorithm, for every run.
 
-    Raises: ValueError, TypeError naming the argument; ValueError when a part of the split is empty.
+    Raises:
+        ValueError: When an argument is out of range, by its name. When a part of the split is empty.
+        TypeError: When an argument is of another type, by its name.
     """
     check_model(model)
     if not isinstance(task, UnlearnTask):
@@ -193,11 +195,12 @@ def tune_tradeoff(
 
 
 def split_off(task: UnlearnTask, share: float, *, seed: int = 0, forget: bool = True) -> UnlearnTask:
-    """The task with a random ``share`` of its training data in the place of its held-out data, which are not read.
+    """Return the task with a random ``share`` of its training data in the place of its test data.
 
     With ``forget=False`` all forget data stay to be forgotten, and ``forget_test`` is empty.
 
-    Raises: ValueError when a part would be empty.
+    Raises:
+        ValueError: When a part would be empty.
     """
     parts = {}
     for name, data in (("forget", task.forget), ("retain", task.retain)):
@@ -231,7 +234,7 @@ def _bracket(run: Run, low: float, high: float, begin: float, budget: int) -> No
     least, span = left, right - left
 
     def odds(short: float) -> float:
-        """The level between those of the two ends, as log-odds: levels are S-shaped in the logarithm of a weight."""
+        """Return the level between those of the two ends as log-odds: it is S-shaped in the logarithm of a weight."""
         share = min(max((short - least) / span, 0.01), 0.99)
         return math.log(share / (1 - share))
 

@@ -180,7 +180,9 @@ def test_bad_options_are_refused(digits, options: dict, text: str) -> None:
 
 def test_a_model_without_weights_and_a_report_of_other_settings_are_refused(digits) -> None:
     task = UnlearnTask(*[TensorDataset(torch.eye(2), torch.tensor([1, 0]))] * 4, 2)
-    with pytest.raises(ValueError, match="expected phase 'relearn' to train at least one parameter, but it trains none"):
+    with pytest.raises(
+        ValueError, match="expected phase 'relearn' to train at least one parameter, but it trains none"
+    ):
         relearn_time(nn.Identity(), task, original=1.0)
     other = RelearnReport(3, 0.95, 10, 5, "forget", ())
     with pytest.raises(ValueError, match=r"expected reference to be a report of the same goal.* but got \(0.95, 10, 5"):
