@@ -44,21 +44,26 @@ def masked_small_gradient(
     """Draw anew the ``share`` of each convolution's weights with the smallest ``|g_R - g_F|``, then finetune on R.
 
     ``g_F`` is the sum of the cross-entropy gradients over the forget data, ``g_R`` over as many retain samples, both of
-    the original. While finetuning, gradients of all other weights are multiplied by ``slow``.
+    the original. While finetuning, gradients of all other weights are multiplied by ``slow``. A weight that several
+    layers share is one weight: it is drawn anew as of the first of them.
 
     Published defaults: share .3, slow .1, 5 epochs; batch norm trains, since new weights need new statistics. Here
     share .45: with .3 a tenth of a forgotten class is still recognised after a hundred steps at a large, falling lr.
 
     Args:
-        model: the original; logits ``(B, C, ...)``. Where it has no convolutions, its linear layers are taken.
-        task: what to forget and what to keep; classes or masks.
-        share: in [0, 1], of each layer's weights.
-        slow: in [0, 1]; at 0 only what was drawn anew is trained.
-        objective: reads the stream "retain" (default: cross-entropy).
+        model: The original; logits ``(B, C, ...)``. Where it has no convolutions, its linear layers are taken.
+        task: What to forget and what to keep; classes or masks.
+        share: Part of each layer's weights, in [0, 1].
+        slow: In [0, 1]; at 0 only what was drawn anew is trained.
+        objective: What is minimised; reads the stream "retain" (default: cross-entropy).
         **options: How it trains, as in ``engine.Training``.
-        seed, device: of the run.
+        seed: Of the retain samples, of the new weights and of the order of the samples.
+        device: Where it runs; None for the model's own.
 
-    Raises: ValueError, TypeError naming the argument; ValueError when no layer can be drawn anew; DivergenceError.
+    Raises:
+        ValueError: When an option is out of its range, and when no layer can be drawn anew.
+        TypeError: When an option is of another type.
+        DivergenceError: When training produces a non-finite number.
 
     Source: the masked small gradients entry of the NeurIPS 2023 machine unlearning challenge (arXiv 2406.09073).
     """
@@ -68,10 +73,10 @@ def masked_small_gradient(
     redrawn = small_gradients(model, task, share, seed, device)
     start = copy.deepcopy(model)
     masks = {name: torch.full_like(p, slow) for name, p in start.named_parameters()}
-    for layer in {name.rpartition(".")[0] for name in redrawn}:
+    for name, mask in redrawn.items():
+        layer = name.rpartition(".")[0]
         fresh = fresh_copy(model.get_submodule(layer), seed=derive(seed, "fresh", layer))
-        name = f"{layer}.weight" if layer else "weight"
-        mask, weight = redrawn[name], start.get_parameter(name)
+        weight = start.get_parameter(name)
         masks[name][mask] = 1.0
         with torch.no_grad():
             weight.copy_(torch.where(mask, fresh.get_parameter("weight").to(weight), weight))
@@ -83,14 +88,16 @@ def masked_small_gradient(
 def small_gradients(
     model: nn.Module, task: UnlearnTask, share: float, seed: int, device: torch.device | str | None
 ) -> dict[str, Tensor]:
-    """Masks, by name, of the ``share`` of each layer's weights with the smallest ``|g_R - g_F|``.
+    """Return masks, by name, of the ``share`` of each layer's weights with the smallest ``|g_R - g_F|``.
 
-    Raises: ValueError when the model has neither convolutions nor linear layers that may change.
+    Raises:
+        ValueError: When the model has neither convolutions nor linear layers that may change.
     """
-    layers = [name for name, module in model.named_modules() if isinstance(module, CONVOLUTION)]
-    layers = layers or [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    names = [f"{layer}.weight" if layer else "weight" for layer in layers]
-    names = [name for name in names if model.get_parameter(name).requires_grad]
+    layers: list[nn.Module] = [module for module in model.modules() if isinstance(module, CONVOLUTION)]
+    layers = layers or [module for module in model.modules() if isinstance(module, nn.Linear)]
+    weights = {id(layer.get_parameter("weight")) for layer in layers}
+    # By the parameters, not the layers: a weight that several layers share has one name, and one gradient.
+    names = [name for name, p in model.named_parameters() if id(p) in weights and p.requires_grad]
     if not names:
         raise ValueError("expected model to have convolutions or linear layers that may change, but got none")
     retain = random_subset(task.retain, len(task.forget), seed=seed)

@@ -48,16 +48,22 @@ def unsir(
     images.
 
     Args:
-        model: the original; logits ``(B, C)``; pixels in [0, 1].
-        task: what to forget (only its labels are read) and what to keep; classification.
-        noise_samples: how many images; they bear the labels of the forget data in turn.
-        noise_steps, noise_lr, noise_penalty: of the search for them.
-        retain_samples: size of the random subset of the retain data that both phases read.
-        lr, repair_lr: of the two phases.
+        model: The original; logits ``(B, C)``; pixels in [0, 1].
+        task: What to forget (only its labels are read) and what to keep; classification.
+        noise_samples: How many images; they bear the labels of the forget data in turn.
+        noise_steps: Steps of the search for them.
+        noise_lr: Learning rate of the search.
+        noise_penalty: Weight of their squared distance from grey.
+        retain_samples: Size of the random subset of the retain data that both phases read.
+        repair_lr: Learning rate of the repair; ``lr`` is that of the impairment.
         **options: How it trains, as in ``engine.Training``.
-        seed, device: of the run.
+        seed: Of the noise, of the subset and of the order of the samples.
+        device: Where it runs; None for the model's own.
 
-    Raises: ValueError on masks; ValueError, TypeError naming the argument; DivergenceError.
+    Raises:
+        ValueError: On masks, and when an option is out of its range.
+        TypeError: When an option is of another type.
+        DivergenceError: When training produces a non-finite number.
 
     Source: Tarun et al. 2021, arXiv 2111.08947.
     """
@@ -85,11 +91,13 @@ def unsir(
 def noise_images(
     model: nn.Module, task: UnlearnTask, count: int, *, steps: int, lr: float, penalty: float, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Images ``(count, ...)`` in [0, 1] that the model gets most wrong, and the labels ``(count,)`` they bear.
+    """Return images ``(count, ...)`` in [0, 1] that the model gets most wrong, and the labels ``(count,)`` they bear.
 
-    Only the images take gradients; the model, in eval mode, gets none.
+    They have the dtype of the forget images. Only they take gradients; the model, in eval mode, gets none.
 
-    Raises: ValueError, TypeError naming the argument.
+    Raises:
+        ValueError: When an option is out of its range.
+        TypeError: When an option is no number.
     """
     check_count("noise_samples", count)
     check_count("noise_steps", steps, low=0)
@@ -100,8 +108,9 @@ def noise_images(
     labels = (torch.cat([y for _, y in in_order(task.forget)]) if held is None else held).unique()
     where = next(model.parameters()).device
     y = labels[torch.arange(count) % len(labels)].long().to(where)
-    start = torch.randn(count, *first.shape[1:], generator=generator(seed, "noise")) / 2 + 0.5
-    z = start.clamp_(0, 1).to(where).requires_grad_(True)
+    # Drawn in single precision, whatever torch's default is, so that the precision of the images changes no draw.
+    start = torch.randn(count, *first.shape[1:], generator=generator(seed, "noise"), dtype=torch.float32) / 2 + 0.5
+    z = start.clamp_(0, 1).to(where, first.dtype).requires_grad_(True)
     adam = torch.optim.Adam([z], lr=lr)
     for _ in range(steps):
         gain = label_loss(model(z), y).mean() - penalty * (z - 0.5).square().flatten(1).sum(1).mean()

@@ -14,6 +14,18 @@ def classes_of(x):
     return TensorImages(x, torch.arange(len(x)) % 4)
 
 
+class Shared(nn.Module):
+    """A linear layer, and a table of the same weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.table = nn.Linear(9, 4), nn.Embedding(4, 9)
+        self.table.weight = self.layer.weight
+
+    def forward(self, x):
+        return self.layer(x)
+
+
 def vectors():
     source = torch.Generator().manual_seed(0)
     data = classes_of(torch.rand(40, 9, generator=source))
@@ -50,6 +62,37 @@ def test_strength_grows_with_depth_and_two_reflects():
     task, model = vectors()
     once, twice = damp(model, task, strength=1.0).model[0].weight, damp(model, task, strength=2.0).model[0].weight
     torch.testing.assert_close(model[0].weight - twice, 2 * (model[0].weight - once))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_shared_weight_is_edited_once_where_it_runs_last_and_keeps_the_retain_means_of_every_run(tied):
+    task, _ = vectors()
+    torch.manual_seed(0)
+    # Two layers with one weight, or one layer that runs twice.
+    first, between = nn.Linear(9, 9, bias=False), nn.Linear(9, 9)
+    last = nn.Linear(9, 9, bias=False) if tied else first
+    last.weight = first.weight
+    model = nn.Sequential(first, nn.Tanh(), between, nn.Tanh(), last, nn.Tanh(), nn.Linear(9, 4))
+    result = damp(model, task, strength=1.5, growth=2)
+    assert result.details["strengths"] == pytest.approx({"2": 1.5 / 9, "0": 1.5 * 4 / 9, "6": 1.5})
+    assert result.model[4].weight is result.model[0].weight
+
+    inputs = [(lambda x, depth=depth: model[:depth](x)) for depth in (0, 4)]
+    x, y = load_tensors(task.retain)
+    kept = torch.cat([torch.stack([run(x)[y == k].mean(0) for k in y.unique()]) for run in inputs]).double()
+    mean = inputs[-1](load_tensors(task.forget)[0]).mean(0).double()
+    residual = mean - kept.T @ torch.linalg.lstsq(kept.T, mean[:, None]).solution[:, 0]
+    assert residual.norm() > 1e-2
+    d = residual / residual.norm()
+    projected = first.weight.double() @ (torch.eye(9) - 1.5 * 4 / 9 * torch.outer(d, d))
+    torch.testing.assert_close(result.model[0].weight.double(), projected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(result.model[0](kept.float()), first(kept.float()), atol=1e-5, rtol=0)
+
+
+def test_a_weight_that_another_kind_of_layer_reads_is_refused():
+    task, _ = vectors()
+    with pytest.raises(ValueError, match=r"layers alone for damp, but 'layer' shares its weight with 'table' \(Embed"):
+        damp(Shared(), task)
 
 
 @pytest.mark.parametrize(

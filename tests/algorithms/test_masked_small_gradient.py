@@ -10,15 +10,24 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit.data.tensors import TensorImages, load_tensors
 
 
-def setting(convolutional=True):
+def setting(kind="convolutional"):
     source = torch.Generator().manual_seed(0)
     data = TensorImages(torch.rand(24, 1, 6, 6, generator=source), torch.arange(24) % 2)
     torch.manual_seed(0)
     # Tanh: a dead ReLU would give many weights the same gradient, zero.
-    body = [nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16, 2)]
-    model = nn.Sequential(*body) if convolutional else nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+    if kind == "linear":
+        body = [nn.Flatten(), nn.Linear(36, 2)]
+    else:
+        body = [nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16, 2)]
+    if kind == "tied":
+        body[3:3] = [nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1)]
+        body[4].weight = body[2].weight
+    model = nn.Sequential(*body)
     # Half of the data: the retain sample of its size is all of the rest.
     return UnlearnTask.forget_class(data, data, 0), model
+
+
+KINDS = {"convolutional": ["0.weight", "2.weight"], "linear": ["1.weight"], "tied": ["0.weight", "2.weight"]}
 
 
 def smallest_by_hand(model, task, share):
@@ -33,19 +42,19 @@ def smallest_by_hand(model, task, share):
     return masks
 
 
-@pytest.mark.parametrize("convolutional", [True, False])
-def test_the_weights_with_the_smallest_difference_of_gradients_are_drawn_anew(convolutional):
-    task, model = setting(convolutional)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_weights_with_the_smallest_difference_of_gradients_are_drawn_anew(kind):
+    task, model = setting(kind)
     found = masked_small_gradient(model, task, share=0.5, steps=0).model
-    places = ["0.weight", "2.weight"] if convolutional else ["1.weight"]
     masks = dict(zip(dict(model.named_parameters()), smallest_by_hand(model, task, 0.5), strict=True))
     for name, before in model.named_parameters():
         changed = found.get_parameter(name) != before
-        assert torch.equal(changed, masks[name] if name in places else torch.zeros_like(changed))
+        assert torch.equal(changed, masks[name] if name in KINDS[kind] else torch.zeros_like(changed))
 
 
-def test_all_other_weights_follow_slowly_or_not_at_all():
-    task, model = setting()
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_other_weights_follow_slowly_or_not_at_all(kind):
+    task, model = setting(kind)
     masks = dict(zip(dict(model.named_parameters()), smallest_by_hand(model, task, 0.5), strict=True))
     options = {"share": 0.5, "batch_size": 24, "lr": 0.1, "clip": None}
     start = masked_small_gradient(model, task, steps=0, **options).model
@@ -54,7 +63,7 @@ def test_all_other_weights_follow_slowly_or_not_at_all():
         after = masked_small_gradient(model, task, steps=1, slow=slow, **options).model
         moves[slow] = {name: p - start.get_parameter(name) for name, p in after.named_parameters()}
     for name, full in moves[1.0].items():
-        free = masks[name] if name in ("0.weight", "2.weight") else torch.zeros_like(masks[name])
+        free = masks[name] if name in KINDS[kind] else torch.zeros_like(masks[name])
         torch.testing.assert_close(moves[0.1][name], torch.where(free, full, 0.1 * full), atol=1e-6, rtol=1e-3)
         torch.testing.assert_close(moves[0.0][name], torch.where(free, full, 0.0), atol=1e-7, rtol=1e-5)
 

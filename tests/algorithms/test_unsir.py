@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,6 @@ from algorithms.unsir import noise_images, unsir
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data.tensors import TensorImages
 from unlearn_kit.engine import Callback, Run
-from unlearn_kit.models import mlp
 
 SOURCE = torch.Generator().manual_seed(0)
 DATA = TensorImages(torch.rand(15, 1, 4, 4, generator=SOURCE), torch.arange(15) % 3)
@@ -22,14 +23,22 @@ def task() -> UnlearnTask:
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(1)
-    return mlp(3, input_shape=(1, 4, 4), hidden=(8,)).eval()
+    # Without the normalisation of models.mlp, which would bring images of any dtype to that of the weights.
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
 
 
 def search(model: nn.Module, task: UnlearnTask, steps: int, penalty: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
     return noise_images(model, task, 6, steps=steps, lr=0.1, penalty=penalty, seed=0)
 
 
-def test_noise_is_that_of_a_plain_adam_over_an_image_parameter(model: nn.Module, task: UnlearnTask) -> None:
+def in_dtype(dtype: torch.dtype, model: nn.Module) -> tuple[nn.Module, UnlearnTask]:
+    data = TensorImages(DATA.inputs.to(dtype), DATA.targets)
+    return copy.deepcopy(model).to(dtype), UnlearnTask.forget_class(data, data, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_noise_is_that_of_a_plain_adam_over_an_image_parameter(model: nn.Module, dtype: torch.dtype) -> None:
+    model, task = in_dtype(dtype, model)
     z = search(model, task, 0)[0].requires_grad_(True)
     adam = torch.optim.Adam([z], lr=0.1)
     for _ in range(4):
@@ -52,6 +61,17 @@ def test_noise_hurts_the_forget_class_and_leaves_the_model_alone(model: nn.Modul
     assert images.max() <= 1
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_precision_changes_neither_the_draw_nor_what_is_learnt(model: nn.Module, task: UnlearnTask) -> None:
+    double, finer = in_dtype(torch.float64, model)
+    assert torch.equal(search(double, finer, 0)[0], search(model, task, 0)[0].double())
+    options = {"noise_samples": 4, "noise_steps": 0, "steps": 2, "lr": 1e-3, "optimizer": "sgd"}
+    found, expected = unsir(double, finer, **options).model, unsir(model, task, **options).model
+    for name, value in found.named_parameters():
+        assert value.dtype == torch.float64
+        # Four small steps of gradients below 1: the roundings of float32, and room for a hundred of them.
+        torch.testing.assert_close(value, expected.get_parameter(name).double(), atol=1e-5, rtol=0)
 
 
 def test_noise_bears_the_labels_of_the_forget_data_in_turn(model: nn.Module) -> None:
