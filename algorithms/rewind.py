@@ -31,6 +31,8 @@ class Rewind(Callback):
     Source: Kurmanji et al. 2023, arXiv 2302.09880, SCRUB+R.
     """
 
+    chooses = True
+
     def __init__(self, forget: Any, validation: Any, phase: str, steps: int, *, labels: tuple[int, ...] = ()) -> None:
         if len(validation) == 0:
             raise ValueError("expected validation to hold at least one sample, but got an empty data set")

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from algorithms import scrub
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data.tensors import TensorImages, load_tensors
-from unlearn_kit.engine import Callback, train
+from unlearn_kit.engine import BestSoFar, Callback, train
 from unlearn_kit.modules import cpu_state
 from unlearn_kit.schedules import constant
 
@@ -113,6 +113,12 @@ class Watch(Callback):
     def on_epoch(self, run):
         if run.phase == "descend":
             self.states.append(cpu_state(run.model))
+
+
+def test_rewinding_and_another_choice_of_the_weights_are_refused_together(setting):
+    task, model = setting
+    with pytest.raises(ValueError, match=r"one at most that chooses the weights, but got .*'Rewind'"):
+        scrub(model, task, rewind=True, validation=task.forget_test, callbacks=[BestSoFar(lambda _: 1.0)], epochs=1)
 
 
 def test_rewind_returns_the_epoch_nearest_the_last_validation_error(setting):

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -52,7 +52,12 @@ class Callback:
     """What happens at the joints of a run; override what is needed.
 
     Evaluate only in ``on_epoch`` or sparsely in ``on_step``: both run inside the timed revision.
+
+    Attributes:
+        chooses: Whether it sets ``run.chosen``. One callback of a run may: two would overwrite each other's choice.
     """
+
+    chooses: ClassVar[bool] = False
 
     def on_start(self, run: Run) -> None:
         """Before the first step."""
@@ -161,6 +166,8 @@ class BestSoFar(Callback):
     ``best`` is that score; None and NaN are no score.
     """
 
+    chooses = True
+
     def __init__(self, score: Callable[[nn.Module], float | None], *, name: str = "score") -> None:
         self.score, self.name = score, name
         self.best: float | None = None
@@ -190,6 +197,8 @@ class WeightAverage(Callback):
 
     It starts from the first weights it sees. ``keep`` in [0, 1); at 0 the last weights seen are the result.
     """
+
+    chooses = True
 
     def __init__(self, keep: float, *, every: int) -> None:
         self.keep, self.every = check_number("keep", keep, low=0, high=1, open_high=True), check_count("every", every)

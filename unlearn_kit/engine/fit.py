@@ -69,7 +69,7 @@ def fit(
         program: phases, or alternations of phases, in order.
         seed: of data order, dropout and random targets.
         device: where to train (default: where the model is).
-        callbacks: called at the joints of the run, in order.
+        callbacks: called at the joints of the run, in order; at most one that chooses the final weights.
         log_every: steps between records of the history; the first and last step of a phase are always logged.
         checkpoint: a file that the run is saved to and, when it exists, continued from.
         checkpoint_every: steps between saves.
@@ -114,6 +114,9 @@ class _Trainer:
         self.checkpoint: Path | None = None
         self.saved: dict[str, OptimizerState] = {}
         # Everything that can be refused is refused before the first step.
+        choosing = [type(callback).__name__ for callback in callbacks if callback.chooses]
+        if len(choosing) > 1:
+            raise ValueError(f"expected callbacks with one at most that chooses the weights, but got {choosing}")
         stepped: dict[str, set[str]] = {}
         for leg in legs:
             if leg.phase.balance is not None and devices.accelerator is not None:
@@ -158,7 +161,11 @@ class _Trainer:
 
     def _tell(self, joint: str) -> None:
         for callback in self.callbacks:
+            chosen = self.run.chosen
             getattr(callback, joint)(self.run)
+            if self.run.chosen is not chosen and not callback.chooses:
+                kind = type(callback).__name__
+                raise TypeError(f"expected chooses = True on {kind}, which sets run.chosen, but it is False")
 
     def _save(self, guard: Guard, step: int) -> None:
         guard.check_parameters(step)  # Or the run would be continued from weights that are not finite.

@@ -218,6 +218,27 @@ def test_an_average_of_weights_is_the_sum_that_its_recursion_unrolls_to() -> Non
     )
 
 
+class LastEpoch(Callback):
+    """Chooses final weights without saying so."""
+
+    def on_end(self, run: Run) -> None:
+        run.chosen = copy.deepcopy(run.model.state_dict())
+
+
+@pytest.mark.parametrize("second", [BestSoFar(lambda _: 0.5), WeightAverage(0.5, every=1)])
+def test_a_second_callback_that_chooses_the_weights_is_refused_before_the_first_step(second: Callback) -> None:
+    diary = Diary()
+    text = r"expected callbacks with one at most that chooses the weights, but got \['BestSoFar', '[BW]\w+'\]"
+    with pytest.raises(ValueError, match=text):
+        fit(dense(), phase(steps=1), callbacks=[BestSoFar(lambda _: 0.5), diary, second])
+    assert diary.pages == []
+
+
+def test_a_callback_that_chooses_the_weights_must_say_so() -> None:
+    with pytest.raises(TypeError, match=r"expected chooses = True on LastEpoch, which sets run\.chosen"):
+        fit(dense(), phase(steps=1), callbacks=[LastEpoch()])
+
+
 # Log and ProgressBar
 
 
