@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 
 from benchmarks.setup.scenarios import Scenario
 from benchmarks.suites import parse_suite
+from benchmarks.suites.execute import execute_safely
 from benchmarks.suites.plan import Node, open_data, plan, select
 from benchmarks.suites.progress import Estimate
+from unlearn_kit import hashing
 from unlearn_kit.data import load
 from unlearn_kit.data.tensors import labels_of, resolve
 
@@ -66,6 +69,33 @@ def test_keys_change_with_what_matters_and_with_nothing_else() -> None:
     watched = {node.name: node.key for node in planned(learning_curve=True)}
     same = {name for name in keys if watched[name] == keys[name]}
     assert same == {name for name in keys if "train" in name}
+
+
+@pytest.mark.parametrize(
+    ("changed", "kinds"),
+    [
+        ("algorithms", {"reference", "result"}),
+        ("unlearn_kit", {"difficulty", "original", "reference", "result"}),
+        ("benchmarks.setup", {"difficulty", "original", "reference", "result"}),
+        ("benchmarks.report", set()),
+    ],
+)
+def test_keys_change_with_the_code_that_makes_a_node(
+    changed: str, kinds: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {node.name: node.key for node in planned(forget=["class:0", "outliers:0.1"])}
+    source = hashing._package_source
+    monkeypatch.setattr(hashing, "_package_source", lambda name: "other" if name == changed else source(name))
+    after = planned(forget=["class:0", "outliers:0.1"])
+    assert {node.kind for node in after if node.key != before[node.name]} == kinds
+    assert {node.kind for node in after if node.key == before[node.name]} == {node.kind for node in after} - kinds
+
+
+def test_a_worker_with_other_code_refuses_its_node() -> None:
+    node = planned(seeds={"training": [0]})[0]
+    ended = execute_safely(replace(node, code="other"), lambda _: pytest.fail("it needs nothing"))
+    assert ended.product is None
+    assert ended.reason.startswith(f"ValueError: expected the code that makes {node.name!r} to be what it was planned")
 
 
 def sizes(*given: int | None) -> list[dict[str, Any]]:
