@@ -38,7 +38,6 @@ MAKERS = (
     "benchmarks.suites.execute",
     "benchmarks.suites.revise",
     "benchmarks.suites.watch",
-    "benchmarks.analysis.judging",
 )
 
 

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations, product
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from benchmarks.setup.methods import Attempt
 from benchmarks.setup.scenarios import Scenario
 from benchmarks.suites import parse_suite
 from benchmarks.suites.execute import execute_safely
 from benchmarks.suites.plan import Node, open_data, plan, select
 from benchmarks.suites.progress import Estimate
-from unlearn_kit import hashing
+from benchmarks.suites.revise import revise
+from unlearn_kit import UnlearnResult, hashing
 from unlearn_kit.data import load
 from unlearn_kit.data.tensors import labels_of, resolve
 
@@ -184,6 +188,32 @@ def test_requests_of_a_sequence_add_up_and_never_keep_what_went_before() -> None
     assert not {1, 2} & set(labels_of(whole.retain).tolist())
     assert sorted(set(labels_of(whole.forget_test).tolist())) == [1, 2]
     assert len(whole.forget_test) + len(whole.retain_test) == len(digits.test)
+
+
+def test_no_request_of_one_training_is_one_of_another() -> None:
+    digits, scenario = load("digits", train_size=200), Scenario(("random:0.2", "random:0.2"))
+    drawn = [task.forget_indices.tolist() for seed in (0, 1) for task in scenario.requests(digits, seed)]
+    assert len({tuple(indices) for indices in drawn}) == 4
+    # Two independent draws of a fifth share a fifth of it, up to four standard deviations: 8 of 40, by chance +- 9.
+    assert all(len(set(a) & set(b)) < 18 for a, b in combinations(drawn, 2))
+
+
+def test_unlearning_seeds_are_independent_over_trainings_seeds_and_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def attempt(*_: Any, seed: int, **__: Any) -> Attempt:
+        seen.append(seed)
+        return Attempt("ok", UnlearnResult(nn.Linear(1, 1), [], 0.0, "finetune", {}))
+
+    monkeypatch.setattr("benchmarks.suites.revise.attempt", attempt)
+    digits = load("digits", train_size=100)
+    requests = Scenario(("class:0", "class:1")).requests(digits, 0)
+    for training, unlearning in product((0, 1), repeat=2):
+        seeds = {"training": training, "unlearning": unlearning, "evaluation": [0]}
+        method = {"name": "finetune", "options": {}, "text": "finetune"}
+        config = {"method": method, "seeds": seeds, "device": "cpu", "learning_curve": False}
+        revise(config, nn.Linear(1, 1), requests)
+    assert len(set(seen)) == len(seen) == 8
 
 
 def test_outliers_are_the_hardest() -> None:
