@@ -11,6 +11,7 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit.composition import cumulative_tasks, joint_task
 from unlearn_kit.data import DataBundle
 from unlearn_kit.errors import check_number
+from unlearn_kit.seeding import derive
 
 from .recipes import RULES, ForgetRule
 
@@ -56,12 +57,15 @@ class Scenario:
 
         Args:
             bundle: the data.
-            seed: of random draws.
+            seed: of random draws, which are independent for every request.
             difficulty: of every training sample, ``(N,)``, larger is harder; for ``outliers`` only.
 
         Raises: ValueError, TypeError when a rule does not fit the data, or leaves nothing to keep.
         """
-        tasks = [self._task(rule, bundle, seed + place, difficulty) for place, rule in enumerate(self.rules)]
+        tasks = [
+            self._task(rule, bundle, derive(seed, "request", place), difficulty)
+            for place, rule in enumerate(self.rules)
+        ]
         if len(tasks) > 1:
             tasks = cumulative_tasks(tasks)
         for name in ("retain", "retain_test"):

@@ -29,7 +29,7 @@ from ..setup.judging import beside_itself, evaluation_of
 from ..setup.recipes import Blueprint
 from ..setup.records import peak_memory, plain, reset_peak_memory, versions
 from ..setup.scenarios import Scenario
-from .plan import Node, frozen_options, open_data
+from .plan import Node, code_of, frozen_options, open_data
 from .revise import Revised, revise, thin
 
 PICTURES = 6  # forgotten images whose predicted masks are kept
@@ -84,7 +84,15 @@ def execute(node: Node, inputs: Mapping[str, Product]) -> Product:
     Args:
         node: what to do.
         inputs: the products of ``node.needs``, by role.
+
+    Raises:
+        ValueError: When the code here is not that which the node was planned with.
     """
+    if node.code != code_of(node.kind):
+        raise ValueError(
+            f"expected the code that makes {node.name!r} to be what it was planned with, but it is another here; "
+            "run the suite again in a fresh process, with one version of the code wherever it runs"
+        )
     reset_peak_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

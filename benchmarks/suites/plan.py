@@ -2,8 +2,11 @@
 
 original (trained once for all scenarios), reference (retrained without the forget data), then results: doing nothing,
 the reference itself, and every method. A node's key covers its settings, the data's hash, the keys of what it needs,
-and the versions of unlearn-kit and torch: equal keys are equal results, whichever suite asks for them. Its name is for
-people, and for choosing what is run.
+the versions of unlearn-kit and torch, and the source of the code that makes it: equal keys are equal results, whichever
+suite asks for them. That code is ``unlearn_kit`` and what of ``benchmarks`` makes results (:data:`MAKERS`); references
+and results are also made by ``algorithms``. So a change of any algorithm repeats all results and no training of an
+original, and a change of the core repeats everything. The source is read once; a worker that finds another one refuses
+its node. A node's name is for people, and for choosing what is run.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any, Literal
 
 from unlearn_kit.data import DataBundle, load
 from unlearn_kit.errors import check_choice
-from unlearn_kit.hashing import hash_config, hash_dataset
+from unlearn_kit.hashing import hash_code, hash_config, hash_dataset
 from unlearn_kit.models import MODELS
 
 from ..setup.recipes import RECIPES
@@ -28,11 +31,22 @@ from .schema import Block, Data, Suite
 Kind = Literal["difficulty", "original", "reference", "result"]
 # Where data come from changes nothing of what they are, which their hash says.
 PLACES = ("root", "download")
+# What of this program decides what a node holds; how runs are planned, spread, stored and reported does not.
+MAKERS = (
+    "unlearn_kit",
+    "benchmarks.setup",
+    "benchmarks.suites.execute",
+    "benchmarks.suites.revise",
+    "benchmarks.suites.watch",
+)
 
 
 @dataclass(frozen=True)
 class Node:
-    """One piece of work and what it needs; ``labels`` are for people and no part of the key."""
+    """One piece of work and what it needs; ``labels`` are for people and no part of the key.
+
+    ``code`` is the hash of the source that is to do the work, :func:`code_of`.
+    """
 
     kind: Kind
     key: str
@@ -40,6 +54,7 @@ class Node:
     config: Mapping[str, Any]
     needs: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, Any] = field(default_factory=dict)
+    code: str = ""
 
     @property
     def group(self) -> tuple[str, ...]:
@@ -141,17 +156,24 @@ def _add(
     needs: Mapping[str, str] | None = None,
     labels: Mapping[str, Any] | None = None,
 ) -> str:
+    code = code_of(kind)
     key = hash_config(
         {
             "kind": kind,
             "config": {**config, "data": without_places(config["data"])},
             "needs": dict(needs or {}),
             "versions": {name: version(name) for name in ("unlearn-kit", "torch")},
+            "code": code,
         }
     )[:24]
     if key not in nodes or (labels and not nodes[key].labels):
-        nodes[key] = Node(kind, key, name, config, needs or {}, labels or {})
+        nodes[key] = Node(kind, key, name, config, needs or {}, labels or {}, code)
     return key
+
+
+def code_of(kind: Kind) -> str:
+    """Return the hash of the source that makes nodes of a kind, as it was when this process first asked."""
+    return hash_code(*MAKERS, *(() if kind in ("difficulty", "original") else ("algorithms",)))
 
 
 def without_places(data: Mapping[str, Any]) -> dict[str, Any]:

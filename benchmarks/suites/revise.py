@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from unlearn_kit import UnlearnTask, adapters
+from unlearn_kit.seeding import derive
 
 from ..setup.methods import Variant, attempt
 from .schema import as_options
@@ -60,7 +61,7 @@ def revise(config: Mapping[str, Any], start: nn.Module, requests: list[UnlearnTa
             variant,
             model,
             task,
-            seed=config["seeds"]["unlearning"] + place,
+            seed=unlearning_seed(config["seeds"], place),
             device=config["device"],
             callbacks=[] if watch is None else [watch],
         )
@@ -77,6 +78,11 @@ def revise(config: Mapping[str, Any], start: nn.Module, requests: list[UnlearnTa
         revised.models.append(found.result.model)
         model = _final(found.result.model) if place + 1 < len(requests) else found.result.model
     return revised
+
+
+def unlearning_seed(seeds: Mapping[str, Any], place: int) -> int:
+    """Return the seed of a run on request ``place``, independent of that of any other training, seed or request."""
+    return derive(seeds["training"], "unlearning", seeds["unlearning"], place)
 
 
 def _final(model: nn.Module) -> nn.Module:

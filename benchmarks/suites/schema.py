@@ -60,7 +60,11 @@ Seeds = Annotated[tuple[int, ...], BeforeValidator(_several), AfterValidator(_se
 
 
 class SeedLists(Strict):
-    """Seeds of the three stages; every combination is run. The training seed also draws the forget set."""
+    """Seeds of the three stages; every combination is run.
+
+    The training seed also draws the forget set, and what an unlearning run draws follows from both: runs of one
+    unlearning seed are independent draws for every training.
+    """
 
     training: Seeds = (0,)
     unlearning: Seeds = (0,)

@@ -46,6 +46,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -76,7 +77,8 @@ class Store:
         try:
             for name in FOLDERS:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-            write_json({}, self.root / ".probe").unlink()
+            # Of a name that no other runner has, and that is swept where this one is killed before it is removed.
+            write_json({}, self.root / "claims" / f".{uuid.uuid4().hex}.tmp").unlink()
         except OSError as error:
             raise OSError(
                 f"expected out to be a folder that can be written to, but got {str(self.root)!r}: {error}"

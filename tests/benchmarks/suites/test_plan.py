@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import combinations, product
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from benchmarks.setup.methods import Attempt
 from benchmarks.setup.scenarios import Scenario
 from benchmarks.suites import parse_suite
+from benchmarks.suites.execute import execute_safely
 from benchmarks.suites.plan import Node, open_data, plan, select
 from benchmarks.suites.progress import Estimate
+from benchmarks.suites.revise import revise
+from unlearn_kit import UnlearnResult, hashing
 from unlearn_kit.data import load
 from unlearn_kit.data.tensors import labels_of, resolve
 
@@ -66,6 +73,33 @@ def test_keys_change_with_what_matters_and_with_nothing_else() -> None:
     watched = {node.name: node.key for node in planned(learning_curve=True)}
     same = {name for name in keys if watched[name] == keys[name]}
     assert same == {name for name in keys if "train" in name}
+
+
+@pytest.mark.parametrize(
+    ("changed", "kinds"),
+    [
+        ("algorithms", {"reference", "result"}),
+        ("unlearn_kit", {"difficulty", "original", "reference", "result"}),
+        ("benchmarks.setup", {"difficulty", "original", "reference", "result"}),
+        ("benchmarks.report", set()),
+    ],
+)
+def test_keys_change_with_the_code_that_makes_a_node(
+    changed: str, kinds: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {node.name: node.key for node in planned(forget=["class:0", "outliers:0.1"])}
+    source = hashing._package_source
+    monkeypatch.setattr(hashing, "_package_source", lambda name: "other" if name == changed else source(name))
+    after = planned(forget=["class:0", "outliers:0.1"])
+    assert {node.kind for node in after if node.key != before[node.name]} == kinds
+    assert {node.kind for node in after if node.key == before[node.name]} == {node.kind for node in after} - kinds
+
+
+def test_a_worker_with_other_code_refuses_its_node() -> None:
+    node = planned(seeds={"training": [0]})[0]
+    ended = execute_safely(replace(node, code="other"), lambda _: pytest.fail("it needs nothing"))
+    assert ended.product is None
+    assert ended.reason.startswith(f"ValueError: expected the code that makes {node.name!r} to be what it was planned")
 
 
 def sizes(*given: int | None) -> list[dict[str, Any]]:
@@ -156,6 +190,32 @@ def test_requests_of_a_sequence_add_up_and_never_keep_what_went_before() -> None
     splits = [getattr(whole, f"{side}_{part}") for side in ("forget", "retain") for part in ("test", "validation")]
     places = [place for split in splits for place in resolve(split)[1].tolist()]
     assert sorted(places) == list(range(len(digits.test)))
+
+
+def test_no_request_of_one_training_is_one_of_another() -> None:
+    digits, scenario = load("digits", train_size=200), Scenario(("random:0.2", "random:0.2"))
+    drawn = [task.forget_indices.tolist() for seed in (0, 1) for task in scenario.requests(digits, seed)]
+    assert len({tuple(indices) for indices in drawn}) == 4
+    # Two independent draws of a fifth share a fifth of it, up to four standard deviations: 8 of 40, by chance +- 9.
+    assert all(len(set(a) & set(b)) < 18 for a, b in combinations(drawn, 2))
+
+
+def test_unlearning_seeds_are_independent_over_trainings_seeds_and_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def attempt(*_: Any, seed: int, **__: Any) -> Attempt:
+        seen.append(seed)
+        return Attempt("ok", UnlearnResult(nn.Linear(1, 1), [], 0.0, "finetune", {}))
+
+    monkeypatch.setattr("benchmarks.suites.revise.attempt", attempt)
+    digits = load("digits", train_size=100)
+    requests = Scenario(("class:0", "class:1")).requests(digits, 0)
+    for training, unlearning in product((0, 1), repeat=2):
+        seeds = {"training": training, "unlearning": unlearning, "evaluation": [0]}
+        method = {"name": "finetune", "options": {}, "text": "finetune"}
+        config = {"method": method, "seeds": seeds, "device": "cpu", "learning_curve": False}
+        revise(config, nn.Linear(1, 1), requests)
+    assert len(set(seen)) == len(seen) == 8
 
 
 def test_outliers_are_the_hardest() -> None:

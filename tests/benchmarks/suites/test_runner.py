@@ -31,6 +31,7 @@ from benchmarks.suites import parse_suite, runner
 from benchmarks.suites.backends import Local, check_backend, make_backend, stored_product
 from benchmarks.suites.execute import Finished, Product, execute_safely
 from benchmarks.suites.plan import Node, plan
+from benchmarks.suites.revise import unlearning_seed
 from benchmarks.suites.runner import Summary, run_suite
 from benchmarks.suites.store import Store, read_json
 
@@ -203,7 +204,10 @@ def test_a_revision_is_the_algorithms_own(whole: Path) -> None:
     original = build("mlp", 10, 1)
     original.load_state_dict(store.tensors(record["needs"]["original"]))
     task = UnlearnTask.forget_class(digits.train, digits.test, 0, num_classes=10)
-    result = algorithms.finetune(original.eval(), task, seed=0)
+    seed = unlearning_seed(record["config"]["seeds"], 0)
+    assert record["config"]["seeds"] == {"training": 0, "unlearning": 0, "evaluation": [0, 1]}
+    assert record["options"]["seed"] == seed
+    result = algorithms.finetune(original.eval(), task, seed=seed)
     assert hash_model(result.model) == record["hashes"]["model"]  # watching it changed nothing
     assert result.history == record["history"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.setup.records import write_json
 from benchmarks.suites import store as module
 from benchmarks.suites.store import STALE, Claim, Store
 from unlearn_kit.errors import CheckpointError
@@ -108,6 +109,17 @@ def test_a_folder_that_cannot_be_written_to_is_refused_at_once(tmp_path: Path, m
     monkeypatch.setattr(module, "write_json", refused)
     with pytest.raises(OSError, match="Read-only file system"):
         Store(tmp_path / "other")
+
+
+def test_a_folder_is_opened_while_another_runner_opens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(value: object, path: Path) -> Path:
+        written = write_json(value, path)
+        monkeypatch.undo()
+        Store(tmp_path)  # the other writes its probe, and removes it, before this one removes its own
+        return written
+
+    monkeypatch.setattr(module, "write_json", write)
+    assert names(Store(tmp_path)) == []
 
 
 def test_leftovers_of_killed_processes_are_swept_but_not_of_living_ones(store: Store) -> None:
