@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def stranger(name: str) -> str | None:
-    """Return where Python finds the package ``name``, without loading it, when that is not beside the core; else None."""
+    """Return where Python finds the package ``name``, not loading it, when that is not beside the core; else None."""
     spec = find_spec(name)
     if spec is None:
         return None  # to import it says so itself
