@@ -161,6 +161,15 @@ def test_no_module_of_the_core_imports_its_own_package():
     assert [f for f in IMPORTS if f.source.startswith("unlearn_kit.") and f.target == "unlearn_kit"] == []
 
 
+def test_every_public_class_name_is_defined_once():
+    places: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def test_heavy_packages_are_imported_where_they_are_used():
     wrong = [
         found

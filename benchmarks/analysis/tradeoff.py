@@ -30,7 +30,7 @@ Scores = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Run:
+class UnlearningRun:
     """One revision: the knob's value, its seeds, its scores and those of the original and the reference beside it.
 
     ``scores`` is None where the method refused or diverged; ``reason`` then says why. Scores that are means over
@@ -45,7 +45,7 @@ class Run:
     reference: Scores | None
     seconds: float | None = None
     reason: str | None = None
-    evaluations: tuple[Run, ...] = ()
+    evaluations: tuple[UnlearningRun, ...] = ()
 
     def gap(self, axis: str) -> float | None:
         """How far it is from the reference; None where either has no score."""
@@ -55,7 +55,7 @@ class Run:
         """How far doing nothing is from the reference."""
         return self._distance(axis, lambda run: run.original)
 
-    def _distance(self, axis: str, of: Callable[[Run], Scores | None]) -> float | None:
+    def _distance(self, axis: str, of: Callable[[UnlearningRun], Scores | None]) -> float | None:
         pairs = [(of(run), run.reference) for run in self.evaluations or (self,)]
         return mean(
             abs(mine[axis] - theirs[axis])
@@ -65,7 +65,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Stop:
+class TradeoffPoint:
     """A value of the knob, over all seeds: both scores, their gaps to the reference, and the distance of the two."""
 
     value: Any
@@ -82,20 +82,20 @@ class TradeoffCurve:
 
     name: str
     knob: str | None
-    runs: tuple[Run, ...]
+    runs: tuple[UnlearningRun, ...]
 
-    def stops(self, x: str = "forget", y: str = "retain") -> list[Stop]:
+    def points(self, x: str = "forget", y: str = "retain") -> list[TradeoffPoint]:
         """One a value, in the order of the values; values without scores or a reference there are left out.
 
         Raises: ValueError on an unknown axis.
         """
         check_choice("x", x, AXES)
         check_choice("y", y, AXES)
-        by_value: dict[str, list[Run]] = defaultdict(list)
+        by_value: dict[str, list[UnlearningRun]] = defaultdict(list)
         for run in self.runs:
             if None not in (run.gap(x), run.gap(y)):
                 by_value[repr(run.value)].append(run)
-        return [_stop(runs, x, y) for runs in by_value.values()]
+        return [_point(runs, x, y) for runs in by_value.values()]
 
     def hypervolume(self, x: str = "forget", y: str = "retain") -> float | None:
         """Share of the "do nothing" square that the curve dominates, in [0, 1]; 1 is the reference itself.
@@ -103,12 +103,12 @@ class TradeoffCurve:
         The square's side is the gap of doing nothing on ``x``: its far corner has forgotten nothing, and lost as much
         on ``y`` as was to be forgotten. Doing nothing scores 0. None where there is nothing to forget.
         """
-        stops = self.stops(x, y)
+        points = self.points(x, y)
         sides = {run.training_seed: gap for run in self.runs if (gap := run.nothing_gap(x)) is not None}
         side = mean(sides.values())
-        if not stops or not side:
+        if not points or not side:
             return None
-        return hypervolume([(stop.gap_x.mean, stop.gap_y.mean) for stop in stops], (side, side))
+        return hypervolume([(point.gap_x.mean, point.gap_y.mean) for point in points], (side, side))
 
     def frame(self) -> pd.DataFrame:
         """One row a run: knob, value, seeds, and every score, also of the original and the reference."""
@@ -157,7 +157,7 @@ def tradeoff_curve(
     runs = []
     for value in values:
         for seed in seeds:
-            run = Run(value, 0, seed, None, before, beside)
+            run = UnlearningRun(value, 0, seed, None, before, beside)
             try:
                 result = algorithm(model, task, seed=seed, **{**options, knob: value})
                 scores = evaluate(result.model, task).as_dict()
@@ -175,7 +175,7 @@ def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[TradeoffCurve
     two results of the same run, by two versions of a package, the newer counts.
     """
     tasks: dict[str, Mapping[str, Any]] = {}
-    found: dict[str, dict[tuple[str, str | None], list[Run]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[tuple[str, str | None], list[UnlearningRun]]] = defaultdict(lambda: defaultdict(list))
     for group in _revisions(rows):
         config, knob = group[0]["record"]["config"], group[0]["knob"]
         name = group[0]["method"] if knob is not None else group[0]["text"]
@@ -213,10 +213,10 @@ def _finished(rows: Sequence[Mapping[str, Any]]) -> str:
     return str(rows[0]["record"]["cost"]["finished"])
 
 
-def _run(rows: Sequence[Mapping[str, Any]]) -> Run:
+def _run(rows: Sequence[Mapping[str, Any]]) -> UnlearningRun:
     """The rows of one revision, one an evaluation, as one run."""
     several = [
-        Run(
+        UnlearningRun(
             row["value"],
             row["training_seed"],
             row["unlearning_seed"],
@@ -247,22 +247,22 @@ def _centre(scores: Iterable[Scores | None]) -> Scores | None:
 
 
 def ranking(curves: Sequence[TradeoffCurve], x: str = "forget", y: str = "retain") -> pd.DataFrame:
-    """Every stop of every curve, nearest to the reference first, with intervals; ``on_front`` over all methods.
+    """Every point of every curve, nearest to the reference first, with intervals; ``on_front`` over all methods.
 
-    ``hypervolume`` is the whole curve's and the same for all of its stops.
+    ``hypervolume`` is the whole curve's and the same for all of its points.
     """
     import pandas as pd
 
     table, spots = [], []
     for curve in curves:
         volume = curve.hypervolume(x, y)
-        for stop in curve.stops(x, y):
-            spots.append((stop.gap_x.mean, stop.gap_y.mean))
-            row: dict[str, Any] = {"method": curve.name, "knob": curve.knob, "value": stop.value}
-            for name, held in ((x, stop.x), (y, stop.y), (f"{x}_gap", stop.gap_x), (f"{y}_gap", stop.gap_y)):
+        for point in curve.points(x, y):
+            spots.append((point.gap_x.mean, point.gap_y.mean))
+            row: dict[str, Any] = {"method": curve.name, "knob": curve.knob, "value": point.value}
+            for name, held in ((x, point.x), (y, point.y), (f"{x}_gap", point.gap_x), (f"{y}_gap", point.gap_y)):
                 row |= {name: held.mean, f"{name}_half": held.half}
-            row |= {"distance": stop.distance.mean, "distance_half": stop.distance.half}
-            row |= {"hypervolume": volume, "runs": stop.x.n, "trainings": stop.x.trainings}
+            row |= {"distance": point.distance.mean, "distance_half": point.distance.half}
+            row |= {"hypervolume": volume, "runs": point.x.n, "trainings": point.x.trainings}
             table.append(row)
     front = pareto_front(spots)
     for place, row in enumerate(table):
@@ -271,7 +271,7 @@ def ranking(curves: Sequence[TradeoffCurve], x: str = "forget", y: str = "retain
     return ranked.sort_values("distance", ignore_index=True) if len(ranked) else ranked
 
 
-def _stop(runs: Sequence[Run], x: str, y: str) -> Stop:
+def _point(runs: Sequence[UnlearningRun], x: str, y: str) -> TradeoffPoint:
     columns: dict[str, dict[int, list[float]]] = {name: defaultdict(list) for name in ("x", "y", "gx", "gy", "d")}
     for run in runs:
         gap_x, gap_y = run.gap(x), run.gap(y)
@@ -280,9 +280,9 @@ def _stop(runs: Sequence[Run], x: str, y: str) -> Stop:
         values = (run.scores[x], run.scores[y], gap_x, gap_y, math.hypot(gap_x, gap_y))
         for name, value in zip(columns, values, strict=True):
             columns[name][run.training_seed].append(value)
-    return Stop(runs[0].value, *(interval(column) for column in columns.values()))
+    return TradeoffPoint(runs[0].value, *(interval(column) for column in columns.values()))
 
 
-def _order(run: Run) -> tuple[Any, ...]:
+def _order(run: UnlearningRun) -> tuple[Any, ...]:
     number = isinstance(run.value, (int, float)) and not isinstance(run.value, bool)
     return (not number, run.value if number else 0, str(run.value), run.training_seed, run.seed)

@@ -70,22 +70,22 @@ def figure_of(
     """
     from unlearn_kit.plots import tradeoff_figure
 
-    stops = [curve.stops(x, y) for curve in curves]
-    single = [place for place, found in enumerate(stops) if len(found) == 1]
-    far = sorted(single, key=lambda place: stops[place][0].distance.mean)[most:]
-    shown = [(curve, found) for place, (curve, found) in enumerate(zip(curves, stops, strict=True)) if place not in far]
+    drawn = [(curve, curve.points(x, y)) for curve in curves]
+    single = [place for place, (_, points) in enumerate(drawn) if len(points) == 1]
+    far = sorted(single, key=lambda place: drawn[place][1][0].distance.mean)[most:]
+    shown = [pair for place, pair in enumerate(drawn) if place not in far]
     if far:
         title = f"{title}\n{len(single) - len(far)} nearest of {len(single)} methods".strip()
-    points: dict[str, Spot] = {}
+    spots: dict[str, Spot] = {}
     lines: dict[str, list[tuple[float, float, str]]] = {}
-    for curve, found in shown:
-        if len(found) == 1:
-            points.update((curve.name, (stop.x.mean, stop.y.mean)) for stop in found)
-        elif found:
-            lines[f"{curve.name} over {curve.knob}"] = [(s.x.mean, s.y.mean, _label(s.value)) for s in found]
+    for curve, points in shown:
+        if len(points) == 1:
+            spots[curve.name] = (points[0].x.mean, points[0].y.mean)
+        elif points:
+            lines[f"{curve.name} over {curve.knob}"] = [(p.x.mean, p.y.mean, _label(p.value)) for p in points]
     runs = [run for curve, _ in shown for run in curve.runs]
     figure = tradeoff_figure(
-        points,
+        spots,
         lines,
         _centre({run.training_seed: run.reference for run in runs if run.reference is not None}, x, y),
         _centre({run.training_seed: run.original for run in runs}, x, y),
@@ -95,10 +95,10 @@ def figure_of(
     )
     (axes, *_) = figure.axes
     limits = axes.get_xlim(), axes.get_ylim()
-    for _, found in shown:
-        for s in found:
+    for _, points in shown:
+        for p in points:
             axes.errorbar(
-                s.x.mean, s.y.mean, xerr=s.x.half, yerr=s.y.half, color="#8A8A8A", linewidth=0.8, capsize=0, zorder=1.5
+                p.x.mean, p.y.mean, xerr=p.x.half, yerr=p.y.half, color="#8A8A8A", linewidth=0.8, capsize=0, zorder=1.5
             )
     axes.set_xlim(limits[0])
     axes.set_ylim(limits[1])

@@ -44,7 +44,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Row:
+class AuditFigure:
     """A figure: its key, its heading, the group it belongs to, and which value is ideal, in words."""
 
     key: str
@@ -54,33 +54,33 @@ class Row:
     form: str = "{:.3f}"
 
 
-ROWS = (
-    Row("forget", "forget score, training data", "quality"),
-    Row("forget_test", "forget score, held-out data", "quality"),
-    Row("retain", "retain score, training data", "quality"),
-    Row("retain_test", "retain score, held-out data", "quality"),
-    Row("average_gap", "average gap", "quality", "two references'"),
-    Row("tug_of_war", "tug of war", "quality", "two references'"),
-    Row("tug_of_war_mia", "tug of war, membership", "quality", "two references'"),
-    Row("loss_auc", "membership by loss, AUC", "membership"),
-    Row("member_share", "membership attack, share called members", "membership"),
-    Row("member_auc", "membership attack, AUC", "membership"),
-    Row("member_tpr", "membership attack, TPR at 1 % FPR", "membership"),
-    Row("svc_auc", "membership attack by SVC, AUC", "membership"),
-    Row("leak_auc", "class leakage, AUC", "membership"),
-    Row("leak_js", "class leakage, JS to the reference", "membership", "two references'"),
-    Row("probe", "linear probe, forget score", "what is left"),
-    Row("relearn", f"relearning from forget data, steps (cut at {CUT})", "what is left", form="{:.0f}"),
-    Row("relearn_retain", f"relearning from retain data, steps (cut at {CUT})", "what is left", form="{:.0f}"),
-    Row("anamnesis", "anamnesis index", "what is left", "1"),
-    Row("int8", "forget score at 8 bits", "what is left"),
-    Row("int4", "forget score at 4 bits", "what is left"),
-    Row("cka", "features, CKA to the reference on forget data", "distance", "two references'"),
-    Row("activation", "activation distance on forget data", "distance", "two references'"),
-    Row("js", "JS divergence on forget data", "distance", "two references'"),
-    Row("completeness", "completeness on forget data", "distance", "two references'"),
-    Row("weights", "weights, distance to the reference", "distance", "two references'"),
-    Row("zrf", "ZRF", "distance"),
+FIGURES = (
+    AuditFigure("forget", "forget score, training data", "quality"),
+    AuditFigure("forget_test", "forget score, held-out data", "quality"),
+    AuditFigure("retain", "retain score, training data", "quality"),
+    AuditFigure("retain_test", "retain score, held-out data", "quality"),
+    AuditFigure("average_gap", "average gap", "quality", "two references'"),
+    AuditFigure("tug_of_war", "tug of war", "quality", "two references'"),
+    AuditFigure("tug_of_war_mia", "tug of war, membership", "quality", "two references'"),
+    AuditFigure("loss_auc", "membership by loss, AUC", "membership"),
+    AuditFigure("member_share", "membership attack, share called members", "membership"),
+    AuditFigure("member_auc", "membership attack, AUC", "membership"),
+    AuditFigure("member_tpr", "membership attack, TPR at 1 % FPR", "membership"),
+    AuditFigure("svc_auc", "membership attack by SVC, AUC", "membership"),
+    AuditFigure("leak_auc", "class leakage, AUC", "membership"),
+    AuditFigure("leak_js", "class leakage, JS to the reference", "membership", "two references'"),
+    AuditFigure("probe", "linear probe, forget score", "what is left"),
+    AuditFigure("relearn", f"relearning from forget data, steps (cut at {CUT})", "what is left", form="{:.0f}"),
+    AuditFigure("relearn_retain", f"relearning from retain data, steps (cut at {CUT})", "what is left", form="{:.0f}"),
+    AuditFigure("anamnesis", "anamnesis index", "what is left", "1"),
+    AuditFigure("int8", "forget score at 8 bits", "what is left"),
+    AuditFigure("int4", "forget score at 4 bits", "what is left"),
+    AuditFigure("cka", "features, CKA to the reference on forget data", "distance", "two references'"),
+    AuditFigure("activation", "activation distance on forget data", "distance", "two references'"),
+    AuditFigure("js", "JS divergence on forget data", "distance", "two references'"),
+    AuditFigure("completeness", "completeness on forget data", "distance", "two references'"),
+    AuditFigure("weights", "weights, distance to the reference", "distance", "two references'"),
+    AuditFigure("zrf", "ZRF", "distance"),
 )
 
 
@@ -98,7 +98,7 @@ def figures(pair: Pair) -> dict[str, float | None]:
     layers = (metrics.feature_distance(model, reference, task.forget) or {}).values()
     known = [value for value in layers if value is not None]
     return {
-        **{row.key: getattr(scores, row.key) for row in ROWS if row.group == "quality"},
+        **{figure.key: getattr(scores, figure.key) for figure in FIGURES if figure.group == "quality"},
         "loss_auc": scores.membership,
         "member_share": None if logistic is None else logistic.forget_share,
         "member_auc": None if logistic is None else logistic.auc,

@@ -22,7 +22,7 @@ from ..setup.recipes import Blueprint
 from ..setup.records import versions, write_json
 from ..suites.progress import in_words
 from .config import AuditConfig
-from .figures import ROWS, Ideal, Pair, figures
+from .figures import FIGURES, Ideal, Pair, figures
 from .verdicts import Values, klom_verdict, paired_verdict, u_lira_verdict
 
 NOTHING, REFERENCE = "do nothing", "reference"
@@ -54,7 +54,7 @@ class AuditReport:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class AuditEstimate:
     """Seconds of one process: training the shadow models, and one run of each method (None: unknown)."""
 
     training: float
@@ -101,7 +101,7 @@ class AuditStudy:
             **study.training,
         )
 
-    def estimate(self) -> Estimate:
+    def estimate(self) -> AuditEstimate:
         """Time a few steps of training and one run of each method, on networks that are thrown away."""
         training, sizes = (
             self.config.study.training,
@@ -121,7 +121,7 @@ class AuditStudy:
         step = (time.perf_counter() - began) / count / -(-len(few) // size)
         steps = sum(-(-n // size) * training["epochs"] for n in sizes)
         runs = {method.text: self._trial(method, trial[0]) for method in self.config.methods}
-        return Estimate(step * steps * self.config.models, runs, self.config.models, self.config.workers)
+        return AuditEstimate(step * steps * self.config.models, runs, self.config.models, self.config.workers)
 
     def _trial(self, method: Method, model: nn.Module) -> float | None:
         began = time.perf_counter()
@@ -171,7 +171,7 @@ class AuditStudy:
         for place, (model, ideal) in enumerate(zip(models, ideals, strict=True)):
             found.append(figures(Pair(model, ideal, originals[place], self.task, self._evaluation_seed(place))))
             self.progress(f"auditing pairs, {name}", place + 1, len(ideals))
-        return {row.key: [one[row.key] for one in found] for row in ROWS}
+        return {figure.key: [one[figure.key] for one in found] for figure in FIGURES}
 
     def _audited(
         self, method: Method, ideals: Sequence[Ideal], plain: ShadowReport, nothing: Figures, second: Figures
@@ -193,7 +193,7 @@ def _verdicts(
     return {
         "u_lira": u_lira_verdict(shadow.u_lira, plain.u_lira),
         **{f"klom_{split}": klom_verdict(found) for split, found in shadow.klom.items()},
-        **{row.key: paired_verdict(pairs[row.key], second[row.key], nothing[row.key]) for row in ROWS},
+        **{f.key: paired_verdict(pairs[f.key], second[f.key], nothing[f.key]) for f in FIGURES},
     }
 
 
@@ -227,7 +227,7 @@ def as_json(report: AuditReport) -> dict[str, Any]:
         "pairs": config.pairs,
         "sizes": {name: len(getattr(report.task, name)) for name in ("forget", "retain", "forget_test", "retain_test")},
         "versions": versions(),
-        "rows": [asdict(entry) for entry in ROWS],
+        "rows": [asdict(entry) for entry in FIGURES],
         "audited": [row(report.nothing), row(report.reference), *(row(method) for method in report.methods)],
         "seconds": report.seconds,
     }

@@ -10,7 +10,7 @@ from unlearn_kit.audits.shadow import SPLITS
 from unlearn_kit.metrics import Klom, summary
 
 from ..analysis.tables import MISSING, titled
-from .figures import ROWS, Row
+from .figures import FIGURES, AuditFigure
 from .study import Audited, AuditReport
 
 
@@ -67,19 +67,21 @@ def method_table(report: AuditReport, audited: Audited) -> Table:
         "mean ± half-width of the 95 % t interval over pairs",
         ("", "do nothing", audited.name, "2nd reference", "ideal", "verdict"),
     )
-    last = ROWS[0].group
-    for row in ROWS:
-        if row.group != last:
+    last = FIGURES[0].group
+    for figure in FIGURES:
+        if figure.group != last:
             table.add_section()
-            last = row.group
-        cells = [_cell(row, (one.pairs or {}).get(row.key, [])) for one in (report.nothing, audited, report.reference)]
-        table.add_row(row.title, *cells, row.ideal, (audited.verdicts or {}).get(row.key, ""))
+            last = figure.group
+        cells = [
+            _cell(figure, (one.pairs or {}).get(figure.key, [])) for one in (report.nothing, audited, report.reference)
+        ]
+        table.add_row(figure.title, *cells, figure.ideal, (audited.verdicts or {}).get(figure.key, ""))
     return table
 
 
-def _cell(row: Row, values: Sequence[float | None]) -> str:
+def _cell(figure: AuditFigure, values: Sequence[float | None]) -> str:
     found = summary([value for value in values if value is not None])
     if found is None:
         return MISSING
-    spread = "" if found.half_width is None else f" ± {row.form.format(found.half_width)}"
-    return row.form.format(found.mean) + spread
+    spread = "" if found.half_width is None else f" ± {figure.form.format(found.half_width)}"
+    return figure.form.format(found.mean) + spread

@@ -14,7 +14,7 @@ from .run import DemoReport, Row
 
 
 @dataclass(frozen=True)
-class Column:
+class DemoColumn:
     """A column: its heading, the figure of a row (None is "n/a"), and how that is written."""
 
     title: str
@@ -38,22 +38,22 @@ def dice(split: str) -> Callable[[Row], float | None]:
 
 
 SPLITS = [
-    Column("forget\ntrain", score("forget")),
-    Column("retain\ntrain", score("retain")),
-    Column("forget\ntest", score("forget_test")),
-    Column("retain\ntest", score("retain_test")),
+    DemoColumn("forget\ntrain", score("forget")),
+    DemoColumn("retain\ntrain", score("retain")),
+    DemoColumn("forget\ntest", score("forget_test")),
+    DemoColumn("retain\ntest", score("retain_test")),
 ]
 COMMON = [
-    Column("gap", score("average_gap")),
-    Column("ToW", score("tug_of_war")),
-    Column("member\nAUC", score("membership")),
-    Column("seconds", lambda row: row.seconds, "{:.1f}"),
-    Column("speed\nup", lambda row: row.speed_up, "{:.1f}x"),
+    DemoColumn("gap", score("average_gap")),
+    DemoColumn("ToW", score("tug_of_war")),
+    DemoColumn("member\nAUC", score("membership")),
+    DemoColumn("seconds", lambda row: row.seconds, "{:.1f}"),
+    DemoColumn("speed\nup", lambda row: row.speed_up, "{:.1f}x"),
 ]
 DICE = [
-    Column("Dice\nforget", dice("forget")),
-    Column("Dice\nretain", dice("retain")),
-    Column("Dice\ntest", dice("test")),
+    DemoColumn("Dice\nforget", dice("forget")),
+    DemoColumn("Dice\nretain", dice("retain")),
+    DemoColumn("Dice\ntest", dice("test")),
 ]
 COLUMNS = {"classification": [*SPLITS, *COMMON], "segmentation": [*SPLITS, *DICE, *COMMON]}
 

@@ -18,12 +18,12 @@ from .figures import figures
 from .looks import identifiers, looks
 from .pictures import strips
 from .reproduce import command, suite_of, suite_text
-from .rows import Row, Run
+from .rows import ReportRow, ReportRun
 from .tables import CAPTION, Column, as_csv, known_columns, latex, markdown
-from .tasks import Task, tasks
+from .tasks import ReportTask, tasks
 
 HERE = Path(__file__).parent
-TABLES: dict[str, Callable[[Sequence[Task]], str]] = {"latex": latex, "csv": as_csv, "markdown": markdown}
+TABLES: dict[str, Callable[[Sequence[ReportTask]], str]] = {"latex": latex, "csv": as_csv, "markdown": markdown}
 FORMATS = ("html", *TABLES, "curves")
 SUFFIXES = {"html": "html", "latex": "tex", "csv": "csv", "markdown": "md"}
 
@@ -70,14 +70,14 @@ def render(folder: str | Path, format: str = "html", suite: str | None = None) -
     return page(found, folder, suite) if format == "html" else TABLES[format](found)
 
 
-def _tasks_of(folder: str | Path, suite: str | None) -> list[Task]:
+def _tasks_of(folder: str | Path, suite: str | None) -> list[ReportTask]:
     found = tasks(rows(folder, suite))
     if not found:
         raise ValueError(f"expected dir to be a folder with results of `unlearn-kit run`, but got {str(folder)!r}")
     return found
 
 
-def page(found: Sequence[Task], folder: str | Path, suite: str | None = None) -> str:
+def page(found: Sequence[ReportTask], folder: str | Path, suite: str | None = None) -> str:
     """The report as HTML: everything it needs is in it, and it may ask nothing of any other place."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
@@ -121,7 +121,7 @@ def _versions(records: Sequence[Any]) -> str:
     return ", ".join(f"{name} {' and '.join(versions)}" for name, versions in found.items())
 
 
-def _task(task: Task, columns: Sequence[Column], look: Any, store: Store) -> dict[str, Any]:
+def _task(task: ReportTask, columns: Sequence[Column], look: Any, store: Store) -> dict[str, Any]:
     """What the page shows of a task."""
     names = {(id(row), place): name for name, row, place in identifiers(task)}
     return {
@@ -136,7 +136,7 @@ def _task(task: Task, columns: Sequence[Column], look: Any, store: Store) -> dic
     }
 
 
-def _lead(task: Task) -> str:
+def _lead(task: ReportTask) -> str:
     """What the original and the reference do on the forget set, before any method."""
     column = Column("forget_score", "", "")
     kind = "held-out data like the forgotten" if task.held_out else "the forgotten training data"
@@ -151,7 +151,11 @@ def _lead(task: Task) -> str:
 
 
 def _row(
-    task: Task, row: Row, names: dict[tuple[int, int | None], str], columns: Sequence[Column], look: Any
+    task: ReportTask,
+    row: ReportRow,
+    names: dict[tuple[int, int | None], str],
+    columns: Sequence[Column],
+    look: Any,
 ) -> dict[str, Any]:
     figures_of = [(column, row.figure(column.name)) for column in columns]
     color, symbol = look.get(row.method, ("currentColor", row.role))
@@ -189,12 +193,12 @@ def _row(
     }
 
 
-def _gap(run: Run) -> str:
+def _gap(run: ReportRun) -> str:
     gap = run.values["average_gap"]
     return MISSING if gap is None else f"{gap:.3f}"
 
 
-def _data(found: Sequence[Task], columns: Sequence[Column]) -> dict[str, Any]:
+def _data(found: Sequence[ReportTask], columns: Sequence[Column]) -> dict[str, Any]:
     """What the page's script needs: charts, and the figures of every row and run that can be compared."""
     points = {}
     for task in found:
@@ -218,13 +222,13 @@ def _data(found: Sequence[Task], columns: Sequence[Column]) -> dict[str, Any]:
     }
 
 
-def _options(thing: Row | Run) -> dict[str, str]:
-    record = thing.record if isinstance(thing, Run) else (thing.ok or thing.runs)[0].record
+def _options(thing: ReportRow | ReportRun) -> dict[str, str]:
+    record = thing.record if isinstance(thing, ReportRun) else (thing.ok or thing.runs)[0].record
     given = record.get("options") or record["config"]["method"]["options"]
     return {key: str(value) for key, value in given.items() if value is not None and key not in ("seed", "device")}
 
 
-def _value(column: Column, row: Row, run: Run | None) -> list[Any]:
+def _value(column: Column, row: ReportRow, run: ReportRun | None) -> list[Any]:
     """The mean, unrounded, and the cell."""
     if run is None:
         found = row.figure(column.name)

@@ -9,13 +9,13 @@ from typing import Any
 
 from ..analysis.tables import MISSING
 from .looks import Figure, identifiers
-from .rows import Row
-from .tasks import Task
+from .rows import ReportRow
+from .tasks import ReportTask
 
 NUMBERS = 12  # most classes whose cells have room for a number
 
 
-def heat(task: Task, *, change: bool = False) -> Figure | None:
+def heat(task: ReportTask, *, change: bool = False) -> Figure | None:
     """The score of each class on held-out data: before, the reference, and after each method.
 
     Args:
@@ -69,7 +69,7 @@ def heat(task: Task, *, change: bool = False) -> Figure | None:
     return {"data": [trace], "layout": layout}
 
 
-def _class_means(row: Row) -> dict[int, float]:
+def _class_means(row: ReportRow) -> dict[int, float]:
     found: dict[int, list[float]] = defaultdict(list)
     for run in row.ok:
         for label, score in run.per_class.items():

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ..analysis.tradeoff import curves_of
 from ..analysis.tradeoff_files import save_tradeoff
-from .tasks import Task
+from .tasks import ReportTask
 
 
-def write_curves(found: Sequence[Task], folder: str | Path) -> list[Path]:
+def write_curves(found: Sequence[ReportTask], folder: str | Path) -> list[Path]:
     """Write what ``analysis.tradeoff_files.save_tradeoff`` does for each task, named after it, and return the paths.
 
     A task in which no method is finished is left out.

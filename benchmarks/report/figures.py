@@ -9,7 +9,7 @@ from .classes import heat
 from .learning import learning
 from .looks import Figure
 from .scatter import WORDS, scatter
-from .tasks import Task
+from .tasks import ReportTask
 
 PLACES = {
     "forget": "the training data to forget", "retain": "the training data to keep",
@@ -18,7 +18,7 @@ PLACES = {
 }  # fmt: skip
 
 
-def figures(task: Task) -> dict[str, list[dict[str, Any]]]:
+def figures(task: ReportTask) -> dict[str, list[dict[str, Any]]]:
     """The charts of a task, each as views ``{"name", "figure"}`` to choose from; without those that have no data."""
     score = task.score
     pairs = [("forget_test", "retain_test"), *PAIRS] if task.held_out else list(PAIRS)

@@ -9,14 +9,14 @@ from unlearn_kit.plots import NARROWEST
 
 from ..analysis.fronts import mean
 from .looks import Figure, identifiers, looks, trace
-from .rows import Row
-from .tasks import Task
+from .rows import ReportRow
+from .tasks import ReportTask
 
 CURVES = 8  # learning curves shown before the reader asks for more
 PANELS = {"forget": "forget", "retain": "retain", "held_out": "held-out"}
 
 
-def learning(task: Task) -> Figure | None:
+def learning(task: ReportTask) -> Figure | None:
     """How forget, retain and held-out scores move during the revision: means over runs, the reference dashed."""
     curves = {id(row): found for row in task.rows if row.role == "method" and (found := _progress(row))}
     rows = [row for row in task.rows if id(row) in curves]
@@ -59,14 +59,14 @@ def learning(task: Task) -> Figure | None:
     return {"data": traces, "layout": {**layout, "shapes": shapes}}
 
 
-def _dash(row: Row, rows: list[Row]) -> str:
+def _dash(row: ReportRow, rows: list[ReportRow]) -> str:
     """Rows of one method share its colour and differ by their dashes; so do methods of one colour."""
     color = looks([row.method])[row.method][0]
     same = [other for other in rows if looks([other.method])[other.method][0] == color]
     return ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")[same.index(row) % 6]
 
 
-def _progress(row: Row) -> list[tuple[float, dict[str, float | None]]]:
+def _progress(row: ReportRow) -> list[tuple[float, dict[str, float | None]]]:
     """``(share done, scores)``: the mean over the runs that were looked at there, at every point that all share."""
     found: dict[float, list[dict[str, float | None]]] = defaultdict(list)
     runs = [run for run in row.ok if run.record.get("learning_curve")]

@@ -12,8 +12,8 @@ from typing import Any
 from unlearn_kit.plots import PALETTE
 
 from ..setup.methods import METHODS
-from .rows import Row
-from .tasks import Task
+from .rows import ReportRow
+from .tasks import ReportTask
 
 Figure = dict[str, Any]
 SYMBOLS = ("circle", "diamond", "triangle-up", "cross", "triangle-down", "x")
@@ -28,7 +28,7 @@ def looks(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
     return {name: kinds[place % len(kinds)] for place, name in enumerate(order) if name in methods}
 
 
-def identifiers(task: Task) -> Iterator[tuple[str, Row, int | None]]:
+def identifiers(task: ReportTask) -> Iterator[tuple[str, ReportRow, int | None]]:
     """``(identifier, row, None)`` of each row, and ``(identifier, row, place)`` of each of its runs."""
     for number, row in enumerate(task.rows):
         yield f"{task.name}-r{number}", row, None

@@ -12,8 +12,8 @@ import numpy as np
 from unlearn_kit.plots import PALETTE
 
 from ..suites.store import Store
-from .rows import Run
-from .tasks import Task
+from .rows import ReportRun
+from .tasks import ReportTask
 
 SIDE = 128  # most pixels of a picture's side; more would swell the page
 GAP = 4
@@ -30,7 +30,7 @@ class Strip:
     height: int
 
 
-def strips(task: Task, store: Store) -> list[Strip]:
+def strips(task: ReportTask, store: Store) -> list[Strip]:
     """Of one training: images, true masks, then what each row's first run predicts. Empty where there are none."""
     reference = task.row("reference")
     first = None if reference is None or not reference.ok else reference.ok[0]
@@ -47,7 +47,7 @@ def strips(task: Task, store: Store) -> list[Strip]:
     return found
 
 
-def _tensors(store: Store, run: Run) -> dict[str, Any]:
+def _tensors(store: Store, run: ReportRun) -> dict[str, Any]:
     if not run.record["tensors"]:
         return {}
     return {name: tensor.numpy() for name, tensor in store.tensors(run.record["key"]).items()}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from .rows import Row
-from .tasks import Task
+from .rows import ReportRow
+from .tasks import ReportTask
 
 
-def suite_of(task: Task, row: Row) -> dict[str, Any]:
+def suite_of(task: ReportTask, row: ReportRow) -> dict[str, Any]:
     """The suite that plans the very runs of a row; those of original and reference come with every suite."""
     config = row.runs[0].record["config"]
     seeds = [run.seeds for run in row.runs]
@@ -48,7 +48,7 @@ def suite_text(suite: dict[str, Any]) -> str:
     return str(yaml.safe_dump(suite, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None))
 
 
-def command(row: Row, file: str = "again.yaml") -> str:
+def command(row: ReportRow, file: str = "again.yaml") -> str:
     """What is typed, with the suite saved as ``file``."""
     only = f" --only {shlex.quote(f'/{row.text}')}" if row.role != "method" else ""
     return f"unlearn-kit run {file} --out out/again{only}"

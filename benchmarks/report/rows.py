@@ -24,7 +24,7 @@ DICE = ("forget", "retain", "test")
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportRun:
     """One result: its flat rows (:func:`benchmarks.analysis.rows.rows`), one for each evaluation seed."""
 
     flat: tuple[Mapping[str, Any], ...]
@@ -103,12 +103,12 @@ class Run:
 
 
 @dataclass
-class Row:
+class ReportRow:
     """One method with one set of options; ``role`` is "original", "reference" or "method", ``rank`` from 1."""
 
     text: str
     method: str
-    runs: list[Run] = field(default_factory=list)
+    runs: list[ReportRun] = field(default_factory=list)
     curve: tuple[str, str, float | str] | None = None
     rank: int | None = None
     _figures: dict[str, Interval | None] = field(default_factory=dict, repr=False)
@@ -124,7 +124,7 @@ class Row:
         return LABELS.get(self.text, self.text)
 
     @cached_property
-    def ok(self) -> list[Run]:
+    def ok(self) -> list[ReportRun]:
         """The runs that have figures."""
         return [run for run in self.runs if run.status == "ok"]
 

@@ -12,8 +12,8 @@ from unlearn_kit.plots import NARROWEST
 
 from ..analysis.fronts import pareto_front
 from .looks import Figure, identifiers, looks, pale, trace
-from .rows import Row
-from .tasks import Task
+from .rows import ReportRow
+from .tasks import ReportTask
 
 WORDS = {
     "forget": "forget", "retain": "retain", "forget_test": "forget test", "retain_test": "retain test", "test": "test",
@@ -21,7 +21,7 @@ WORDS = {
 }  # fmt: skip
 
 
-def scatter(task: Task, x: str, y: str, titles: tuple[str, str], *, cost: bool = False) -> Figure | None:
+def scatter(task: ReportTask, x: str, y: str, titles: tuple[str, str], *, cost: bool = False) -> Figure | None:
     """One figure of the rows against another: means with intervals, single runs faintly behind, curves joined.
 
     Args:
@@ -111,11 +111,11 @@ def scatter(task: Task, x: str, y: str, titles: tuple[str, str], *, cost: bool =
     return {"data": traces, "layout": layout}
 
 
-def _both(row: Row, x: str, y: str) -> tuple[Any, str, Any]:
+def _both(row: ReportRow, x: str, y: str) -> tuple[Any, str, Any]:
     return row.figure(x), y, row.figure(y)
 
 
-def _said(row: Row, which: str, x: str, a: Any, y: str, b: Any) -> str:
+def _said(row: ReportRow, which: str, x: str, a: Any, y: str, b: Any) -> str:
     """The text at a point."""
     lines = [f"<b>{escape(row.label, quote=False)}</b>", which]
     for name, value in ((x, a), (y, b)):
@@ -158,9 +158,9 @@ def _axis(title: str, values: list[float], *, log: bool = False) -> dict[str, An
     return {**axis, "range": [middle - 0.57 * spread, middle + 0.57 * spread]}
 
 
-def _curves(rows: list[Row]) -> list[list[Row]]:
+def _curves(rows: list[ReportRow]) -> list[list[ReportRow]]:
     """Rows that lie on one tradeoff curve in the order of its knob; every other row by itself."""
-    curves: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    curves: dict[tuple[str, str], list[ReportRow]] = defaultdict(list)
     alone = []
     for row in rows:
         if row.curve is None:
@@ -173,7 +173,7 @@ def _curves(rows: list[Row]) -> list[list[Row]]:
     return [*curves.values(), *alone]
 
 
-def _front(rows: Sequence[Row], x: str, y: str) -> list[Row]:
+def _front(rows: Sequence[ReportRow], x: str, y: str) -> list[ReportRow]:
     """Rows that no other is nearer to the reference than on both axes."""
     known = [(row, (a.mean, b.mean)) for row in rows if (a := row.gap(x)) and (b := row.gap(y))]
     return [known[place][0] for place in pareto_front([spot for _, spot in known])]

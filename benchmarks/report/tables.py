@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from ..analysis.fronts import Interval
 from ..analysis.tables import MISSING
-from .rows import TIMES, Row
-from .tasks import Task
+from .rows import TIMES, ReportRow
+from .tasks import ReportTask
 
 CAPTION = f"Mean ± half-width of the 95 % t interval over n trainings ({TIMES} revisions of each); n/a: not applicable."
 
@@ -54,13 +54,13 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def known_columns(found: Sequence[Task]) -> list[Column]:
+def known_columns(found: Sequence[ReportTask]) -> list[Column]:
     """The columns in which any run has a figure."""
     runs = [run for task in found for row in task.rows for run in row.ok]
     return [column for column in COLUMNS if any(run.values[column.name] is not None for run in runs)]
 
 
-def markdown(found: Sequence[Task]) -> str:
+def markdown(found: Sequence[ReportTask]) -> str:
     """One table a task."""
     parts = []
     for task in found:
@@ -75,7 +75,7 @@ def markdown(found: Sequence[Task]) -> str:
     return "\n\n".join([*parts, CAPTION]) + "\n"
 
 
-def _cells(row: Row, columns: Sequence[Column]) -> list[str]:
+def _cells(row: ReportRow, columns: Sequence[Column]) -> list[str]:
     rank = "" if row.rank is None else str(row.rank)
     figures = [column.text(row.figure(column.name)) for column in columns]
     return [rank, row.label, *figures, row.count, "; ".join(row.notes)]
@@ -85,7 +85,7 @@ def _in_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", " ".join(text.split()))
 
 
-def latex(found: Sequence[Task]) -> str:
+def latex(found: Sequence[ReportTask]) -> str:
     """One ``table`` a task, for the package booktabs."""
     parts = ["% needs \\usepackage{booktabs}"]
     for task in found:
@@ -116,7 +116,7 @@ def _in_latex(text: str) -> str:
     return "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
 
 
-def as_csv(found: Sequence[Task]) -> str:
+def as_csv(found: Sequence[ReportTask]) -> str:
     """One line a row, unrounded; ends of the intervals in columns of their own; an empty cell is n/a.
 
     ``task`` is the task's title, which no two tasks share.

@@ -12,17 +12,17 @@ from functools import cached_property
 from typing import Any
 
 from ..analysis.rows import name_of, task_of, titles
-from .rows import BARE, Row, Run
+from .rows import BARE, ReportRow, ReportRun
 
 
 @dataclass
-class Task:
+class ReportTask:
     """One task: data, what is forgotten, network and training. ``rows``: original, reference, then by rank."""
 
     name: str
     title: str
     config: Mapping[str, Any]
-    rows: list[Row]
+    rows: list[ReportRow]
 
     @property
     def data(self) -> str:
@@ -35,7 +35,7 @@ class Task:
         return any(one.kind == "segmentation" for run in self._runs for one, _ in run.pairs)
 
     @property
-    def _runs(self) -> list[Run]:
+    def _runs(self) -> list[ReportRun]:
         return [run for row in self.rows for run in row.ok]
 
     @property
@@ -59,7 +59,7 @@ class Task:
         rules = (rule.split(":") for rule in self.config["forget"])
         return {int(parts[1]) for parts in rules if parts[0] in ("class", "fraction")}
 
-    def row(self, role: str) -> Row | None:
+    def row(self, role: str) -> ReportRow | None:
         """The row of the original or the reference."""
         return next((row for row in self.rows if row.role == role), None)
 
@@ -96,7 +96,7 @@ class Task:
         return said
 
 
-def tasks(flat: Iterable[Mapping[str, Any]]) -> list[Task]:
+def tasks(flat: Iterable[Mapping[str, Any]]) -> list[ReportTask]:
     """Flat rows of a folder (``analysis.rows.rows``) by task and method, ranked by distance to the reference.
 
     Of two results of the same run, by two versions of a package, the newer counts.
@@ -104,8 +104,10 @@ def tasks(flat: Iterable[Mapping[str, Any]]) -> list[Task]:
     grouped: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for one in flat:
         grouped[one["key"]].append(one)
-    runs = sorted((Run(tuple(group)) for group in grouped.values()), key=lambda run: run.record["cost"]["finished"])
-    found: dict[str, dict[str, Row]] = defaultdict(dict)
+    runs = sorted(
+        (ReportRun(tuple(group)) for group in grouped.values()), key=lambda run: run.record["cost"]["finished"]
+    )
+    found: dict[str, dict[str, ReportRow]] = defaultdict(dict)
     configs: dict[str, Mapping[str, Any]] = {}
     for run in runs:
         config, first = run.record["config"], run.flat[0]
@@ -113,7 +115,7 @@ def tasks(flat: Iterable[Mapping[str, Any]]) -> list[Task]:
         configs[task := name_of(asked)] = asked
         options = config["method"]["options"]
         name = json.dumps([first["text"], options], sort_keys=True)
-        row = found[task].setdefault(name, Row(first["text"], first["method"]))
+        row = found[task].setdefault(name, ReportRow(first["text"], first["method"]))
         row.runs = [*(old for old in row.runs if old.seeds != run.seeds), run]
         if first["knob"] is not None:
             rest = {key: value for key, value in options.items() if key != first["knob"]}
@@ -121,16 +123,16 @@ def tasks(flat: Iterable[Mapping[str, Any]]) -> list[Task]:
     named = zip(found, titles([configs[task] for task in found]), strict=True)
     order = sorted(named, key=lambda pair: natural(pair[1]))
     return [
-        _ranked(Task(f"s{place}", title, configs[task], list(found[task].values())))
+        _ranked(ReportTask(f"s{place}", title, configs[task], list(found[task].values())))
         for place, (task, title) in enumerate(order)
     ]
 
 
-def _ranked(task: Task) -> Task:
+def _ranked(task: ReportTask) -> ReportTask:
     gaps = {id(row): found.mean for row in task.rows if (found := row.figure("average_gap")) is not None}
     ranked = task.ranked  # asked before sorting, during which a list is empty
 
-    def place(row: Row) -> tuple[int, float, list[Any]]:
+    def place(row: ReportRow) -> tuple[int, float, list[Any]]:
         role = (*BARE, "method").index(row.role)
         return role, gaps.get(id(row), math.inf) if ranked else 0.0, natural(row.text)
 

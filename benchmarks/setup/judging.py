@@ -87,7 +87,7 @@ def forget_count(scores: Evaluation) -> int:
     return scores.sizes["forget_test"] or scores.sizes["forget"]
 
 
-class Candidate(Protocol):
+class ScoredCandidate(Protocol):
     """A point to choose from: accuracies in [0, 1]; neither says anything about the reference."""
 
     @property
@@ -101,7 +101,7 @@ class Candidate(Protocol):
         ...
 
 
-def choose_by_held_out(candidates: Sequence[Candidate], original: float, *, within: float = 0.02) -> int | None:
+def choose_by_held_out(candidates: Sequence[ScoredCandidate], original: float, *, within: float = 0.02) -> int | None:
     """The place of the candidate whose forget accuracy is nearest to its own accuracy on unseen data.
 
     A model without those samples would treat them as unseen, so no reference is needed to choose. Only candidates

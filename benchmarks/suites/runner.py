@@ -24,7 +24,7 @@ POLL = 0.5  # seconds between looks at what another runner is working on
 
 
 @dataclass
-class Summary:
+class SuiteSummary:
     """What became of the nodes of a run: names by outcome, where there was none with the reason.
 
     ``worked`` are the seconds that workers spent on the nodes of this run, ``seconds`` is its wall time.
@@ -63,7 +63,7 @@ def run_suite(
     only: str | None = None,
     fresh: bool = False,
     progress: bool = False,
-) -> Summary:
+) -> SuiteSummary:
     """Run what of a suite is not in the folder yet.
 
     Every node is written as soon as it is finished; killed at any moment, the same call goes on from there. A node that
@@ -122,7 +122,7 @@ class _Run:
     def __init__(self, nodes: list[Node], store: Store, workers: int, progress: bool) -> None:
         self.nodes = {node.key: node for node in nodes}
         self.store, self.workers = store, workers
-        self.summary, self.estimate = Summary(), Estimate()
+        self.summary, self.estimate = SuiteSummary(), Estimate()
         self.pending: dict[str, Node] = {}
         self.claims: dict[str, Claim] = {}
         self.finished: set[str] = set()

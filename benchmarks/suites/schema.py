@@ -71,7 +71,7 @@ class SeedLists(Strict):
     evaluation: Seeds = (0,)
 
 
-class Training(Strict):
+class TrainingRecipe(Strict):
     """How originals and references are trained; None stands for the data set's own recipe."""
 
     epochs: Annotated[int, Field(ge=1)] | None = None
@@ -203,7 +203,7 @@ class Block(Strict):
     models: Annotated[
         tuple[Annotated[str, AfterValidator(_model_name)], ...], BeforeValidator(_several), AfterValidator(_distinct)
     ] = ()
-    training: Training = Training()
+    training: TrainingRecipe = TrainingRecipe()
     methods: Annotated[tuple[MethodRow, ...], BeforeValidator(_every_method), Field(min_length=1)]
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)

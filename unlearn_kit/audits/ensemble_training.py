@@ -32,7 +32,7 @@ _PHASE = "0.train"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EnsembleRecipe:
     """How each model is trained; names as in ``engine.Phase``."""
 
     epochs: int
@@ -59,7 +59,7 @@ def sample_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def train_alone(
-    model: nn.Module, data: tuple[Tensor, Tensor], plan: Sequence[Tensor], recipe: Recipe, seed: int
+    model: nn.Module, data: tuple[Tensor, Tensor], plan: Sequence[Tensor], recipe: EnsembleRecipe, seed: int
 ) -> None:
     """Train ``model`` in place, by the batches of ``plan``."""
     inputs, targets = data
@@ -85,7 +85,11 @@ def _seed_draws(seed: int, device: torch.device) -> None:
 
 
 def train_stacked(
-    model: nn.Module, stack: Stack, data: tuple[Tensor, Tensor], plans: Sequence[Sequence[Tensor]], recipe: Recipe
+    model: nn.Module,
+    stack: Stack,
+    data: tuple[Tensor, Tensor],
+    plans: Sequence[Sequence[Tensor]],
+    recipe: EnsembleRecipe,
 ) -> None:
     """Train the models of ``stack`` in place, all at once.
 
@@ -141,7 +145,7 @@ def _check_single(model: nn.Module, x: Tensor) -> None:
 class _Update:
     """The step of torch's optimisers of the same names, on stacks of which a part may be done."""
 
-    def __init__(self, stack: Stack, trained: Sequence[str], recipe: Recipe) -> None:
+    def __init__(self, stack: Stack, trained: Sequence[str], recipe: EnsembleRecipe) -> None:
         self.values, self.recipe, self.steps = [stack[name] for name in trained], recipe, 0
         moments = 1 if recipe.optimizer == "sgd" else 2
         self.moments = [[torch.zeros_like(value) for value in self.values] for _ in range(moments)]
@@ -203,7 +207,7 @@ def unstack_into(model: nn.Module, stack: Stack, place: int) -> nn.Module:
     return model
 
 
-def reason_against(model: nn.Module, data: tuple[Tensor, Tensor], recipe: Recipe) -> str | None:
+def reason_against(model: nn.Module, data: tuple[Tensor, Tensor], recipe: EnsembleRecipe) -> str | None:
     """Return why these networks cannot be trained at once; None when they can.
 
     Tried, not guessed: one step of two copies on batches of two sizes, both ways, must move every tensor alike.

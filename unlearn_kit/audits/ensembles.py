@@ -23,7 +23,7 @@ from ..schedules import ScalarOrSchedule, cosine, is_schedule
 from ..seeding import isolated
 from .ensemble_training import (
     OPTIMIZERS,
-    Recipe,
+    EnsembleRecipe,
     Stack,
     quiet_vmap,
     reason_against,
@@ -216,9 +216,9 @@ def train_ensemble(
 
 def _recipe(
     epochs: int, batch_size: int, lr: ScalarOrSchedule, optimizer: str, momentum: float, weight_decay: float
-) -> Recipe:
+) -> EnsembleRecipe:
     rate: Any = lr if is_schedule(lr) else cosine(check_number("lr", lr, low=0), 0.0)
-    return Recipe(
+    return EnsembleRecipe(
         check_count("epochs", epochs, low=0),
         check_count("batch_size", batch_size),
         rate,
@@ -259,7 +259,11 @@ def _check_same(first: nn.Module, other: nn.Module) -> None:
 
 
 def _measure(
-    template: nn.Module, data: tuple[Tensor, Tensor], plans: Sequence[Sequence[Tensor]], recipe: Recipe, steps: int = 4
+    template: nn.Module,
+    data: tuple[Tensor, Tensor],
+    plans: Sequence[Sequence[Tensor]],
+    recipe: EnsembleRecipe,
+    steps: int = 4,
 ) -> dict[str, float]:
     """Return seconds a model and step, both ways, on copies."""
 

@@ -26,7 +26,7 @@ from .task_vectors import dare, neg_merge, task_arithmetic, ties
 
 
 @dataclass(frozen=True)
-class Method:
+class MergeMethod:
     """A row of ``METHODS``: the function, what a recipe's models are to it, and whether it needs data or a score."""
 
     function: Callable[..., Any]
@@ -35,17 +35,17 @@ class Method:
     needs: str = ""  # "data", "score" or nothing
 
 
-METHODS: dict[str, Method] = {
-    "average": Method(average, base="none"),
-    "dare": Method(dare),
-    "fisher_merge": Method(fisher_merge, base="none", needs="data"),
-    "greedy_soup": Method(greedy_soup, base="none", needs="score"),
-    "interpolate": Method(interpolate, models="two", base="none"),
-    "neg_merge": Method(neg_merge),
-    "slerp": Method(slerp, models="two", base="optional"),
-    "swap_head": Method(swap_head, models="two", base="none"),
-    "task_arithmetic": Method(task_arithmetic),
-    "ties": Method(ties),
+METHODS: dict[str, MergeMethod] = {
+    "average": MergeMethod(average, base="none"),
+    "dare": MergeMethod(dare),
+    "fisher_merge": MergeMethod(fisher_merge, base="none", needs="data"),
+    "greedy_soup": MergeMethod(greedy_soup, base="none", needs="score"),
+    "interpolate": MergeMethod(interpolate, models="two", base="none"),
+    "neg_merge": MergeMethod(neg_merge),
+    "slerp": MergeMethod(slerp, models="two", base="optional"),
+    "swap_head": MergeMethod(swap_head, models="two", base="none"),
+    "task_arithmetic": MergeMethod(task_arithmetic),
+    "ties": MergeMethod(ties),
 }
 FROM_DATA = ("recalibrate", "finetune_on")  # in a recipe true or false: the data are given beside it
 NOT_OPTIONS = ("models", "base", "fishers", "score", "a", "b", "body", "head")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_choice
-from ..losses import Evaluation, Objective
+from ..losses import Objective, ObjectiveValue
 
 Balance = Literal["nash", "pcgrad"]
 Gradient = list[Tensor]
@@ -67,7 +67,7 @@ def check_balance(balance: str, objective: Objective) -> None:
 def balanced_backward(
     balance: str,
     objective: Objective,
-    evaluation: Evaluation,
+    evaluation: ObjectiveValue,
     parameters: Sequence[nn.Parameter],
     *,
     step: int,

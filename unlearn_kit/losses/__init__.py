@@ -7,7 +7,7 @@ linear(3, 1) * bce(forget -> Background(index=0)) + 0.5 * cross_entropy(retain -
 
 from ..schedules import Schedule, cosine, every, exponential, inverse, inverse_sqrt, linear
 from .batch import IGNORE, Batch, Goal
-from .objective import Evaluation, Objective, Term
+from .objective import Objective, ObjectiveValue, Term
 from .targets import (
     Background,
     Boundary,
@@ -30,10 +30,10 @@ __all__ = [
     "Boundary",
     "Cached",
     "Contradiction",
-    "Evaluation",
     "Goal",
     "Labels",
     "Objective",
+    "ObjectiveValue",
     "OtherClasses",
     "RandomLabels",
     "Schedule",

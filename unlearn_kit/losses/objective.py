@@ -154,7 +154,7 @@ class Term(Algebra):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ObjectiveValue:
     """An objective's value: the weighted total, and each evaluated part without its weight."""
 
     total: Tensor
@@ -231,7 +231,7 @@ class Objective(Algebra):
         step: int = 0,
         total: int = 1,
         forward: Callable[[Tensor], Tensor] | None = None,
-    ) -> Evaluation:
+    ) -> ObjectiveValue:
         """Evaluate every term whose weight is not zero now; each stream and each target is computed once.
 
         Args:
@@ -272,7 +272,7 @@ class Objective(Algebra):
             parts[term.name] = value
             sums.append(weight * value)
         total_loss = torch.stack(sums).sum() if sums else torch.zeros((), device=device_of(model))
-        return Evaluation(total_loss, parts)
+        return ObjectiveValue(total_loss, parts)
 
 
 def _goal_of(target: Target, batch: Batch) -> Goal:

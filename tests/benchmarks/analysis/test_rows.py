@@ -88,10 +88,10 @@ def test_evaluations_of_one_revision_are_no_runs(out: Path) -> None:
     revised["evaluations"] = [{"seed": seed, "scores": scores(value)} for seed, value in ((0, 0.05), (1, 0.05))]
     store.write("c", revised, {})
     (curves,) = curves_of(rows(out)).values()
-    (stop,) = next(curve for curve in curves if curve.name == "scrub").stops()
-    assert (stop.x.n, stop.x.trainings, stop.x.half, stop.gap_x.half) == (1, 1, None, None)
-    assert stop.x.mean == pytest.approx(0.05)
-    assert stop.gap_x.mean == pytest.approx(0.05)  # the mean of the gaps, not the gap of the means, which is 0
+    (point,) = next(curve for curve in curves if curve.name == "scrub").points()
+    assert (point.x.n, point.x.trainings, point.x.half, point.gap_x.half) == (1, 1, None, None)
+    assert point.x.mean == pytest.approx(0.05)
+    assert point.gap_x.mean == pytest.approx(0.05)  # the mean of the gaps, not the gap of the means, which is 0
     run = curves[0].runs[0]
     assert (run.original["forget"], run.reference["forget"]) == pytest.approx((0.95, 0.05))
     assert len(curves[0].frame()) == len(curves[0].runs)

@@ -11,7 +11,7 @@ from scipy import stats
 
 import algorithms
 from benchmarks.analysis.fronts import hypervolume, interval, pareto_front
-from benchmarks.analysis.tradeoff import Run, TradeoffCurve, ranking, tradeoff_curve
+from benchmarks.analysis.tradeoff import TradeoffCurve, UnlearningRun, ranking, tradeoff_curve
 from benchmarks.analysis.tradeoff_files import figure_of, save_tradeoff
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data import load
@@ -33,8 +33,8 @@ def scores(forget: float, retain: float) -> dict[str, float | None]:
     }
 
 
-def run(value: float | None, forget: float, retain: float, training: int = 0, seed: int = 0) -> Run:
-    return Run(value, training, seed, scores(forget, retain), scores(1.0, 1.0), scores(0.8, 1.0), 1.0)
+def run(value: float | None, forget: float, retain: float, training: int = 0, seed: int = 0) -> UnlearningRun:
+    return UnlearningRun(value, training, seed, scores(forget, retain), scores(1.0, 1.0), scores(0.8, 1.0), 1.0)
 
 
 @given(st.lists(GRID, max_size=8))
@@ -62,7 +62,7 @@ def test_doing_nothing_has_no_volume_and_the_reference_all_of_it() -> None:
     assert nothing.hypervolume() == wrecked.hypervolume() == 0
     assert ideal.hypervolume() == pytest.approx(1)
     assert half.hypervolume() == pytest.approx(0.5)
-    same = Run(None, 0, 0, scores(1, 1), scores(1, 1), scores(1, 1))
+    same = UnlearningRun(None, 0, 0, scores(1, 1), scores(1, 1), scores(1, 1))
     assert TradeoffCurve("same", None, (same,)).hypervolume() is None
 
 
@@ -89,43 +89,43 @@ def test_intervals_are_over_trainings_where_there_are_several() -> None:
 
 def test_gaps_are_taken_seed_by_seed() -> None:
     runs = (
-        Run(1, 0, 0, scores(0.5, 1), scores(1, 1), scores(0.6, 1)),
-        Run(1, 1, 0, scores(0.7, 1), scores(1, 1), scores(0.6, 1)),
+        UnlearningRun(1, 0, 0, scores(0.5, 1), scores(1, 1), scores(0.6, 1)),
+        UnlearningRun(1, 1, 0, scores(0.7, 1), scores(1, 1), scores(0.6, 1)),
     )
-    (stop,) = TradeoffCurve("m", "k", runs).stops()
-    assert stop.x.mean == pytest.approx(0.6)  # on the reference on average, but never on it
-    assert stop.gap_x.mean == pytest.approx(0.1)
+    (point,) = TradeoffCurve("m", "k", runs).points()
+    assert point.x.mean == pytest.approx(0.6)  # on the reference on average, but never on it
+    assert point.gap_x.mean == pytest.approx(0.1)
     with pytest.raises(ValueError, match="expected x to be one of"):
-        TradeoffCurve("m", "k", runs).stops("forgot")
-    assert TradeoffCurve("m", "k", runs).stops("forget_test") == []
+        TradeoffCurve("m", "k", runs).points("forgot")
+    assert TradeoffCurve("m", "k", runs).points("forget_test") == []
 
 
 def test_revisions_of_one_training_are_averaged_before_trainings_are_compared() -> None:
     forgets = {0: (0.7, 0.9), 1: (0.5, 0.7), 2: (0.9,)}
     runs = [run(1, forget, 1.0, training, seed) for training, few in forgets.items() for seed, forget in enumerate(few)]
     curve = TradeoffCurve("m", "k", tuple(runs))
-    (stop,) = curve.stops()
+    (point,) = curve.points()
     means = [0.8, 0.6, 0.9]
     low, high = stats.t.interval(0.95, 2, loc=np.mean(means), scale=stats.sem(means))
-    assert (stop.x.n, stop.x.trainings) == (5, 3)
-    assert (stop.x.mean - stop.x.half, stop.x.mean + stop.x.half) == (pytest.approx(low), pytest.approx(high))
-    assert stop.gap_x.mean == pytest.approx(np.mean([0.1, 0.2, 0.1]))
+    assert (point.x.n, point.x.trainings) == (5, 3)
+    assert (point.x.mean - point.x.half, point.x.mean + point.x.half) == (pytest.approx(low), pytest.approx(high))
+    assert point.gap_x.mean == pytest.approx(np.mean([0.1, 0.2, 0.1]))
 
 
 def test_each_training_counts_once_in_what_is_to_be_forgotten() -> None:
     # Doing nothing is 0.2 from the reference in one training and 0.6 in the other, which is revised three times.
-    runs = [Run(1, 0, 0, scores(0.8, 1), scores(1, 1), scores(0.8, 1))]
-    runs += [Run(1, 1, seed, scores(0.6, 1), scores(1, 1), scores(0.4, 1)) for seed in range(3)]
+    runs = [UnlearningRun(1, 0, 0, scores(0.8, 1), scores(1, 1), scores(0.8, 1))]
+    runs += [UnlearningRun(1, 1, seed, scores(0.6, 1), scores(1, 1), scores(0.4, 1)) for seed in range(3)]
     curve = TradeoffCurve("m", "k", tuple(runs))
-    (stop,) = curve.stops()
-    assert stop.gap_x.mean == pytest.approx(0.1)
+    (point,) = curve.points()
+    assert point.gap_x.mean == pytest.approx(0.1)
     assert curve.hypervolume() == pytest.approx(1 - 0.1 / 0.4)
     points = figure_of([curve]).axes[0].collections
     assert any(np.allclose(each.get_offsets(), [[0.6, 1.0]]) for each in points)  # the reference: of 0.8 and 0.4
 
 
 def test_what_has_no_distance_to_the_reference_is_not_ranked() -> None:
-    apart = Run(None, 0, 0, scores(0.8, 1.0), scores(1.0, 1.0), None)
+    apart = UnlearningRun(None, 0, 0, scores(0.8, 1.0), scores(1.0, 1.0), None)
     curves = [TradeoffCurve("apart", None, (apart,)), TradeoffCurve("near", None, (run(None, 0.7, 1.0),))]
     assert ranking(curves)["method"].tolist() == ["near"]
     assert curves[0].hypervolume() is None
@@ -177,7 +177,7 @@ def test_a_curve_from_python_scores_what_the_algorithm_returns() -> None:
     refused = curve.runs[2]
     assert refused.scores is None
     assert "lr" in refused.reason
-    assert [stop.value for stop in curve.stops()] == [1e-3]
+    assert [point.value for point in curve.points()] == [1e-3]
     with pytest.raises(ValueError, match="expected at least one value and one seed"):
         tradeoff_curve(algorithms.neg_grad, original, task, knob="lr", values=[])
     with pytest.raises(TypeError, match="did you mean 'lr'"):

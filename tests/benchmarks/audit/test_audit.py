@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 import algorithms
 from benchmarks.audit.config import AuditConfig
-from benchmarks.audit.figures import ROWS
-from benchmarks.audit.study import AuditStudy, Estimate
+from benchmarks.audit.figures import FIGURES
+from benchmarks.audit.study import AuditEstimate, AuditStudy
 from benchmarks.cli import app
 from benchmarks.demo.config import DemoConfig
 from benchmarks.suites.progress import in_words
@@ -36,9 +36,9 @@ def test_every_row_has_figures_of_all_pairs_and_a_verdict(found):
     _, _, report, _ = found
     (method,) = report.methods
     for audited in (report.nothing, report.reference, method):
-        assert list(audited.pairs) == [row.key for row in ROWS]
+        assert list(audited.pairs) == [figure.key for figure in FIGURES]
         assert {len(values) for values in audited.pairs.values()} == {2}
-    assert {row.key for row in ROWS} < set(method.verdicts)
+    assert {figure.key for figure in FIGURES} < set(method.verdicts)
     assert {"u_lira", "klom_forget", "klom_retain", "klom_held_out"} < set(method.verdicts)
     assert method.pairs["leak_auc"] == [None, None]  # no class was forgotten
 
@@ -114,15 +114,15 @@ def test_an_estimate_names_what_it_is_made_of(found):
 
 def test_an_estimate_shares_the_work_among_the_workers():
     runs = {"finetune": 10.0, "odd": None}
-    assert Estimate(600.0, runs, 64).text.startswith(
+    assert AuditEstimate(600.0, runs, 64).text.startswith(
         f"about {in_words(1240)}: 128 trainings {in_words(600)}, 64 x fine"
     )
-    two = Estimate(600.0, runs, 64, workers=2).text
+    two = AuditEstimate(600.0, runs, 64, workers=2).text
     assert two.startswith(
         f"about {in_words(620)}: 128 trainings {in_words(300)}, 64 x finetune {in_words(320)}, odd unk"
     )
     # Oracles and originals are two pieces of work, however many could be had.
-    assert f"128 trainings {in_words(300)}" in Estimate(600.0, runs, 64, workers=4).text
+    assert f"128 trainings {in_words(300)}" in AuditEstimate(600.0, runs, 64, workers=4).text
 
 
 @pytest.mark.parametrize(

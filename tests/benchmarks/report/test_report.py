@@ -33,10 +33,10 @@ from benchmarks.report.learning import learning
 from benchmarks.report.looks import identifiers, looks
 from benchmarks.report.pictures import strips
 from benchmarks.report.reproduce import command, suite_of, suite_text
-from benchmarks.report.rows import TIMES, Row
+from benchmarks.report.rows import TIMES, ReportRow
 from benchmarks.report.scatter import scatter
 from benchmarks.report.tables import COLUMNS
-from benchmarks.report.tasks import Task, tasks
+from benchmarks.report.tasks import ReportTask, tasks
 from benchmarks.setup.methods import METHODS
 from benchmarks.setup.records import write_json
 from benchmarks.speed.made_up import write_made_up
@@ -80,11 +80,11 @@ def lose(store: Store, **wanted: Any) -> None:
             store.forget(record["key"])
 
 
-def read(store: Store) -> list[Task]:
+def read(store: Store) -> list[ReportTask]:
     return tasks(rows(store.root))
 
 
-def row(task: Task, text: str) -> Row:
+def row(task: ReportTask, text: str) -> ReportRow:
     return next(one for one in task.rows if one.text == text)
 
 
@@ -628,7 +628,7 @@ def test_curves_say_what_the_page_says(store: Store) -> None:
     (curves,) = curves_of(rows(store.root)).values()
     compared = 0
     for curve in curves:
-        for stop in curve.stops("membership", "retain_test"):
+        for stop in curve.points("membership", "retain_test"):
             text = curve.name if curve.knob is None else f"{curve.name}:{curve.knob}={stop.value:g}"
             one = row(task, text)
             assert stop.x == one.figure("membership")

@@ -32,7 +32,7 @@ from benchmarks.suites.backends import Local, check_backend, make_backend, store
 from benchmarks.suites.execute import Finished, Product, execute_safely
 from benchmarks.suites.plan import Node, plan
 from benchmarks.suites.revise import unlearning_seed
-from benchmarks.suites.runner import Summary, run_suite
+from benchmarks.suites.runner import SuiteSummary, run_suite
 from benchmarks.suites.store import Store, read_json
 
 COMMAND = [sys.executable, "-c", "from benchmarks.cli import main; main()", "run"]
@@ -87,7 +87,7 @@ def run_here(
     out: Path,
     work: Callable[..., Finished] = execute_safely,
     **options: Any,
-) -> tuple[Summary, list[str]]:
+) -> tuple[SuiteSummary, list[str]]:
     begun: list[str] = []
 
     def make(name: str, store: Store, *, workers: int, threads: int) -> Here:
@@ -387,7 +387,7 @@ def test_overhead_counts_the_work_of_this_run_alone(
     assert again.worked == 0
     # The folder holds runs of the same names, by other settings.
     names = [node.name for node in plan(tiny(forget="class:0"))]
-    monkeypatch.setattr(overhead, "run_suite", lambda *_, **__: Summary(done=names, worked=6.0, seconds=4.0))
+    monkeypatch.setattr(overhead, "run_suite", lambda *_, **__: SuiteSummary(done=names, worked=6.0, seconds=4.0))
     monkeypatch.setattr(sys, "argv", ["overhead", "quick", "--out", str(tmp_path)])
     overhead.main()
     assert "4.0 s of wall time, 6.0 s of work on 2 workers\noverhead 25.0%" in capsys.readouterr().out
@@ -453,7 +453,7 @@ def test_two_runners_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(runner, "make_backend", lambda _, store, **__: Here(store, quickly))
     monkeypatch.setattr(runner, "POLL", 0.01)
-    summaries: list[Summary] = []
+    summaries: list[SuiteSummary] = []
     threads = [threading.Thread(target=lambda: summaries.append(run_suite(tiny(), tmp_path))) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -648,8 +648,8 @@ def test_the_command_prints_a_plan_and_refuses_in_one_line(tmp_path: Path) -> No
 
 
 def test_the_command_leaves_with_1_when_a_run_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any, **__: Any) -> Summary:
-        return Summary(done=["a"], failed={"b": "RuntimeError: broken"}, skipped=["c"])
+    def fails(*_: Any, **__: Any) -> SuiteSummary:
+        return SuiteSummary(done=["a"], failed={"b": "RuntimeError: broken"}, skipped=["c"])
 
     monkeypatch.setattr(runner, "run_suite", fails)
     found = CliRunner().invoke(app, ["run", "quick", "--out", str(tmp_path)])

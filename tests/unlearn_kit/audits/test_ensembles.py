@@ -10,7 +10,7 @@ from torch.func import functional_call, vmap
 from torch.utils.data import TensorDataset
 
 from unlearn_kit import engine, models
-from unlearn_kit.audits.ensemble_training import Recipe
+from unlearn_kit.audits.ensemble_training import EnsembleRecipe
 from unlearn_kit.audits.ensembles import Ensemble, train_ensemble
 from unlearn_kit.audits.stacked import stackable
 from unlearn_kit.data.tensors import subset
@@ -278,8 +278,8 @@ def test_bad_arguments_are_refused() -> None:
 
 @pytest.mark.parametrize(("mode", "chunk"), [("sequential", 64), ("vmap", 1), ("vmap", 2)])
 def test_orders_of_the_data_are_made_a_chunk_at_a_time(mode: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, own = [], Recipe.batches
-    monkeypatch.setattr(Recipe, "batches", lambda *given: made.append(given[2]) or own(*given))
+    made, own = [], EnsembleRecipe.batches
+    monkeypatch.setattr(EnsembleRecipe, "batches", lambda *given: made.append(given[2]) or own(*given))
     at_each: list[int] = []
     train(tiny_mlp, mode, chunk=chunk, progress=lambda done, _: at_each.append(len(made) - done))
     assert set(at_each) == {0}
