@@ -40,8 +40,8 @@ def to_forget(task: UnlearnTask, target: L.Target | None = None) -> L.Target:
 def forget_loss(task: UnlearnTask, otherwise: SampleLoss = label_cross_entropy) -> SampleLoss:
     """Return the loss ``(B,)`` whose gradients tell which weights the forget data need.
 
-    Of mask classes it is their pixels' part of the mean over all pixels. Gradients of a mean over fewer pixels would not
-    compare with those of the retain data.
+    Of mask classes it is their pixels' part of the mean over all pixels: gradients of a mean over fewer pixels would
+    not compare with those of the retain data.
     """
     labels = mask_classes(task)
     if not labels:
