@@ -82,11 +82,20 @@ def test_list_names_every_algorithm_data_set_and_model() -> None:
     assert set(found["algorithms"]) == set(algorithms.__all__)
     assert set(found["data"]) == set(LOADERS)
     assert set(found["models"]) == set(MODELS)
-    assert all(
-        line and not line.endswith(".") and "``" not in line for kind in found.values() for line in kind.values()
-    )
+    lines = [entry["about"] for kind in found.values() for entry in kind.values()]
+    assert all(line and not line.endswith(".") for line in lines)
+    assert found["algorithms"]["neg_grad"] == {
+        "about": found["algorithms"]["neg_grad"]["about"],
+        "kinds": ["classification", "segmentation"],
+        "reads_retain": False,
+        "reinitializes": False,
+        "source": "Golatkar et al. 2020, arXiv 1911.04933",
+    }
     shown = run("list").stdout
     assert all(name in shown for kind in found.values() for name in kind)
+    assert "``" not in shown
+    (line,) = [" ".join(line.split()) for line in shown.splitlines() if line.split()[:1] == ["boundary_expand"]]
+    assert line.endswith("no yes Chen et al. 2023, arXiv 2303.11570")  # no masks; retain data
 
 
 def test_demo_prints_one_table_and_writes_its_folder(tmp_path: Path) -> None:
