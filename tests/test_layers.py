@@ -24,7 +24,7 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 FLOORS = (
     ("command", "errors", "results"),
     ("outputs", "processes", "schedules", "seeding"),
-    ("modules",),
+    ("memory", "modules"),
     ("gradients", "models", "plots"),
     ("checkpoints", "data", "boundary"),
     ("hashing", "tasks"),

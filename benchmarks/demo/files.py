@@ -12,13 +12,14 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data import load_tensors, subset
+from unlearn_kit.memory import resident_peak
 from unlearn_kit.metrics import Evaluation
 from unlearn_kit.modules import device_of, evaluating
 from unlearn_kit.outputs import predicted_labels
 from unlearn_kit.plots import picture_strip, tradeoff_figure
 
 from ..setup.judging import forget_score, retain_score
-from ..setup.records import peak_memory, versions
+from ..setup.records import versions
 
 if TYPE_CHECKING:
     from .config import DemoConfig
@@ -104,5 +105,5 @@ def record(report: DemoReport) -> dict[str, Any]:
         "notes": report.notes,
         "complete": report.complete,
         "seconds": report.seconds,
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": resident_peak(),
     }

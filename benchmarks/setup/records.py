@@ -7,9 +7,7 @@ import json
 import math
 import os
 import platform
-import sys
 import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,22 +56,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def reset_peak_memory() -> None:
-    """Let :func:`peak_memory` begin anew, where the system can (Linux); elsewhere it speaks of the whole process."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak_memory() -> int | None:
-    """The largest resident memory of this process so far, in bytes; None where the system does not tell."""
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

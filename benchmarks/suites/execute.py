@@ -20,6 +20,7 @@ from unlearn_kit.data import DataBundle, TensorImages, in_order, load_tensors, s
 from unlearn_kit.engine import FitResult, train
 from unlearn_kit.hashing import hash_config, hash_model, sample_hashes
 from unlearn_kit.losses.distances import label_cross_entropy
+from unlearn_kit.memory import device_peak, reset_device_peak, reset_resident_peak, resident_peak
 from unlearn_kit.metrics import Evaluation, evaluate
 from unlearn_kit.modules import cpu_state, device_of, evaluating
 from unlearn_kit.outputs import predicted_labels
@@ -27,7 +28,7 @@ from unlearn_kit.seeding import derive, isolated
 
 from ..setup.judging import beside_itself, evaluation_of
 from ..setup.recipes import Blueprint
-from ..setup.records import peak_memory, plain, reset_peak_memory, versions
+from ..setup.records import plain, versions
 from ..setup.scenarios import Scenario
 from .plan import Node, code_of, frozen_options, open_data
 from .revise import Revised, revise, thin
@@ -93,17 +94,16 @@ def execute(node: Node, inputs: Mapping[str, Product]) -> Product:
             f"expected the code that makes {node.name!r} to be what it was planned with, but it is another here; "
             "run the suite again in a fresh process, with one version of the code wherever it runs"
         )
-    reset_peak_memory()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    reset_resident_peak()
+    reset_device_peak(node.config["device"])
     started = time.perf_counter()
     work = {"difficulty": _difficulty, "original": _original, "reference": _reference, "result": _result}[node.kind]
     product = work(node, inputs)
     cost = {
         **product.record.pop("cost"),
         "node_seconds": time.perf_counter() - started,
-        "peak_memory_bytes": peak_memory(),
-        "device_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        "peak_memory_bytes": resident_peak(),
+        "device_memory_bytes": device_peak(node.config["device"]),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     common = {

@@ -38,7 +38,8 @@ A record (``format`` 1) has:
     SHA-256 of the data, the forgotten samples, the model before and after; software versions; CPU threads.
 ``cost``
     what two runs never share: ``seconds`` and ``cpu_seconds`` of the training or revision, ``node_seconds`` with
-    loading and evaluation, ``peak_memory_bytes``, ``device_memory_bytes``, ``finished`` (UTC).
+    loading and evaluation, ``peak_memory_bytes``, ``device_memory_bytes`` (of the GPU the node ran on; None on
+    another device), ``finished`` (UTC).
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+
+from ..memory import device_peak, reset_device_peak, resident_peak
 
 
 @dataclass
@@ -20,8 +21,7 @@ class Cost:
         samples: samples of gradient work: one for each sample each time it is propagated backward. Nothing counts it by
             itself: whoever trains adds to it.
         peak_memory: largest resident size of the process so far, in bytes; None where the system does not tell. It is
-            a high-water mark of the process's whole life, never reset: it says what this work took only in a process
-            of its own.
+            a high-water mark that is not reset here: it says what this work took only in a process of its own.
         memory_growth: how far this work raised that mark, in bytes; 0 where earlier work had needed more.
         device_memory: most memory that tensors held on the GPU during this work, in bytes; None without one.
     """
@@ -43,19 +43,19 @@ def measured(device: torch.device | str | None = None) -> Iterator[Cost]:
         device: the device that works; None: the current GPU where CUDA is in use, else the CPU.
     """
     cuda = _cuda_device(device)
-    cost, before = Cost(), _resident_peak()
+    cost, before = Cost(), resident_peak()
     if cuda is not None:
         torch.cuda.synchronize(cuda)
-        torch.cuda.reset_peak_memory_stats(cuda)
+        reset_device_peak(cuda)
     start = time.perf_counter()
     try:
         yield cost
     finally:
         if cuda is not None:
             torch.cuda.synchronize(cuda)
-            cost.device_memory = torch.cuda.max_memory_allocated(cuda)
+            cost.device_memory = device_peak(cuda)
         cost.seconds = time.perf_counter() - start
-        after = _resident_peak()
+        after = resident_peak()
         if before is not None and after is not None:
             cost.peak_memory, cost.memory_growth = after, after - before
 
@@ -63,15 +63,6 @@ def measured(device: torch.device | str | None = None) -> Iterator[Cost]:
 def _cuda_device(device: torch.device | str | None) -> torch.device | None:
     if device is None:
         # Asking a GPU that nobody uses would start it up, and take memory there.
-        return torch.device("cuda") if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+        return torch.device("cuda") if torch.cuda.is_initialized() else None
     found = torch.device(device)
     return found if found.type == "cuda" else None
-
-
-def _resident_peak() -> int | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.setup.records import peak_memory, plain, versions, write_json
+from benchmarks.setup.records import plain, versions, write_json
 
 
 def test_json_has_null_where_a_figure_is_missing_or_no_number(tmp_path: Path) -> None:
@@ -25,8 +25,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.json", "r.json"]
 
 
-def test_versions_and_memory_are_told() -> None:
+def test_versions_are_told() -> None:
     found = versions()
     assert {"python", "torch", "numpy", "unlearn-kit"} <= set(found)
-    peak = peak_memory()
-    assert peak is None or 50e6 < peak < 1e12

@@ -29,7 +29,7 @@ from benchmarks.setup.judging import evaluation_of
 from benchmarks.speed import overhead
 from benchmarks.suites import parse_suite, runner
 from benchmarks.suites.backends import Local, check_backend, make_backend, stored_product
-from benchmarks.suites.execute import Finished, Product, execute_safely
+from benchmarks.suites.execute import Finished, Product, execute, execute_safely
 from benchmarks.suites.plan import Node, plan
 from benchmarks.suites.revise import unlearning_seed
 from benchmarks.suites.runner import SuiteSummary, run_suite
@@ -169,6 +169,27 @@ def test_a_record_holds_what_the_store_promises(whole: Path) -> None:
         samples = read_json(whole / "samples" / f"{record['hashes']['forget']}.json")
         assert samples is not None
         assert len(samples["sha256"]) == record["forget_samples"] == scores["sizes"]["forget"]
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", None), ("cuda:1", 7), ("cuda", 5)])
+def test_device_memory_is_that_of_the_device_the_node_ran_on(
+    device: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[torch.device] = []
+
+    def peak(name: Any = "cuda") -> int:
+        asked.append(torch.device(name))
+        return {None: 5, 0: 5, 1: 7}[asked[-1].index]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", peak)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", peak)
+    monkeypatch.setattr("benchmarks.suites.execute._original", lambda *_: Product({"cost": {}}))
+    node = plan(tiny())[0]
+    found = execute(replace(node, config={**node.config, "device": device}), {})
+    assert found.record["cost"]["device_memory_bytes"] == expected
+    assert asked == ([] if device == "cpu" else [torch.device(device)] * 2)
 
 
 def test_scores_are_those_of_the_metrics_with_the_stored_weights(whole: Path) -> None:
