@@ -213,6 +213,18 @@ def test_scores_are_those_of_the_metrics_with_the_stored_weights(whole: Path) ->
     assert {name: found[name] for name in expected} == expected
 
 
+def test_several_evaluation_seeds_read_each_split_once(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, sizes = sys.modules["unlearn_kit.metrics.evaluate"], list[int]()
+    read = module._read
+    monkeypatch.setattr(module, "_read", lambda model, data, *rest: sizes.append(len(data)) or read(model, data, *rest))
+    node = next(node for node in plan(tiny()) if node.name == "digits/class:0/mlp/seed 0/original")
+    ended = execute_safely(node, lambda key: stored_product(Store(whole, create=False), key))
+    assert ended.product is not None
+    found = ended.product.record["evaluations"]
+    assert [one["seed"] for one in found] == [0, 1]
+    assert sizes == [found[0]["scores"]["sizes"][name] for name in ("forget", "retain", "forget_test", "retain_test")]
+
+
 def test_a_revision_is_the_algorithms_own(whole: Path) -> None:
     from unlearn_kit import UnlearnTask
     from unlearn_kit.data import load
