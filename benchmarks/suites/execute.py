@@ -28,6 +28,7 @@ from unlearn_kit.seeding import derive, isolated
 
 from ..analysis.judging import beside_itself, evaluation_of
 from ..report.receipt import sample_hashes
+from ..setup.devices import gpu_of_worker
 from ..setup.recipes import Blueprint
 from ..setup.records import plain, versions
 from ..setup.scenarios import Scenario
@@ -56,15 +57,18 @@ class Finished:
     trace: str = ""
 
 
-def execute_safely(node: Node, product: Callable[[str], Product]) -> Finished:
-    """:func:`execute`, with any error as a value, which can be sent, written and read.
+def execute_safely(node: Node, product: Callable[[str], Product], place: int = 0) -> Finished:
+    """Do a node's work as :func:`execute`, with any error as a value, which can be sent, written and read.
 
     Args:
-        node: what to do.
-        product: gives what the node of a key made; its errors are the node's.
+        node: What to do.
+        product: Gives what the node of a key made; its errors are the node's.
+        place: The worker's number, which decides on which of several GPUs it works.
     """
     try:
-        return Finished(node.key, execute(node, {role: product(key) for role, key in node.needs.items()}))
+        inputs = {role: product(key) for role, key in node.needs.items()}
+        with gpu_of_worker(node.config["device"], place):
+            return Finished(node.key, execute(node, inputs))
     except Exception as error:
         return failed(node, error)
 

@@ -131,10 +131,12 @@ def evaluate_seeds(
 
     Raises:
         ValueError: On non-finite logits, targets that do not fit them, or an evaluation of other data.
-        TypeError: When ``reference`` holds something else than evaluations.
+        TypeError: When ``reference`` is, or holds, something else.
     """
     if isinstance(reference, nn.Module):
         reference = evaluate_seeds(reference, task, seeds=seeds, **reading)
+    if reference is not None and not isinstance(reference, Mapping):
+        raise TypeError(f"expected reference to be a Module or Evaluations by seed, but got {type(reference).__name__}")
     theirs = reference or {}
     sizes = {name: len(getattr(task, name)) for name in SPLITS}
     for found in theirs.values():

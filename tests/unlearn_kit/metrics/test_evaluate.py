@@ -314,6 +314,8 @@ def test_a_seed_without_the_reference_has_no_distances(random_task: SimpleNamesp
     assert found[1] == evaluate(Weaker(), random_task, seed=1)
     with pytest.raises(TypeError, match="expected reference to be a Module or an Evaluation, but got str"):
         evaluate_seeds(Weaker(), random_task, {0: "none"}, seeds=(0,))  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="expected reference to be a Module or Evaluations by seed, but got Evaluation"):
+        evaluate_seeds(Weaker(), random_task, theirs[0], seeds=(0,))  # type: ignore[arg-type]
 
 
 def test_an_evaluation_is_frozen(class_task: SimpleNamespace) -> None:
