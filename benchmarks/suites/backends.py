@@ -1,19 +1,26 @@
-"""Where nodes are worked on: processes of this machine, or a Ray cluster."""
+"""Where nodes are worked on: processes of this machine, or a Ray cluster.
+
+On the device "cuda" runs are spread over all visible GPUs: each local worker keeps to one of them, in turn, and each
+Ray task asks for a whole one. "cuda:1" is that GPU for every local worker; Ray gives devices out itself.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
 import pickle
+import sys
 from contextlib import suppress
 from functools import lru_cache, partial
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
+
 from unlearn_kit.errors import check_choice, check_count
 from unlearn_kit.processes import Worker, settle_in, start_worker
 
-from ..setup.devices import check_device
+from ..setup.devices import check_device, is_any_gpu
 from .plan import Node
 from .store import Store
 
@@ -47,13 +54,24 @@ class Backend(Protocol):
 def check_backend(name: str, *, workers: int, threads: int, device: str = "cpu") -> None:
     """Refuse what no backend can be made of, or one that has no ``device`` to train on.
 
-    Raises: ValueError, TypeError on an unknown name, a wrong number, or with "local" a device that is not there.
+    Raises:
+        ValueError: On an unknown name, a wrong number, a device that this machine has not where the work is done on it,
+            or with "ray" a GPU by its number.
+        TypeError: On a number that is none.
     """
     check_choice("backend", name, BACKENDS)
     check_count("workers", workers)
     check_count("threads", threads)
-    if name == "local":
+    if name == "ray" and torch.device(device).type == "cuda" and not is_any_gpu(device):
+        raise ValueError(f"expected device to be cuda with ray, which chooses the GPU of each run, but got {device!r}")
+    if name == "local" or _ray_is_here():
         check_device(device)
+
+
+def _ray_is_here() -> bool:
+    """Return whether Ray would be started on this machine alone, rather than joined."""
+    ray = sys.modules.get("ray")
+    return not os.environ.get("RAY_ADDRESS") and (ray is None or not ray.is_initialized())
 
 
 def make_backend(name: str, store: Store, *, workers: int, threads: int) -> Backend:
@@ -70,7 +88,8 @@ class Local:
 
     def __init__(self, store: Store, workers: int, threads: int) -> None:
         self.store, self.threads = store, threads
-        self._idle = [self._start() for _ in range(workers)]
+        self._places: dict[connection.Connection, int] = {}
+        self._idle = [self._start(place) for place in range(workers)]
         self._busy: dict[connection.Connection, tuple[Worker, Node]] = {}
 
     def free(self) -> int:
@@ -99,7 +118,7 @@ class Local:
                 reason = f"the worker process died ({worker.end()})"
                 found.append(Finished(node.key, None, reason, f"{reason}\nwhile working on {node.name}\n"))
                 worker.pipe.close()
-                self._idle.append(self._start())
+                self._idle.append(self._start(self._places.pop(worker.pipe)))
         return found
 
     def close(self) -> None:
@@ -116,8 +135,10 @@ class Local:
             worker.process.join()
             worker.pipe.close()
 
-    def _start(self) -> Worker:
-        return start_worker(_work, str(self.store.root), self.threads, threads=self.threads)
+    def _start(self, place: int) -> Worker:
+        worker = start_worker(_work, str(self.store.root), self.threads, place, threads=self.threads)
+        self._places[worker.pipe] = place
+        return worker
 
 
 def _send(pipe: connection.Connection, value: Any) -> None:
@@ -129,7 +150,7 @@ def _receive(pipe: connection.Connection) -> Any:
     return pickle.loads(pipe.recv_bytes())
 
 
-def _work(pipe: connection.Connection, root: str, threads: int) -> None:
+def _work(pipe: connection.Connection, root: str, threads: int, place: int) -> None:
     """A worker's life: read a node, work, send, until the runner is gone."""
     settle_in(threads)
     from .execute import execute_safely, warm_up
@@ -140,7 +161,7 @@ def _work(pipe: connection.Connection, root: str, threads: int) -> None:
     with suppress(EOFError, OSError):
         while True:
             node = _receive(pipe)
-            _send(pipe, execute_safely(node, product))
+            _send(pipe, execute_safely(node, product, place))
 
 
 def stored_product(store: Store, key: str) -> Product:
@@ -173,7 +194,7 @@ class OnRay:
         self.store, self.workers, self.threads = store, workers, threads
         self._mine = not self.ray.is_initialized()
         if self._mine:
-            here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers * threads}
+            here = {"address": "local", "num_cpus": workers * threads} if _ray_is_here() else {}
             self.ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **here)
         self._task = self.ray.remote(num_cpus=threads, max_retries=0)(_on_ray)
         self._running: dict[Any, Node] = {}
@@ -196,7 +217,9 @@ class OnRay:
             self._unread.append(failed(node, error))
             return
         needed = [self._objects[key] for key in node.needs.values()]
-        self._running[self._task.remote(node, self.threads, *needed)] = node
+        # A task that asks for no GPU is shown none, and one that does is shown that one alone.
+        task = self._task.options(num_gpus=1 if is_any_gpu(node.config["device"]) else 0)
+        self._running[task.remote(node, self.threads, *needed)] = node
 
     def wait(self, timeout: float) -> list[Finished]:
         """What ended."""
@@ -225,8 +248,6 @@ class OnRay:
 
 
 def _on_ray(node: Node, threads: int, *products: Product) -> Finished:
-    import torch
-
     from .execute import execute_safely
 
     torch.set_num_threads(threads)

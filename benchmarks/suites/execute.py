@@ -21,11 +21,12 @@ from unlearn_kit.engine import FitResult, train
 from unlearn_kit.hashing import hash_config, hash_model, sample_hashes
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.memory import device_peak, reset_device_peak, reset_resident_peak, resident_peak
-from unlearn_kit.metrics import Evaluation, evaluate
+from unlearn_kit.metrics import Evaluation, evaluate, evaluate_seeds
 from unlearn_kit.modules import cpu_state, device_of, evaluating
 from unlearn_kit.outputs import predicted_labels
 from unlearn_kit.seeding import derive, isolated
 
+from ..setup.devices import gpu_of_worker
 from ..setup.judging import beside_itself, evaluation_of
 from ..setup.recipes import Blueprint
 from ..setup.records import plain, versions
@@ -55,15 +56,18 @@ class Finished:
     trace: str = ""
 
 
-def execute_safely(node: Node, product: Callable[[str], Product]) -> Finished:
-    """:func:`execute`, with any error as a value, which can be sent, written and read.
+def execute_safely(node: Node, product: Callable[[str], Product], place: int = 0) -> Finished:
+    """Do a node's work as :func:`execute`, with any error as a value, which can be sent, written and read.
 
     Args:
-        node: what to do.
-        product: gives what the node of a key made; its errors are the node's.
+        node: What to do.
+        product: Gives what the node of a key made; its errors are the node's.
+        place: The worker's number, which decides on which of several GPUs it works.
     """
     try:
-        return Finished(node.key, execute(node, {role: product(key) for role, key in node.needs.items()}))
+        inputs = {role: product(key) for role, key in node.needs.items()}
+        with gpu_of_worker(node.config["device"], place):
+            return Finished(node.key, execute(node, inputs))
     except Exception as error:
         return failed(node, error)
 
@@ -248,8 +252,8 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> Product:
     record["hashes"]["model"] = before if bare else hash_model(final)
     try:
         record["evaluations"] = [
-            _evaluate(final, whole, theirs.get(seed), seed, itself=method == "reference")
-            for seed in config["seeds"]["evaluation"]
+            {"seed": seed, "scores": (beside_itself(found) if method == "reference" else _alone(found)).as_dict()}
+            for seed, found in evaluate_seeds(final, whole, theirs, seeds=config["seeds"]["evaluation"]).items()
         ]
         record["requests"] = _by_request(revised, requests, config) if len(requests) > 1 else []
     except ValueError as error:  # finite weights whose outputs are not
@@ -262,12 +266,9 @@ def _baseline(inputs: Mapping[str, Product]) -> dict[int, Evaluation]:
     return {found["seed"]: evaluation_of(found["scores"]) for found in inputs["baseline"].record["evaluations"]}
 
 
-def _evaluate(
-    model: nn.Module, task: UnlearnTask, theirs: Evaluation | None, seed: int, *, itself: bool
-) -> dict[str, Any]:
-    found = evaluate(model, task, theirs, seed=seed)
-    beside = beside_itself(found) if itself else replace(found, reference=None)
-    return {"seed": seed, "scores": beside.as_dict()}
+def _alone(found: Evaluation) -> Evaluation:
+    """Return the evaluation without the reference's, which is a record of its own; the distances to it stay."""
+    return replace(found, reference=None)
 
 
 def _by_request(revised: Revised, requests: list[UnlearnTask], config: Mapping[str, Any]) -> list[dict[str, Any]]:

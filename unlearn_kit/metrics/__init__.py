@@ -3,7 +3,7 @@
 from typing import Any
 
 from .cost import Cost, measured
-from .evaluate import Evaluation, evaluate, split_score
+from .evaluate import Evaluation, evaluate, evaluate_seeds, split_score
 from .features import feature_distance
 from .leakage import ClassLeakage, class_leakage
 from .membership import (
@@ -79,6 +79,7 @@ __all__ = [
     "dice",
     "dice_scores",
     "evaluate",
+    "evaluate_seeds",
     "feature_distance",
     "independent_seeds",
     "iou",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import torch
@@ -101,13 +101,46 @@ def evaluate(
         seed: of the class-matched sample behind ``membership``.
         **reading: see :class:`.predict.Reading`.
 
-    Raises: ValueError on non-finite logits, targets that do not fit them, or an evaluation of other data.
+    Raises:
+        ValueError: On non-finite logits, targets that do not fit them, or an evaluation of other data.
+        TypeError: When ``reference`` is neither a model nor an evaluation.
+    """
+    theirs = reference if reference is None or isinstance(reference, nn.Module) else {seed: reference}
+    return evaluate_seeds(model, task, theirs, seeds=(seed,), **reading)[seed]
+
+
+def evaluate_seeds(
+    model: nn.Module,
+    task: UnlearnTask,
+    reference: nn.Module | Mapping[int, Evaluation] | None = None,
+    *,
+    seeds: Sequence[int],
+    **reading: Unpack[Reading],
+) -> dict[int, Evaluation]:
+    """Return what :func:`evaluate` gives under each of several seeds, with each sample read once for all of them.
+
+    Args:
+        model: The model to judge, as there.
+        task: The splits.
+        reference: The retrained model, or its own evaluations by seed; under a seed without one, distances are n/a.
+        seeds: Of the class-matched samples behind ``membership``, on which nothing else depends.
+        **reading: See :class:`.predict.Reading`.
+
+    Returns:
+        One evaluation a seed, in the order of the seeds.
+
+    Raises:
+        ValueError: On non-finite logits, targets that do not fit them, or an evaluation of other data.
+        TypeError: When ``reference`` is, or holds, something else.
     """
     if isinstance(reference, nn.Module):
-        reference = evaluate(reference, task, seed=seed, **reading)
+        reference = evaluate_seeds(reference, task, seeds=seeds, **reading)
+    if reference is not None and not isinstance(reference, Mapping):
+        raise TypeError(f"expected reference to be a Module or Evaluations by seed, but got {type(reference).__name__}")
+    theirs = reference or {}
     sizes = {name: len(getattr(task, name)) for name in SPLITS}
-    if reference is not None:
-        _check_same_data(reference, task.kind, sizes)
+    for found in theirs.values():
+        _check_same_data(found, task.kind, sizes)
     splits = {name: _read(model, getattr(task, name), task.kind, reading) for name in SPLITS}
     # Where one class of the masks is to be forgotten, the retain splits hold every image already.
     names = ("retain_test",) if forgets_mask_class(task) else ("forget_test", "retain_test")
@@ -115,30 +148,23 @@ def evaluate(
     test = _Samples(*(torch.cat(column) for column in zip(*held_out, strict=True))) if held_out else None
     columns = {name: score_columns(task, name) for name in SPLITS}
     scores = {name: _mean(part, columns[name]) for name, part in splits.items()}
-    membership = _membership(splits, seed)
-
-    average = war = war_mia = None
-    if reference is not None:
-        mine = _compared(scores["forget"], scores["retain"], scores["retain_test"], membership)
-        theirs = _compared(reference.forget, reference.retain, reference.retain_test, reference.membership)
-        average, war, war_mia = (score(mine, theirs) for score in (average_gap, tug_of_war, tug_of_war_mia))
     dice = None
     if task.kind == "segmentation":
         dice = {name: _mean(part, columns[name], _dice_of_iou) for name, part in splits.items()}
         dice["test"] = _mean(test, columns["retain"], _dice_of_iou)
-    return Evaluation(
+    alone = Evaluation(
         kind=task.kind,
         sizes=sizes,
-        **scores,
+        forget=scores["forget"],
+        retain=scores["retain"],
+        forget_test=scores["forget_test"],
+        retain_test=scores["retain_test"],
         test=_mean(test, columns["retain"]),
-        membership=membership,
+        membership=None,
         per_class=_per_class(test, task.num_classes),
         dice=dice,
-        reference=reference,
-        average_gap=average,
-        tug_of_war=war,
-        tug_of_war_mia=war_mia,
     )
+    return {seed: _beside(replace(alone, membership=_membership(splits, seed)), theirs.get(seed)) for seed in seeds}
 
 
 def split_score(model: nn.Module, task: UnlearnTask, split: str, **reading: Unpack[Reading]) -> float | None:
@@ -226,7 +252,18 @@ def _membership(splits: dict[str, _Samples | None], seed: int) -> float | None:
     return probability_smaller(forget.losses[shared], retain_test.losses[matched])
 
 
-def _compared(
-    forget: float | None, retain: float | None, test: float | None, membership: float | None
-) -> dict[str, float | None]:
-    return {"forget": forget, "retain": retain, "test": test, "membership": membership}
+def _beside(mine: Evaluation, reference: Evaluation | None) -> Evaluation:
+    """Return the evaluation with its distances to the reference's."""
+    if reference is None:
+        return mine
+    ours, theirs = (
+        {"forget": one.forget, "retain": one.retain, "test": one.retain_test, "membership": one.membership}
+        for one in (mine, reference)
+    )
+    return replace(
+        mine,
+        reference=reference,
+        average_gap=average_gap(ours, theirs),
+        tug_of_war=tug_of_war(ours, theirs),
+        tug_of_war_mia=tug_of_war_mia(ours, theirs),
+    )

@@ -27,7 +27,7 @@ from benchmarks.cli import app
 from benchmarks.report.build import FORMATS, write_report
 from benchmarks.setup.judging import evaluation_of
 from benchmarks.speed import overhead
-from benchmarks.suites import parse_suite, runner
+from benchmarks.suites import backends, parse_suite, runner
 from benchmarks.suites.backends import Local, check_backend, make_backend, stored_product
 from benchmarks.suites.execute import Finished, Product, execute, execute_safely
 from benchmarks.suites.plan import Node, plan
@@ -213,6 +213,18 @@ def test_scores_are_those_of_the_metrics_with_the_stored_weights(whole: Path) ->
     assert {name: found[name] for name in expected} == expected
 
 
+def test_several_evaluation_seeds_read_each_split_once(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, sizes = sys.modules["unlearn_kit.metrics.evaluate"], list[int]()
+    read = module._read
+    monkeypatch.setattr(module, "_read", lambda model, data, *rest: sizes.append(len(data)) or read(model, data, *rest))
+    node = next(node for node in plan(tiny()) if node.name == "digits/class:0/mlp/seed 0/original")
+    ended = execute_safely(node, lambda key: stored_product(Store(whole, create=False), key))
+    assert ended.product is not None
+    found = ended.product.record["evaluations"]
+    assert [one["seed"] for one in found] == [0, 1]
+    assert sizes == [found[0]["scores"]["sizes"][name] for name in ("forget", "retain", "forget_test", "retain_test")]
+
+
 def test_a_revision_is_the_algorithms_own(whole: Path) -> None:
     from unlearn_kit import UnlearnTask
     from unlearn_kit.data import load
@@ -338,7 +350,18 @@ def test_a_device_that_is_not_here_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(ValueError, match="expected device to be one of this machine's, but got 'cuda:63'"):
         run_suite(elsewhere, tmp_path)
     assert not list(tmp_path.iterdir())
-    check_backend("ray", workers=1, threads=1, device="cuda:63")  # a cluster may have it
+
+
+def test_ray_is_asked_for_a_device_of_its_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ValueError, match="expected device to be one of this machine's, but got 'cuda'"):
+        check_backend("ray", workers=1, threads=1, device="cuda")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    check_backend("ray", workers=1, threads=1, device="cuda")  # a cluster may have it
+    with pytest.raises(ValueError, match=r"expected device to be cuda with ray, which .*, but got 'cuda:0'"):
+        check_backend("ray", workers=1, threads=1, device="cuda:0")
 
 
 def test_beside_a_reference_that_diverged_every_distance_is_unknown(
@@ -550,16 +573,75 @@ def test_a_worker_that_dies_fails_its_own_node_and_is_replaced(tmp_path: Path) -
         backend.close()
 
 
-def test_with_ray_too_what_cannot_be_read_fails_its_own_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_workers_keep_to_one_gpu_each_and_hand_it_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dead:
+        """A worker's process and pipe in one, whose end has come."""
+
+        pipe = property(lambda self: self)
+
+        def end(self) -> str:
+            return "SIGKILL"
+
+        def recv_bytes(self) -> bytes:
+            raise EOFError
+
+        def send_bytes(self, data: bytes) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    places: list[int] = []
+    monkeypatch.setattr(backends, "start_worker", lambda *given, **_: places.append(given[-1]) or Dead())
+    monkeypatch.setattr(backends.connection, "wait", lambda pipes, _: pipes[-1:])
+    local = Local(Store(tmp_path), workers=3, threads=1)
+    for name in ("a", "b", "c"):  # of the last worker, the one before it, and the first
+        local.submit(Node("original", name, name, {"device": "cuda"}))
+    assert [one.key for _ in range(3) for one in local.wait(1)] == ["c", "b", "a"]
+    assert places == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_node_runs_on_the_gpu_of_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    now: list[int] = []
+
+    class Current:
+        def __init__(self, index: int) -> None:
+            self.index = index
+
+        def __enter__(self) -> None:
+            now.append(self.index)
+
+        def __exit__(self, *_: object) -> None:
+            now.pop()
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device", Current)
+    monkeypatch.setattr("benchmarks.suites.execute.execute", lambda *_: Product({"gpu": list(now)}))
+    node = plan(tiny())[0]
+    for device, gpus in (("cuda", [[0], [1], [0]]), ("cpu", [[], [], []])):
+        placed = replace(node, config={**node.config, "device": device})
+        ended = [execute_safely(placed, pytest.fail, place).product for place in range(3)]
+        assert [None if one is None else one.record["gpu"] for one in ended] == gpus
+    assert now == []
+
+
+def test_ray_is_asked_for_a_gpu_where_one_is_needed_and_what_cannot_be_read_fails_its_own_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given: list[Any] = []
+    asked: list[dict[str, Any]] = []
 
     def begin(*arguments: Any) -> str:
-        given.extend(arguments)
-        return "the other"
+        given.append(arguments[0].name)
+        return str(given[-1])
+
+    def options(**resources: Any) -> SimpleNamespace:
+        asked.append(resources)
+        return SimpleNamespace(remote=begin)
 
     cluster = SimpleNamespace(
         is_initialized=lambda: True,
-        remote=lambda **_: lambda _: SimpleNamespace(remote=begin),
+        remote=lambda **_: lambda _: SimpleNamespace(options=options),
         put=lambda value: value,
         wait=lambda running, **_: (running, []),
         get=lambda reference: Finished(reference),
@@ -570,16 +652,17 @@ def test_with_ray_too_what_cannot_be_read_fails_its_own_node(tmp_path: Path, mon
         store.write(key, {}, {"w": torch.zeros(9)})
     path = store.path("tensors", "bad", ".safetensors")
     path.write_bytes(path.read_bytes()[:-1])
-    backend = make_backend("ray", store, workers=2, threads=1)
+    backend = make_backend("ray", store, workers=3, threads=1)
     backend.submit(Node("result", "k", "needy", {}, {"original": "good", "reference": "bad"}))
-    backend.submit(Node("result", "j", "other", {}, {"original": "good"}))
+    for device in ("cpu", "cuda"):
+        backend.submit(Node("result", device, f"on {device}", {"device": device}, {"original": "good"}))
     (found,) = backend.wait(1)
     assert (found.key, found.product) == ("k", None)
     assert found.reason.startswith(f"CheckpointError: cannot read {str(path)!r}: it is cut short")
     assert found.trace.startswith("Traceback")
-    assert [one.key for one in backend.wait(1)] == ["the other"]
-    assert given[0].name == "other"
-    assert backend.free() == 2
+    assert [one.key for one in backend.wait(1)] == given == ["on cpu", "on cuda"]
+    assert asked == [{"num_gpus": 0}, {"num_gpus": 1}]
+    assert backend.free() == 3
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,7 @@ TABLE: dict[str, Row] = {
         lambda c: audits.ensemble_margins(audits.Ensemble.of([c.model, c.reference]), c.task.forget), LABELS
     ),
     "evaluate": Row(lambda c: metrics.evaluate(c.model, c.task, c.reference)),
+    "evaluate_seeds": Row(lambda c: metrics.evaluate_seeds(c.model, c.task, c.reference, seeds=(0, 1))),
     "feature_distance": Row(on_two("feature_distance")),
     "iou": Row(on_data("iou"), MASKS),
     "js_divergence": Row(on_two("js_divergence")),

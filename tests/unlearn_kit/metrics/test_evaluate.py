@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score, jaccard_score, roc_auc_sco
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from unlearn_kit.metrics import Evaluation, accuracy, class_matched, evaluate, per_class_accuracy
+from unlearn_kit.metrics import Evaluation, accuracy, class_matched, evaluate, evaluate_seeds, per_class_accuracy
 
 SPLITS = ("forget", "retain", "forget_test", "retain_test")
 
@@ -277,17 +277,45 @@ def test_model_modes_and_random_states_are_untouched(class_task: SimpleNamespace
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
 
 
-def test_every_sample_is_read_once(class_task: SimpleNamespace) -> None:
+class Counter(nn.Module):
+    """Passes its inputs on, and counts them."""
+
     rows = 0
 
-    class Counter(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            nonlocal rows
-            rows += len(x)
-            return x
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows += len(x)
+        return x
 
-    evaluate(Counter(), class_task, evaluate(nn.Identity(), class_task))
-    assert rows == sum(len(getattr(class_task, name)) for name in SPLITS)
+
+def test_every_sample_is_read_once(class_task: SimpleNamespace) -> None:
+    model = Counter()
+    evaluate(model, class_task, evaluate(nn.Identity(), class_task))
+    assert model.rows == sum(len(getattr(class_task, name)) for name in SPLITS)
+
+
+@pytest.mark.parametrize("name", ["class_task", "random_task", "mask_task"])
+def test_several_seeds_are_had_from_one_reading_with_the_bits_of_each_alone(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    task, model, reference, seeds = request.getfixturevalue(name), Counter(), Weaker(), (3, 0, 7)
+    found = evaluate_seeds(model, task, reference, seeds=seeds)
+    assert model.rows == sum(len(getattr(task, split)) for split in SPLITS)
+    assert list(found) == list(seeds)
+    for seed in seeds:
+        assert found[seed] == evaluate(nn.Identity(), task, reference, seed=seed)
+    if name == "random_task":  # else no seed would be missed
+        assert len({one.membership for one in found.values()}) == len(seeds)
+
+
+def test_a_seed_without_the_reference_has_no_distances(random_task: SimpleNamespace) -> None:
+    theirs = evaluate_seeds(nn.Identity(), random_task, seeds=(0,))
+    found = evaluate_seeds(Weaker(), random_task, theirs, seeds=(0, 1))
+    assert found[0] == evaluate(Weaker(), random_task, theirs[0], seed=0)
+    assert found[1] == evaluate(Weaker(), random_task, seed=1)
+    with pytest.raises(TypeError, match="expected reference to be a Module or an Evaluation, but got str"):
+        evaluate_seeds(Weaker(), random_task, {0: "none"}, seeds=(0,))  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="expected reference to be a Module or Evaluations by seed, but got Evaluation"):
+        evaluate_seeds(Weaker(), random_task, theirs[0], seeds=(0,))  # type: ignore[arg-type]
 
 
 def test_an_evaluation_is_frozen(class_task: SimpleNamespace) -> None:
