@@ -20,9 +20,10 @@ from ..seeding import derive, generator, isolated
 from .balance import balanced_backward
 from .callbacks import Callback, Run
 from .devices import Devices
+from .fingerprint import fingerprint
 from .guard import Guard, training
 from .phases import Alternate, Leg, Phase, plan
-from .resume import OptimizerState, fingerprint, load_run, save_run
+from .resume import OptimizerState, load_run, save_run
 from .streams import Stream, seed_draws
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def fit(
         device: where to train (default: where the model is).
         callbacks: called at the joints of the run, in order; at most one that chooses the final weights.
         log_every: steps between records of the history; the first and last step of a phase are always logged.
-        checkpoint: a file that the run is saved to and, when it exists, continued from.
+        checkpoint: a file that the run is saved to and, when it exists, continued from. A run of another model,
+            program, seed or other data is refused: data are told apart by their length, their labels and 16 samples;
+            functions by their code, defaults and closures, so that the version of Python must be the same.
         checkpoint_every: steps between saves.
         accelerator: an ``accelerate.Accelerator``, for mixed precision or several devices; every process is then given
             its share of each batch, and must call this with the same model. None: one device in the model's own
@@ -79,7 +82,8 @@ def fit(
 
     Raises: DivergenceError when a loss or a weight is no longer finite; CheckpointError when the checkpoint is of
         another run; FileNotFoundError when its folder is missing; ValueError, TypeError on a program that does not fit
-        the model or the data. All but the first before anything is trained.
+        the model or the data, on two callbacks that choose the final weights, or on a function that cannot be told
+        apart from others, with a checkpoint. All but the first before anything is trained.
     """
     check_model(model)
     check_count("log_every", log_every)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoints import load_tensors_file, save_tensors
 from ..errors import CheckpointError
 from .callbacks import Callback, Run
-from .phases import Leg, Phase
+from .fingerprint import Mark
 
-Mark = dict[str, str]
 Numbers = (bool, int, float, str)
 
 
@@ -51,40 +48,6 @@ class OptimizerState:
         groups = optimizer.state_dict()["param_groups"]
         merged = [{**group, **saved} for group, saved in zip(groups, self.groups, strict=True)]
         optimizer.load_state_dict({"state": self.state, "param_groups": merged})
-
-
-def fingerprint(legs: Sequence[Leg], model: nn.Module, seed: int) -> Mark:
-    """Texts that differ between runs which cannot continue one another: model, program and seed."""
-    phases = {id(leg.phase): describe(leg.phase) for leg in legs}
-    program = [[leg.key, leg.optimizer_key, leg.start, leg.stop, leg.total, phases[id(leg.phase)]] for leg in legs]
-    return {"model": describe(model), "program": _digest(repr(program).encode()), "seed": str(seed)}
-
-
-def describe(value: Any) -> str:
-    """A text that tells values apart, the same in every process: contents, never addresses."""
-    if isinstance(value, nn.Module):
-        parts = [f"{name}={describe(tensor)}" for name, tensor in value.state_dict().items()]
-        return f"{type(value).__name__}:{_digest(' '.join(parts).encode())}"
-    if isinstance(value, Tensor):
-        held = value.detach().cpu().contiguous()
-        return f"{held.dtype}{tuple(held.shape)}:{_digest(held.reshape(-1).view(torch.uint8).numpy().tobytes())}"
-    if isinstance(value, Phase):
-        # The same bits come of any number of workers, and data are told apart by their size alone.
-        lengths = {name: len(data) for name, data in value.streams.items()}
-        rest = [f for f in dataclasses.fields(value) if f.name not in ("streams", "workers")]
-        return describe([lengths, *(getattr(value, f.name) for f in rest)])
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [describe(getattr(value, f.name)) for f in dataclasses.fields(value)]
-        return f"{type(value).__name__}({', '.join(fields)})"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key!r}: {describe(item)}' for key, item in value.items())}}}"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(describe(item) for item in value)}]"
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def save_run(
@@ -132,8 +95,8 @@ def load_run(path: Path, mark: Mark, run: Run, callbacks: Sequence[Callback]) ->
     if others:
         what = f"another {' and '.join(others)}" if "run" in metadata else "no run"
         raise CheckpointError(
-            f"expected {str(path)!r} to hold a run with this model, program, seed and callbacks, but it holds {what}; "
-            "remove it, or name another checkpoint"
+            f"expected {str(path)!r} to hold a run with this model, program, data, seed and callbacks, but it holds "
+            f"{what}; remove it, or name another checkpoint"
         )
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "callback": {}}
     for name, tensor in tensors.items():

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +34,12 @@ from unlearn_kit.engine import (
     WeightAverage,
     fit,
 )
+from unlearn_kit.engine.fingerprint import fingerprint
 from unlearn_kit.engine.phases import plan
-from unlearn_kit.engine.resume import describe
 from unlearn_kit.models import build
 from unlearn_kit.modules import frozen_copy
+from unlearn_kit.schedules import Schedule
+from unlearn_kit.seeding import isolated
 
 
 def images(count: int, seed: int) -> TensorImages:
@@ -40,7 +47,10 @@ def images(count: int, seed: int) -> TensorImages:
     return TensorImages(torch.rand(count, 1, 8, 8, generator=own), torch.randint(3, (count,), generator=own))
 
 
-FORGET, RETAIN = images(10, 1), images(13, 2)
+FORGET, RETAIN, OTHER = images(10, 1), images(13, 2), images(13, 3)
+# Of RETAIN's length, and of its images or of its labels.
+RELABELLED = TensorImages(RETAIN.inputs, (RETAIN.targets + 1) % 3)
+PAINTED = TensorImages(1 - RETAIN.inputs, RETAIN.targets)
 KEEP, ERASE = L.cross_entropy(on="retain"), L.cross_entropy(on="forget")
 
 
@@ -258,7 +268,10 @@ def one_step(path: Path, **changes: Any) -> FitResult:
         ({"program": phase(steps=1, masks={"head.bias": torch.ones(3).bool()})}, "another program"),
         ({"program": phase(steps=2)}, "another program"),
         ({"program": phase(2.0 * KEEP, steps=1)}, "another program"),
-        ({"program": phase(steps=1, streams={"retain": FORGET})}, "another program"),
+        ({"program": phase(steps=1, streams={"retain": FORGET})}, "another data"),
+        ({"program": phase(steps=1, streams={"retain": OTHER})}, "another data"),
+        ({"program": phase(steps=1, streams={"retain": RELABELLED})}, "another data"),
+        ({"program": phase(steps=1, streams={"retain": PAINTED})}, "another data"),
         ({"program": Alternate([phase(steps=1)], 1, shared_optimizer=True), "seed": 1}, "another program and seed"),
         ({"callbacks": [Log()]}, r"another callbacks, \[\] rather than \['Log'\]"),
     ],
@@ -292,19 +305,131 @@ def test_the_number_of_workers_is_not(tmp_path: Path) -> None:
     assert_same(one_step(path, program=phase(steps=1, workers=2)), first)
 
 
-def test_a_description_holds_no_address() -> None:
-    def make() -> list[Any]:
-        factory: Any = lambda parameters: torch.optim.SGD(parameters, lr=0.1)  # noqa: E731
-        return [factory, phase(lambda_weight() * KEEP, steps=1, optimizer=factory, lr=lambda t: 0.1 * t), object()]
+# What tells runs apart
 
-    def lambda_weight() -> Any:
-        return lambda t: 1 - t
 
-    kept = make()  # Alive, so that the second takes other addresses.
-    assert describe(kept) == describe(make())
-    assert "0x" not in describe(kept)
-    assert describe(torch.tensor([1.0])) != describe(torch.tensor([1.0], dtype=torch.float64))
-    assert describe(torch.tensor([True])) != describe(torch.tensor([False]))
+class Factor:
+    """A weight of a term: an object without fields."""
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+
+    def __call__(self, progress: float) -> float:
+        return self.start - progress
+
+
+class Slower(Factor):
+    def __call__(self, progress: float) -> float:
+        return self.start - progress / 2
+
+
+def falling(start: float) -> Callable[[float], float]:
+    return lambda progress: start - progress
+
+
+def falling_by_default(start: float) -> Callable[[float], float]:
+    return lambda progress, start=start: start - progress  # type: ignore[misc]
+
+
+def named(**values: Any) -> Callable[[float], float]:
+    """A function that reads a global."""
+    own: dict[str, Any] = {}
+    exec("def schedule(progress): return (lambda: RATE)() - progress", {"RATE": 0.0, "__name__": "own", **values}, own)
+    made: Callable[[float], float] = own["schedule"]
+    return made
+
+
+def own_class(number: float) -> Any:
+    return type("Own", (), {"__call__": lambda _, progress: number * progress, "__module__": "own"})()
+
+
+def mark(weight: Any) -> str:
+    return fingerprint(plan(phase(weight * KEEP, steps=1, optimizer=torch.optim.SGD)), cnn(), 0)["program"]
+
+
+WEIGHTS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "two lambdas": (lambda: lambda p: 1 - p, lambda: lambda p: 1 + p),
+    "constants": (lambda: lambda p: 1 - p, lambda: lambda p: 2 - p),
+    "functions called": (lambda: lambda p: math.sin(p), lambda: lambda p: math.cos(p)),
+    "inner functions": (lambda: lambda p: (lambda: p - 1)(), lambda: lambda p: (lambda: p - 2)()),
+    "closures": (lambda: falling(1.0), lambda: falling(2.0)),
+    "defaults": (lambda: falling_by_default(1.0), lambda: falling_by_default(2.0)),
+    "globals": (lambda: named(RATE=1.0), lambda: named(RATE=2.0)),
+    "partials": (lambda: partial(pow, 2.0), lambda: partial(pow, 3.0)),
+    "methods": (lambda: Factor(1.0).__call__, lambda: Factor(2.0).__call__),
+    "attributes": (lambda: Factor(1.0), lambda: Factor(2.0)),
+    "classes": (lambda: Factor(1.0), lambda: Slower(1.0)),
+    "classes of one name": (lambda: own_class(1.0), lambda: own_class(2.0)),
+    "cached functions": (lambda: cache(falling(1.0)), lambda: cache(falling(2.0))),
+    "schedules": (lambda: Schedule("mine", lambda s, t: s / t), lambda: Schedule("mine", lambda s, t: t / (s + 1))),
+    "tensors": (lambda: falling(torch.ones(1)), lambda: falling(torch.zeros(1))),  # type: ignore[arg-type]
+    "sets": (lambda: lambda p: p in {"a", "b"}, lambda: lambda p: p in {"a", "c"}),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_functions_are_told_apart_by_what_they_do_and_hold(kind: str) -> None:
+    one, other = WEIGHTS[kind]
+    kept = one()  # Alive, so that the second takes another address.
+    assert mark(kept) == mark(one())
+    assert mark(kept) != mark(other())
+
+
+def test_a_function_that_knows_itself_is_described() -> None:
+    def make() -> Callable[[float], float]:
+        def countdown(progress: float) -> float:
+            return countdown(progress - 1) if progress > 1 else progress
+
+        return countdown
+
+    assert mark(make()) == mark(make())
+
+
+def all_marks() -> list[str]:
+    return [mark(make()) for pair in WEIGHTS.values() for make in pair]
+
+
+def test_every_process_gives_the_same_fingerprint() -> None:
+    script = f"from {__name__} import all_marks; print(all_marks())"
+    own = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}  # Another order of sets.
+    run = subprocess.run([sys.executable, "-c", script], env=own, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == str(all_marks())
+
+
+def test_a_function_that_cannot_be_told_apart_is_refused_by_name_with_a_checkpoint_only(tmp_path: Path) -> None:
+    rates = (rate for rate in (0.1, 0.2))
+
+    def factory(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=next(rates))
+
+    program = phase(steps=1, optimizer=factory, lr=None)
+    text = (
+        "expected optimizer of phase 'train' to hold what can be told apart from others with checkpoint=, but it holds"
+    )
+    with pytest.raises(TypeError, match=f"{text} generator"):
+        one_step(tmp_path / "run.safetensors", program=program)
+    assert fit(dropping(), program).stopped is None
+
+
+def test_which_weights_a_function_chooses_is_what_counts(tmp_path: Path) -> None:
+    hidden = (part for part in ())  # A function that holds this cannot be told apart, and need not be.
+    path = tmp_path / "run.safetensors"
+    one_step(path, program=phase(steps=1, trainable=lambda name, _: name.startswith("head.") and hidden is not None))
+    one_step(path, program=phase(steps=1, trainable=["head.weight", "head.bias"]))
+    with pytest.raises(CheckpointError, match="another program"):
+        one_step(path, program=phase(steps=1, trainable=["head.bias"]))
+
+
+def test_data_that_draw_random_numbers_have_one_fingerprint() -> None:
+    def data() -> str:
+        return fingerprint(plan(phase(steps=1, streams={"retain": Jittered()})), cnn(), 0)["data"]
+
+    with isolated(0):
+        first = data()
+    with isolated(1):
+        before = torch.get_rng_state()
+        assert data() == first
+        assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_files_that_are_no_run_are_refused(tmp_path: Path) -> None:
