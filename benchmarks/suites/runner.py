@@ -25,7 +25,7 @@ POLL = 0.5  # seconds between looks at what another runner is working on
 
 @dataclass
 class Summary:
-    """What became of the nodes of a run.
+    """What became of the nodes of a run: names by outcome, where there was none with the reason.
 
     Attributes:
         done: Names of those that were run.
