@@ -21,9 +21,10 @@ from .seeding import isolated
 
 
 def hash_tensor(tensor: Tensor | np.ndarray) -> str:
-    """Of dtype, shape and every bit; the same on any device and in any memory layout.
+    """Hash dtype, shape and every bit of a tensor; the same on any device and in any memory layout.
 
-    Raises: TypeError when it is no tensor or array of numbers.
+    Raises:
+        TypeError: When it is no tensor or array of numbers.
     """
     if isinstance(tensor, np.ndarray):
         if tensor.dtype.hasobject:
@@ -36,11 +37,12 @@ def hash_tensor(tensor: Tensor | np.ndarray) -> str:
 
 
 def hash_model(model: nn.Module) -> str:
-    """Of architecture (its printed form, and the source of its own modules' classes), parameters and buffers.
+    """Hash a model's architecture (as printed, and the source of its own modules' classes), parameters and buffers.
 
     Modes and devices do not count.
 
-    Raises: TypeError when it is no module.
+    Raises:
+        TypeError: When it is no module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, but got {type(model).__name__}")
@@ -51,7 +53,7 @@ def hash_model(model: nn.Module) -> str:
 
 
 def hash_dataset(dataset: Any) -> str:
-    """Of every input and target, in order; how they are stored does not count.
+    """Hash every input and target of a data set, in order; how they are stored does not count.
 
     Reads the whole data set once. One that draws random numbers when read is read with a fixed random state.
     """
@@ -84,21 +86,24 @@ def sample_hashes(dataset: Any) -> list[str]:
 
 
 def hash_config(value: Any) -> str:
-    """Of settings: numbers, texts, None, paths, tensors, networks, named functions; collections, dataclasses of them.
+    """Hash settings: numbers, texts, None, paths, tensors, networks, named functions; collections, dataclasses of them.
 
     The order of a mapping does not count; ``1``, ``1.0``, ``True`` and ``"1"`` differ.
 
-    Raises: TypeError on anything else, such as a lambda: its address would differ in every process.
+    Raises:
+        TypeError: On anything else, such as a lambda: its address would differ in every process.
     """
     return _digest(json.dumps(_plain(value)).encode())
 
 
 def hash_code(*packages: str) -> str:
-    """Of the Python source of whole packages or modules, named as they are imported.
+    """Hash the Python source of whole packages or modules, named as they are imported.
 
-    A result that is cached under it is computed again after any change of the code.
+    A result that is cached under it is computed again after any change of the code. A process reads each source once,
+    when it first asks, since it goes on with the code that it has imported.
 
-    Raises: ModuleNotFoundError on a package that does not exist.
+    Raises:
+        ModuleNotFoundError: On a package that does not exist.
     """
     return _digest(*(_package_source(name).encode() for name in packages))
 
@@ -148,7 +153,7 @@ def _plain(value: Any) -> Any:
 
 
 def _source(value: Any) -> str:
-    """The source where there is some; torch's own code is known by torch's version."""
+    """Return the source where there is some; torch's own code is known by torch's version."""
     if value.__module__.split(".")[0] == "torch":
         return str(torch.__version__)
     try:

@@ -23,7 +23,7 @@ class Worker(NamedTuple):
     pipe: connection.Connection
 
     def end(self) -> str:
-        """Wait until it is gone; how it ended: a signal's name, or an exit code."""
+        """Wait until it is gone, and return how it ended: a signal's name, or an exit code."""
         self.process.join()
         code = self.process.exitcode
         if code is not None and code < 0:
@@ -54,7 +54,7 @@ def start_worker(life: Callable[..., None], *arguments: Any, threads: int) -> Wo
 
 
 def settle_in(threads: int) -> None:
-    """In a worker process: take its threads, leave interruptions to the process that started it, and end with that."""
+    """Take a worker process's threads, leave interruptions to the process that started it, and end with that."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -26,7 +26,8 @@ class Scenario:
     A request is a rule of :class:`.recipes.ForgetRule`, or ``outliers:SHARE``: the share of the training samples that a
     model trained on the held-out data alone, which has seen none of them, finds hardest (by cross-entropy).
 
-    Raises: ValueError when a request is of no known form, or when there is none.
+    Raises:
+        ValueError: When a request is of no known form, or when there is none.
     """
 
     rules: tuple[str, ...]
@@ -44,23 +45,25 @@ class Scenario:
 
     @property
     def text(self) -> str:
-        """In words."""
+        """Return the requests in words."""
         return ", then ".join(self.rules)
 
     @property
     def needs_difficulty(self) -> bool:
-        """Whether it can only be drawn with the samples' difficulty."""
+        """Return whether it can only be drawn with the samples' difficulty."""
         return any(_is_hardest(rule) for rule in self.rules)
 
     def requests(self, bundle: DataBundle, seed: int, difficulty: Tensor | None = None) -> list[UnlearnTask]:
-        """One task a request: what it forgets, and all that is kept once it and the earlier ones are met.
+        """Return one task a request: what it forgets, and all that is kept once it and the earlier ones are met.
 
         Args:
-            bundle: the data.
-            seed: of random draws, which are independent for every request.
-            difficulty: of every training sample, ``(N,)``, larger is harder; for ``outliers`` only.
+            bundle: The data.
+            seed: Of random draws, which are independent for every request.
+            difficulty: Of every training sample, ``(N,)``, larger is harder; for ``outliers`` only.
 
-        Raises: ValueError, TypeError when a rule does not fit the data, or leaves nothing to keep.
+        Raises:
+            ValueError: When a rule does not fit the data, or leaves nothing to keep.
+            TypeError: When the data are of a kind that a rule is not for.
         """
         tasks = [
             self._task(rule, bundle, derive(seed, "request", place), difficulty)
@@ -74,7 +77,7 @@ class Scenario:
         return tasks
 
     def whole(self, requests: Sequence[UnlearnTask]) -> UnlearnTask:
-        """The task of all requests together: what the reference is trained without, and judged on."""
+        """Return the task of all requests together: what the reference is trained without, and judged on."""
         return requests[0] if len(requests) == 1 else joint_task(requests)
 
     def _task(self, rule: str, bundle: DataBundle, seed: int, difficulty: Tensor | None) -> UnlearnTask:

@@ -15,14 +15,16 @@ FOLDER = Path(__file__).parent
 
 
 def shipped() -> list[str]:
-    """Names of the suites that come with the toolkit."""
+    """Return the names of the suites that come with the toolkit."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def find(name: str | Path) -> Path:
-    """The file of a shipped suite, or ``name`` itself where it is a file's.
+    """Return the file of a shipped suite, or ``name`` itself where it is a file's.
 
-    Raises: ValueError on an unknown name; FileNotFoundError on a file that is not there.
+    Raises:
+        ValueError: On an unknown name.
+        FileNotFoundError: On a file that is not there.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -36,7 +38,9 @@ def find(name: str | Path) -> Path:
 def read_suite(name: str | Path) -> Suite:
     """Read and check a suite: a file ``*.yaml``, or the name of a shipped one.
 
-    Raises: ValueError naming the file, the key's path, what was expected and what came; FileNotFoundError.
+    Raises:
+        ValueError: On a mistake, naming the file, the key's path, what was expected and what came.
+        FileNotFoundError: On a file that is not there.
     """
     import yaml
 
@@ -51,7 +55,8 @@ def read_suite(name: str | Path) -> Suite:
 def parse_suite(values: Any, source: str = "suite") -> Suite:
     """Check the values of a suite; errors name ``source``.
 
-    Raises: ValueError as :func:`read_suite`.
+    Raises:
+        ValueError: As :func:`read_suite`.
     """
     try:
         return Suite.model_validate(values)
@@ -74,7 +79,7 @@ def _line(source: str, found: Any) -> str:
 
 
 def _loader() -> Any:
-    """YAML's safe loader, which also refuses a key that comes twice."""
+    """Return YAML's safe loader, which also refuses a key that comes twice."""
     import yaml
 
     class Loader(yaml.SafeLoader):

@@ -35,7 +35,7 @@ class Backend(Protocol):
     """Takes nodes whose needs are met, and tells what became of them."""
 
     def free(self) -> int:
-        """How many more nodes it takes now."""
+        """Return how many more nodes it takes now."""
         ...
 
     def submit(self, node: Node) -> None:
@@ -43,7 +43,7 @@ class Backend(Protocol):
         ...
 
     def wait(self, timeout: float) -> list[Finished]:
-        """What ended since the last call; waits for at least one, but no longer than ``timeout`` seconds."""
+        """Return what ended since the last call; wait for at least one, but no longer than ``timeout`` seconds."""
         ...
 
     def close(self) -> None:
@@ -75,9 +75,12 @@ def _ray_is_here() -> bool:
 
 
 def make_backend(name: str, store: Store, *, workers: int, threads: int) -> Backend:
-    """The backend ``name``.
+    """Return the backend ``name``.
 
-    Raises: ValueError, TypeError on an unknown name or a wrong number; ImportError where ray is not installed.
+    Raises:
+        ValueError: On an unknown name or a wrong number.
+        TypeError: On a number that is none.
+        ImportError: Where ray is not installed.
     """
     check_backend(name, workers=workers, threads=threads)
     return Local(store, workers, threads) if name == "local" else OnRay(store, workers, threads)
@@ -93,7 +96,7 @@ class Local:
         self._busy: dict[connection.Connection, tuple[Worker, Node]] = {}
 
     def free(self) -> int:
-        """How many workers wait."""
+        """Return how many workers wait."""
         return len(self._idle)
 
     def submit(self, node: Node) -> None:
@@ -105,7 +108,7 @@ class Local:
             _send(worker.pipe, node)
 
     def wait(self, timeout: float) -> list[Finished]:
-        """What ended."""
+        """Return what ended."""
         from .execute import Finished
 
         found = []
@@ -151,7 +154,7 @@ def _receive(pipe: connection.Connection) -> Any:
 
 
 def _work(pipe: connection.Connection, root: str, threads: int, place: int) -> None:
-    """A worker's life: read a node, work, send, until the runner is gone."""
+    """Read a node, work and send what came of it, until the runner is gone: a worker's life."""
     settle_in(threads)
     from .execute import execute_safely, warm_up
 
@@ -165,9 +168,11 @@ def _work(pipe: connection.Connection, root: str, threads: int, place: int) -> N
 
 
 def stored_product(store: Store, key: str) -> Product:
-    """A finished node's product.
+    """Return a finished node's product.
 
-    Raises: ValueError when it is not, or no longer, there; CheckpointError when its tensors cannot be read.
+    Raises:
+        ValueError: When it is not, or no longer, there.
+        CheckpointError: When its tensors cannot be read.
     """
     from .execute import Product
 
@@ -202,7 +207,7 @@ class OnRay:
         self._unread: list[Finished] = []
 
     def free(self) -> int:
-        """How many workers wait."""
+        """Return how many workers wait."""
         return self.workers - len(self._running)
 
     def submit(self, node: Node) -> None:
@@ -222,7 +227,7 @@ class OnRay:
         self._running[task.remote(node, self.threads, *needed)] = node
 
     def wait(self, timeout: float) -> list[Finished]:
-        """What ended."""
+        """Return what ended."""
         from .execute import Finished
 
         if self._unread:

@@ -39,7 +39,13 @@ PICTURES = 6  # forgotten images whose predicted masks are kept
 
 @dataclass(frozen=True)
 class Product:
-    """What came of a node: its record, tensors, and the hashes of forgotten samples (a reference's result only)."""
+    """What came of a node.
+
+    Attributes:
+        record: What is written, see :mod:`.store`.
+        tensors: Weights, difficulties or predicted masks.
+        samples: Hashes of the forgotten samples; of a reference's result only.
+    """
 
     record: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -48,7 +54,14 @@ class Product:
 
 @dataclass(frozen=True)
 class Finished:
-    """A node's end: a product, or why there is none (the last line of an error, and its traceback)."""
+    """A node's end: a product, or why there is none.
+
+    Attributes:
+        key: The node's.
+        product: What came of it; None after an error.
+        reason: The error's last line.
+        trace: Its traceback.
+    """
 
     key: str
     product: Product | None = None
@@ -73,7 +86,7 @@ def execute_safely(node: Node, product: Callable[[str], Product], place: int = 0
 
 
 def failed(node: Node, error: Exception) -> Finished:
-    """The end of a node that ``error`` ended."""
+    """Return the end of a node that ``error`` ended."""
     return Finished(node.key, None, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 
 
@@ -87,8 +100,8 @@ def execute(node: Node, inputs: Mapping[str, Product]) -> Product:
     """Do a node's work.
 
     Args:
-        node: what to do.
-        inputs: the products of ``node.needs``, by role.
+        node: What to do.
+        inputs: The products of ``node.needs``, by role.
 
     Raises:
         ValueError: When the code here is not that which the node was planned with.
@@ -195,7 +208,7 @@ def _reference(node: Node, inputs: Mapping[str, Product]) -> Product:
 
 
 def _difficulty(node: Node, _inputs: Mapping[str, Product]) -> Product:
-    """Each training sample's loss under a model trained on the held-out data alone."""
+    """Measure each training sample's loss under a model trained on the held-out data alone."""
     bundle, digest = _bundle(node)
     if bundle.task != "classification":
         raise ValueError(f"expected outliers of class labels, but {bundle.name!r} has masks")
@@ -262,7 +275,7 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> Product:
 
 
 def _baseline(inputs: Mapping[str, Product]) -> dict[int, Evaluation]:
-    """The reference's scores by evaluation seed; none where its outputs are not finite: distances to it are n/a."""
+    """Return the reference's scores by evaluation seed; none where its outputs are not finite: distances are n/a."""
     return {found["seed"]: evaluation_of(found["scores"]) for found in inputs["baseline"].record["evaluations"]}
 
 
@@ -272,7 +285,7 @@ def _alone(found: Evaluation) -> Evaluation:
 
 
 def _by_request(revised: Revised, requests: list[UnlearnTask], config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """After each request: the scores on it and on every earlier one, and on what is still to be kept."""
+    """Score each request and every earlier one after it was met, and what is still to be kept."""
     seed = config["seeds"]["evaluation"][0]
     rows = []
     for place, (model, now) in enumerate(zip(revised.models, requests, strict=True)):
@@ -287,7 +300,7 @@ def _by_request(revised: Revised, requests: list[UnlearnTask], config: Mapping[s
 
 
 def _pictures(node: Node, model: nn.Module, task: UnlearnTask) -> dict[str, Tensor]:
-    """For masks: what is predicted for the first forgotten images, with the reference also images and true masks."""
+    """Return the masks predicted for the first forgotten images; with the reference also images and true masks."""
     if task.kind != "segmentation":
         return {}
     x, y = load_tensors(subset(task.forget, range(min(PICTURES, len(task.forget)))))

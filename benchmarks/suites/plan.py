@@ -43,9 +43,16 @@ MAKERS = (
 
 @dataclass(frozen=True)
 class Node:
-    """One piece of work and what it needs; ``labels`` are for people and no part of the key.
+    """One piece of work and what it needs.
 
-    ``code`` is the hash of the source that is to do the work, :func:`code_of`.
+    Attributes:
+        kind: "difficulty", "original", "reference" or "result".
+        key: The hash of all that the result depends on.
+        name: For people, and to choose by.
+        config: All that is asked for.
+        needs: Keys of the nodes it is made from, by role.
+        labels: What people are told beside the name; no part of the key.
+        code: The hash of the source that is to do the work, :func:`code_of`.
     """
 
     kind: Kind
@@ -58,17 +65,20 @@ class Node:
 
     @property
     def group(self) -> tuple[str, ...]:
-        """What takes about as long as this."""
+        """Return what nodes that take about as long have in common."""
         method = self.config["method"]["name"] if self.kind == "result" else ""
         return (self.kind, self.config["data"]["name"], self.config["model"], method)
 
 
 def plan(suite: Suite) -> list[Node]:
-    """Every node of a suite, each after what it needs; training seeds one after another. No two have one name.
+    """Return every node of a suite, each after what it needs; training seeds one after another. No two have one name.
 
     Reads the data sets, and draws every forget set but those of outliers.
 
-    Raises: ValueError, TypeError, DataNotFoundError where a data set, model or rule does not fit, naming its block.
+    Raises:
+        ValueError: Where a data set, model or rule does not fit, naming its block.
+        TypeError: Where an option is of the wrong type, naming its block.
+        DataNotFoundError: Where data are not there.
     """
     nodes: dict[str, Node] = {}
     for seed in suite.seeds.training:
@@ -128,7 +138,7 @@ def _plan_scenario(
 
 
 def _told_apart(nodes: Iterable[Node]) -> list[Node]:
-    """The nodes; names that several have are followed by the settings in which these differ, or else by their keys."""
+    """Return the nodes with names that differ: shared ones are followed by settings that differ, or else by keys."""
     found, alike = list(nodes), defaultdict[str, list[Node]](list)
     for node in found:
         alike[node.name].append(node)
@@ -177,12 +187,12 @@ def code_of(kind: Kind) -> str:
 
 
 def without_places(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``data`` of a config without where they come from: what keys and tasks are made of."""
+    """Return the ``data`` of a config without where they come from: what keys and tasks are made of."""
     return {**data, "options": {name: value for name, value in data["options"].items() if name not in PLACES}}
 
 
 def training_of(block: Block, data: str) -> dict[str, Any]:
-    """How the original is trained: the recipe of the data set, overridden by the block."""
+    """Return how the original is trained: the recipe of the data set, overridden by the block."""
     recipe = RECIPES.get(data)
     given = block.training.model_dump()
     fallback = {"optimizer": "sgd", "weight_decay": 5e-4}
@@ -194,21 +204,22 @@ def training_of(block: Block, data: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=4)
 def open_data(name: str, options: tuple[tuple[str, Any], ...]) -> tuple[DataBundle, str]:
-    """A data set and the hash of its samples, training and held-out."""
+    """Return a data set and the hash of its samples, training and held-out."""
     given: dict[str, Any] = {key: list(value) if isinstance(value, tuple) else value for key, value in options}
     bundle = load(name, given.pop("root", None), **given)
     return bundle, hash_config([hash_dataset(bundle.train), hash_dataset(bundle.test)])
 
 
 def frozen_options(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Options as :func:`open_data` takes them."""
+    """Return options as :func:`open_data` takes them."""
     return tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in options.items()))
 
 
 def select(nodes: Iterable[Node], pattern: str | None) -> list[Node]:
-    """The results whose name holds ``pattern`` (or matches it, where it has wildcards), and all that they need.
+    """Return the results whose name holds ``pattern`` (or matches it, where it has wildcards), and all that they need.
 
-    Raises: ValueError when there is none.
+    Raises:
+        ValueError: When there is none.
     """
     every = list(nodes)
     if pattern is None:

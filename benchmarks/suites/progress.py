@@ -11,19 +11,19 @@ from .plan import Node
 
 
 class Estimate:
-    """The time that is left, from what nodes of the same kind took: here, or in an earlier run."""
+    """An estimate of the time that is left, from what nodes of the same kind took: here, or in an earlier run."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, ...], list[float]] = defaultdict(list)
 
     def learn(self, node: Node, seconds: float) -> None:
-        """One more node took ``seconds``."""
+        """Take in that one more node took ``seconds``."""
         # What is alike in fewer respects is the better guess than none: the method on any data, then the kind.
         for group in _wider(node):
             self._seen[group].append(seconds)
 
     def of(self, node: Node) -> float | None:
-        """Seconds a node will take; None where nothing like it has been seen."""
+        """Return the seconds a node will take; None where nothing like it has been seen."""
         for group in _wider(node):
             known = self._seen.get(group)
             if known:
@@ -31,7 +31,7 @@ class Estimate:
         return None
 
     def left(self, nodes: Iterable[Node], workers: int) -> float | None:
-        """Seconds until all nodes are done by that many workers; None while nobody can tell."""
+        """Return the seconds until all nodes are done by that many workers; None while nobody can tell."""
         guesses = [self.of(node) for node in nodes]
         known = [guess for guess in guesses if guess is not None]
         if len(known) < len(guesses):
@@ -74,7 +74,7 @@ class Progress:
             self._task = self._bar.add_task("runs", total=total, completed=done, left="")
 
     def tell(self, text: str, left: float | None, *, count: int = 1) -> None:
-        """``count`` more nodes are through; ``text`` says what became of the last one."""
+        """Say that ``count`` more nodes are through; ``text`` tells what became of the last one."""
         self.done += count
         remaining = "" if left is None else f"about {in_words(left)} left"
         if self._bar is not None:
@@ -92,7 +92,7 @@ class Progress:
 
 
 def in_words(seconds: float) -> str:
-    """A duration for people."""
+    """Return a duration for people."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -25,7 +25,17 @@ IMPORTS = {"erase_to_retain": ("peft",)}
 
 @dataclass
 class Revised:
-    """The model after each request, and what the revisions tell."""
+    """The model after each request, and what the revisions tell.
+
+    Attributes:
+        models: One a request that was met.
+        status, reason: "ok", or how and why a request was not met.
+        options, details: Of the last revision.
+        history: Records of losses, of all revisions.
+        curve: Looks of :class:`.watch.Watch`, each with its request.
+        each: Wall seconds of each revision, without the watching.
+        cpu: CPU seconds of all of them.
+    """
 
     models: list[nn.Module]
     status: str = "ok"
@@ -38,7 +48,7 @@ class Revised:
     cpu: float = 0.0
 
     def record(self) -> dict[str, Any]:
-        """What of it is written."""
+        """Return what of it is written."""
         return {
             "options": self.options,
             "details": self.details,
@@ -86,7 +96,7 @@ def unlearning_seed(seeds: Mapping[str, Any], place: int) -> int:
 
 
 def _final(model: nn.Module) -> nn.Module:
-    """A model the next request can be made of: adapters merged into their weights, all weights free to move."""
+    """Return a model for the next request: adapters merged into their weights, and all weights free to move."""
     merged = adapters.plain(model)  # a copy, where there is something to merge
     return (merged if merged is not model else copy.deepcopy(model)).requires_grad_(True)
 
@@ -103,6 +113,6 @@ def _plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def thin(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most ``HISTORY`` records, evenly."""
+    """Return at most ``HISTORY`` records, evenly spaced."""
     step = -(-len(history) // HISTORY) or 1
     return history[::step]

@@ -27,7 +27,14 @@ POLL = 0.5  # seconds between looks at what another runner is working on
 class SuiteSummary:
     """What became of the nodes of a run: names by outcome, where there was none with the reason.
 
-    ``worked`` are the seconds that workers spent on the nodes of this run, ``seconds`` is its wall time.
+    Attributes:
+        done: Names of those that were run.
+        reused: Of those that were there already.
+        refused: Of those without scores, with the reason: refused by the method, or diverged.
+        failed: Of those that an error ended, with its last line.
+        skipped: Of those that needed one that failed.
+        worked: Seconds that workers spent on the nodes of this run.
+        seconds: Wall time of the run.
     """
 
     done: list[str] = field(default_factory=list)
@@ -40,12 +47,12 @@ class SuiteSummary:
 
     @property
     def complete(self) -> bool:
-        """Whether every node is ok."""
+        """Return whether every node is ok."""
         return not (self.refused or self.failed or self.skipped)
 
     @property
     def text(self) -> str:
-        """One line."""
+        """Return all of it in one line."""
         parts = [f"{len(self.done)} run", f"{len(self.reused)} already there"]
         for name in ("refused", "failed", "skipped"):
             count = len(getattr(self, name))
@@ -71,18 +78,21 @@ def run_suite(
     the folder.
 
     Args:
-        suite: what to run.
-        out: the folder, see :mod:`.store`.
-        workers: nodes at a time.
+        suite: What to run.
+        out: The folder, see :mod:`.store`.
+        workers: Nodes at a time.
         threads: CPU threads of each worker.
-        backend: "local" or "ray".
-        only: runs whose name holds this text (or matches it, with ``*``), and what they need.
-        fresh: run everything again, but for what another runner is working on now and what that needs. Another
+        backend: "local" or "ray", see :mod:`.backends`.
+        only: Runs whose name holds this text (or matches it, with ``*``), and what they need.
+        fresh: Run everything again, but for what another runner is working on now and what that needs. Another
             runner that finds gone what it counted as finished does it again, or waits until this one has.
-        progress: whether to tell on standard error.
+        progress: Whether to tell on standard error.
 
-    Raises: ValueError, TypeError, DataNotFoundError before anything is trained; OSError when the folder cannot be
-        written to, or the disk is full: what was finished is kept.
+    Raises:
+        ValueError: Before anything is trained, on settings or a suite that cannot be run.
+        TypeError: Likewise.
+        DataNotFoundError: Likewise, where data are not there.
+        OSError: When the folder cannot be written to, or the disk is full: what was finished is kept.
     """
     started = time.perf_counter()
     check_backend(backend, workers=workers, threads=threads, device=suite.device)
@@ -135,7 +145,7 @@ class _Run:
         self.progress = Progress(len(nodes), len(self.finished)) if progress and self.pending else None
 
     def go(self, backend: Backend) -> None:
-        """Until nothing is left to do."""
+        """Work until nothing is left to do."""
         try:
             while self.pending or self.claims:
                 self._fill(backend)
@@ -210,7 +220,7 @@ class _Run:
         self._tell(said)
 
     def _write(self, node: Node, product: Product) -> None:
-        """Everything that belongs to a node, its record last."""
+        """Write everything that belongs to a node, its record last."""
         record = product.record
         try:
             if product.samples:
@@ -228,7 +238,7 @@ class _Run:
         self.store.write(node.key, record, product.tensors)
 
     def _beside(self, node: Node) -> tuple[Evaluation | None, Evaluation | None]:
-        """How doing nothing and the reference scored under the first evaluation seed."""
+        """Return how doing nothing and the reference scored under the first evaluation seed."""
         found = [self.store.read(node.needs[role]) for role in ("nothing", "baseline")]
         original, reference = (
             None if record is None or not record["evaluations"] else evaluation_of(record["evaluations"][0]["scores"])

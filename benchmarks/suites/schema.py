@@ -150,7 +150,7 @@ class MethodRow(Strict):
         return self
 
     def variants(self) -> Iterator[Variant]:
-        """One a combination of the grid's values."""
+        """Return one variant a combination of the grid's values."""
         for values in itertools.product(*self.grid.values()):
             options = {**self.options, **dict(zip(self.grid, values, strict=True))}
             read = {key: value_of(value) if isinstance(value, str) else value for key, value in options.items()}
@@ -159,14 +159,16 @@ class MethodRow(Strict):
 
     @property
     def tradeoff_knob(self) -> str | None:
-        """The option along which the variants are a curve; None where they are none."""
+        """Return the option along which the variants are a curve; None where they are none."""
         return self.knob if self.knob is not None else next(iter(self.grid)) if len(self.grid) == 1 else None
 
 
 def as_options(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as a method takes them: a mapping under ``search`` becomes a ``PerturbedSign``.
+    """Return options as a method takes them: a mapping under ``search`` becomes a ``PerturbedSign``.
 
-    Raises: ValueError, TypeError when it does not describe one.
+    Raises:
+        ValueError: When it does not describe one.
+        TypeError: When an option of it is of the wrong type.
     """
     given = dict(plain)
     if isinstance(given.get("search"), Mapping):

@@ -68,7 +68,8 @@ STALE = 600  # seconds after which a temporary file is nobody's any more
 class Store:
     """The folder ``root``; made when it is missing.
 
-    Raises: OSError saying what is wrong when it cannot be written to.
+    Raises:
+        OSError: When it cannot be written to, saying what is wrong.
     """
 
     def __init__(self, root: str | Path, *, create: bool = True) -> None:
@@ -87,24 +88,26 @@ class Store:
         self._sweep()
 
     def path(self, folder: str, name: str, suffix: str = ".json") -> Path:
-        """Where a file is, there or not."""
+        """Return where a file is, there or not."""
         return self.root / folder / f"{name}{suffix}"
 
     def has(self, key: str) -> bool:
-        """Whether a node is finished."""
+        """Return whether a node is finished."""
         return self.read(key) is not None
 
     def read(self, key: str) -> dict[str, Any] | None:
-        """A node's record; None where it is not finished, or not readable as one of this format."""
+        """Return a node's record; None where it is not finished, or not readable as one of this format."""
         found = read_json(self.path("results", key))
         if found is None or found.get("format") != FORMAT or found.get("key") != key:
             return None
         return None if found.get("tensors") and not self.path("tensors", key, ".safetensors").is_file() else found
 
     def tensors(self, key: str) -> dict[str, Tensor]:
-        """A node's tensors.
+        """Return a node's tensors.
 
-        Raises: CheckpointError when the file is damaged, FileNotFoundError when it is gone.
+        Raises:
+            CheckpointError: When the file is damaged.
+            FileNotFoundError: When it is gone.
         """
         try:
             return load_tensors_file(self.path("tensors", key, ".safetensors"))[0]
@@ -112,7 +115,7 @@ class Store:
             raise CheckpointError(f"{error}; remove that file and run the suite again, which makes it anew") from error
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Every finished node's record, in the order of the keys."""
+        """Yield every finished node's record, in the order of the keys."""
         for path in sorted((self.root / "results").glob("*.json")):
             found = self.read(path.stem)
             if found is not None:
@@ -121,7 +124,8 @@ class Store:
     def write(self, key: str, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Finish a node: tensors first, so that a record never promises what is not there.
 
-        Raises: OSError when the disk is full or the folder cannot be written to; what was finished stays.
+        Raises:
+            OSError: When the disk is full or the folder cannot be written to; what was finished stays.
         """
         try:
             if tensors:
@@ -139,7 +143,7 @@ class Store:
             raise self.unwritable(error) from error
 
     def unwritable(self, error: Exception) -> OSError:
-        """The error for people."""
+        """Return the error for people."""
         return OSError(
             f"cannot write to {str(self.root)!r}: {error}; what is finished is kept: once that is mended, "
             "run the same command again and it goes on from there"
@@ -151,7 +155,7 @@ class Store:
         self.path("tensors", key, ".safetensors").unlink(missing_ok=True)
 
     def claim(self, key: str) -> Claim | None:
-        """The right to work on a node; None while another runner has it."""
+        """Return the right to work on a node; None while another runner has it."""
         return Claim.take(self.path("claims", key, ".lock"))
 
     def _sweep(self) -> None:
@@ -170,9 +174,10 @@ class Claim:
 
     @classmethod
     def take(cls, path: Path) -> Claim | None:
-        """The claim, or None while another process holds it.
+        """Return the claim, or None while another process holds it.
 
-        Raises: OSError when the file cannot be made.
+        Raises:
+            OSError: When the file cannot be made.
         """
         try:
             import fcntl
@@ -201,7 +206,7 @@ class Claim:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The mapping in a JSON file; None where there is none."""
+    """Return the mapping in a JSON file; None where there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

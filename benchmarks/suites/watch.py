@@ -22,10 +22,10 @@ class Watch(Callback):
     of it, its steps counted on. ``seconds`` and ``cpu_seconds`` are what the watching itself took.
 
     Args:
-        task: what is forgotten.
-        points: about how many looks each training gets, beside one at its start.
-        samples: at most that many of each kind.
-        seed: draws them.
+        task: What is forgotten.
+        points: About how many looks each training gets, beside one at its start.
+        samples: At most that many of each kind.
+        seed: Draws them.
     """
 
     def __init__(self, task: UnlearnTask, *, points: int = 8, samples: int = 256, seed: int = 0) -> None:
@@ -40,12 +40,12 @@ class Watch(Callback):
         self._before = 0
 
     def on_start(self, run: Run) -> None:
-        """The first look, once."""
+        """Take the first look, once."""
         if not self.found:
             self._look(run)
 
     def on_step(self, run: Run) -> None:
-        """A look where one is due."""
+        """Take a look where one is due."""
         if run.done == run.planned or run.done % max(1, run.planned // self.points) == 0:
             self._look(run)
 

@@ -17,13 +17,13 @@ class Cost:
     """What a piece of work took; filled in when the ``with`` block of :func:`measured` ends.
 
     Attributes:
-        seconds: wall time; depends on the machine's load and its number of threads.
-        samples: samples of gradient work: one for each sample each time it is propagated backward. Nothing counts it by
+        seconds: Wall time; depends on the machine's load and its number of threads.
+        samples: Samples of gradient work: one for each sample each time it is propagated backward. Nothing counts it by
             itself: whoever trains adds to it.
-        peak_memory: largest resident size of the process so far, in bytes; None where the system does not tell. It is
+        peak_memory: Largest resident size of the process so far, in bytes; None where the system does not tell. It is
             a high-water mark that is not reset here: it says what this work took only in a process of its own.
-        memory_growth: how far this work raised that mark, in bytes; 0 where earlier work had needed more.
-        device_memory: most memory that tensors held on the GPU during this work, in bytes; None without one.
+        memory_growth: How far this work raised that mark, in bytes; 0 where earlier work had needed more.
+        device_memory: Most memory that tensors held on the GPU during this work, in bytes; None without one.
     """
 
     seconds: float = 0.0
@@ -40,7 +40,7 @@ def measured(device: torch.device | str | None = None) -> Iterator[Cost]:
     On CUDA the clock waits for the device, and torch's statistics of peak memory are reset at the start.
 
     Args:
-        device: the device that works; None: the current GPU where CUDA is in use, else the CPU.
+        device: The device that works; None: the current GPU where CUDA is in use, else the CPU.
     """
     cuda = _cuda_device(device)
     cost, before = Cost(), resident_peak()

@@ -31,17 +31,17 @@ class Evaluation:
     Attributes:
         kind: "classification" or "segmentation". Where one class of the masks is to be forgotten, the forget splits
             score that class, and all else the other ones.
-        sizes: number of samples in each split.
-        forget, retain: scores on training data.
-        forget_test, retain_test: scores on held-out data, split by the same rule.
-        test: the score on all held-out data, ``forget_test`` and ``retain_test`` together.
-        membership: probability that a forget sample has a smaller loss than a held-out one (ties half): of
+        sizes: Number of samples in each split.
+        forget, retain: Scores on training data.
+        forget_test, retain_test: Scores on held-out data, split by the same rule.
+        test: The score on all held-out data, ``forget_test`` and ``retain_test`` together.
+        membership: Probability that a forget sample has a smaller loss than a held-out one (ties half): of
             ``forget_test``, or where that is empty of a class-matched part of ``retain_test``, with the forget
             samples of its classes.
-        per_class: the score of each class on all held-out data; for segmentation class 0 is the background.
+        per_class: The score of each class on all held-out data; for segmentation class 0 is the background.
         dice: Dice of each split and of ``test``; segmentation only.
-        reference: the reference's evaluation.
-        average_gap: mean absolute difference to the reference of ``forget``, ``retain``, ``retain_test`` and
+        reference: The reference's evaluation.
+        average_gap: Mean absolute difference to the reference of ``forget``, ``retain``, ``retain_test`` and
             ``membership``. The "test" here and in the next two is ``retain_test``, so that forgetting a class
             counts once, in ``forget``.
         tug_of_war, tug_of_war_mia: 1 is the reference; the second has ``membership`` in place of ``forget``.
@@ -63,7 +63,7 @@ class Evaluation:
     tug_of_war_mia: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as plain values that JSON can hold: None for n/a, class indices as text."""
+        """Return everything as plain values that JSON can hold: None for n/a, class indices as text."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["sizes"] = dict(self.sizes)
         values["dice"] = None if self.dice is None else dict(self.dice)
@@ -95,11 +95,11 @@ def evaluate(
     """Score ``model`` on the four splits of ``task``, each sample read once.
 
     Args:
-        model: the model to judge; its weights, buffers and modes and the caller's random state are untouched.
-        task: the splits.
-        reference: the retrained model, or its own :class:`Evaluation`, so that it need not run again.
-        seed: of the class-matched sample behind ``membership``.
-        **reading: see :class:`.predict.Reading`.
+        model: The model to judge; its weights, buffers and modes and the caller's random state are untouched.
+        task: The splits.
+        reference: The retrained model, or its own :class:`Evaluation`, so that it need not run again.
+        seed: Of the class-matched sample behind ``membership``.
+        **reading: See :class:`.predict.Reading`.
 
     Raises:
         ValueError: On non-finite logits, targets that do not fit them, or an evaluation of other data.
@@ -168,9 +168,13 @@ def evaluate_seeds(
 
 
 def split_score(model: nn.Module, task: UnlearnTask, split: str, **reading: Unpack[Reading]) -> float | None:
-    """The score of :func:`evaluate` on one split, in [0, 1]: accuracy, or for masks the IoU per image, then the mean.
+    """Return the score of :func:`evaluate` on one split: accuracy, or for masks the IoU per image, then the mean.
 
-    None where the split is empty; ideal: the reference's value. Raises: ValueError on an unknown split.
+    Returns:
+        A share in [0, 1], None where the split is empty; ideal: the reference's value.
+
+    Raises:
+        ValueError: On an unknown split.
     """
     check_choice("split", split, SPLITS)
     return _mean(_read(model, getattr(task, split), task.kind, reading), score_columns(task, split))
@@ -202,12 +206,12 @@ def _image_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
 
 
 def forgets_mask_class(task: UnlearnTask) -> bool:
-    """Whether one class of the masks is to be forgotten, so that images hold both what goes and what stays."""
+    """Return whether one class of the masks is to be forgotten, so that images hold both what goes and what stays."""
     return task.kind == "segmentation" and bool(task.forget_classes)
 
 
 def score_columns(task: UnlearnTask, split: str) -> list[int]:
-    """The mask classes that count: the foreground, divided where one class of the masks is to be forgotten."""
+    """Return the mask classes that count: the foreground, divided where one class of the masks is to be forgotten."""
     foreground = list(range(1, task.num_classes))
     if not forgets_mask_class(task):
         return foreground

@@ -136,10 +136,14 @@ def planned(out: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run."""
-    out = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patched:
-        summary, _ = run_here(patched, tiny(), out)
+    """An uninterrupted run, on one thread as those of workers that it is compared with."""
+    out, threads = tmp_path_factory.mktemp("whole"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            summary, _ = run_here(patched, tiny(), out)
+    finally:
+        torch.set_num_threads(threads)
     assert summary.complete
     assert len(summary.done) == len(plan(tiny()))
     return out
