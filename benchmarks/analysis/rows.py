@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unlearn_kit.errors import check_choice
+from unlearn_kit.metrics import Evaluation
 
 from ..suites.plan import without_places
+from ..suites.records import Record, Status
 from ..suites.store import Store, read_json
 
+BARE = ("original", "reference")  # what is shown beside the methods: doing nothing, and retraining
 TASK = ("data", "forget", "model", "training", "device")
 
 
@@ -20,16 +24,64 @@ def suites_in(out: str | Path) -> list[str]:
     return sorted(path.stem for path in (Path(out) / "suites").glob("*.json"))
 
 
-def rows(out: str | Path, suite: str | None = None) -> list[dict[str, Any]]:
-    """Every finished result of a folder, or of one suite in it.
+@dataclass(frozen=True)
+class ResultRow:
+    """One evaluation of a finished result, with what stands beside it.
 
-    A row has: ``key``, ``name``, ``data``, ``forget`` (text), ``model``, ``method``, ``text`` (with options), ``knob``,
-    ``value``, ``training_seed``, ``unlearning_seed``, ``evaluation_seed``, ``status``, ``reason``, ``seconds``,
-    ``speed_up`` (reference's seconds over its own), ``peak_memory_bytes``, ``scores``, ``original``, ``reference``
-    (scores of doing nothing and of the reference for the same seeds; None where not finished), ``record`` (all else).
-    ``scores`` is None where a method was refused or diverged.
+    Attributes:
+        key: The result's content key.
+        name: The result's name, for people.
+        data: The data set's name.
+        forget: What is forgotten, in words.
+        model: The network's name.
+        method: The method's name.
+        text: The method with its options.
+        knob: The option that a suite sweeps; None where none does.
+        value: The knob's value.
+        training_seed: The seed of the original and the reference.
+        unlearning_seed: The seed of the revision; None where nothing was revised.
+        evaluation_seed: The seed of the evaluation.
+        status: "ok", "n/a" or "diverged".
+        reason: Why, when not ok.
+        seconds: Wall time of the revision.
+        speed_up: The reference's seconds over these; None where there is nothing to compare.
+        peak_memory_bytes: Largest resident memory of the process.
+        scores: What was scored; None where the method was refused or diverged.
+        original: Scores of doing nothing under the same seeds; None where that is not finished.
+        reference: Scores of the reference, in the same way.
+        record: All else.
+    """
 
-    Raises: ValueError on a suite that was not run into the folder.
+    key: str
+    name: str
+    data: str
+    forget: str
+    model: str
+    method: str
+    text: str
+    knob: str | None
+    value: Any
+    training_seed: int
+    unlearning_seed: int | None
+    evaluation_seed: int
+    status: Status
+    reason: str | None
+    seconds: float
+    speed_up: float | None
+    peak_memory_bytes: float | None
+    scores: Evaluation | None
+    original: Evaluation | None
+    reference: Evaluation | None
+    record: Record
+
+
+def rows(out: str | Path, suite: str | None = None) -> list[ResultRow]:
+    """Return a row for each evaluation of every finished result of a folder, or of one suite in it.
+
+    Records that cannot be read are skipped, as the log says.
+
+    Raises:
+        ValueError: On a suite that was not run into the folder.
     """
     store = Store(out, create=False)
     labels: dict[str, dict[str, Any]] = {}
@@ -40,57 +92,58 @@ def rows(out: str | Path, suite: str | None = None) -> list[dict[str, Any]]:
         labels |= {node["key"]: node for node in nodes if "knob" in node or node["key"] not in labels}
         if suite is not None:
             wanted = {node["key"] for node in nodes}
-    records = {record["key"]: record for record in store.records()}
+    records = {record.key: record for record in store.records()}
     found = []
     for key, record in records.items():
-        if record["kind"] == "result" and (wanted is None or key in wanted):
+        if record.kind == "result" and (wanted is None or key in wanted):
             found += _rows(record, records, labels.get(key, {}))
-    return sorted(found, key=lambda row: (row["name"], row["evaluation_seed"]))
+    return sorted(found, key=lambda row: (row.name, row.evaluation_seed))
 
 
-def _rows(record: dict[str, Any], records: dict[str, Any], label: dict[str, Any]) -> list[dict[str, Any]]:
-    config, seeds, seconds = record["config"], record["config"]["seeds"], record["cost"]["seconds"]
+def _rows(record: Record, records: Mapping[str, Record], label: Mapping[str, Any]) -> list[ResultRow]:
+    config, seeds, seconds = record.config, record.config["seeds"], record.cost.seconds
     method = config["method"]
-    trained = records.get(record["needs"].get("reference", ""))
+    trained = records.get(record.needs.get("reference", ""))
     faster = None
-    if trained is not None and seconds > 0 and method["name"] not in ("original", "reference"):
-        faster = trained["cost"]["seconds"] / seconds
-    scores = {found["seed"]: found["scores"] for found in record["evaluations"]}
-    beside = {
-        name: {found["seed"]: found["scores"] for found in other["evaluations"]}
-        for name, role in (("original", "nothing"), ("reference", "baseline"))
-        if (other := records.get(record["needs"].get(role, ""))) is not None
-    }
+    if trained is not None and seconds > 0 and method["name"] not in BARE:
+        faster = trained.cost.seconds / seconds
+    scores = _evaluations(record)
+    # The original and the reference stand beside themselves.
+    original, reference = (
+        scores if method["name"] == name else _evaluations(records.get(record.needs.get(role, "")))
+        for name, role in zip(BARE, ("nothing", "baseline"), strict=True)
+    )
     return [
-        {
-            "key": record["key"],
-            "name": record["name"],
-            "data": config["data"]["name"],
-            "forget": ", then ".join(config["forget"]),
-            "model": config["model"],
-            "method": method["name"],
-            "text": method["text"],
-            "knob": label.get("knob"),
-            "value": label.get("value"),
-            "training_seed": seeds["training"],
-            "unlearning_seed": seeds["unlearning"],
-            "evaluation_seed": seed,
-            "status": record["status"],
-            "reason": record["reason"],
-            "seconds": seconds,
-            "speed_up": faster,
-            "peak_memory_bytes": record["cost"]["peak_memory_bytes"],
-            "scores": scores.get(seed),
-            "original": beside.get("original", {}).get(
-                seed, scores.get(seed) if method["name"] == "original" else None
-            ),
-            "reference": beside.get("reference", {}).get(
-                seed, scores.get(seed) if method["name"] == "reference" else None
-            ),
-            "record": record,
-        }
+        ResultRow(
+            key=record.key,
+            name=record.name,
+            data=config["data"]["name"],
+            forget=", then ".join(config["forget"]),
+            model=config["model"],
+            method=method["name"],
+            text=method["text"],
+            knob=label.get("knob"),
+            value=label.get("value"),
+            training_seed=seeds["training"],
+            unlearning_seed=seeds["unlearning"],
+            evaluation_seed=seed,
+            status=record.status,
+            reason=record.reason,
+            seconds=seconds,
+            speed_up=faster,
+            peak_memory_bytes=record.cost.peak_memory_bytes,
+            scores=scores.get(seed),
+            original=original.get(seed),
+            reference=reference.get(seed),
+            record=record,
+        )
         for seed in seeds["evaluation"]
     ]
+
+
+def _evaluations(record: Record | None) -> dict[int, Evaluation]:
+    """Return the evaluations by seed."""
+    return {} if record is None else {one.seed: one.evaluation for one in record.evaluations}
 
 
 def task_of(config: Mapping[str, Any]) -> dict[str, Any]:

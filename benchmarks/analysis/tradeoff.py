@@ -19,7 +19,7 @@ from unlearn_kit.errors import check_choice
 from unlearn_kit.metrics import Evaluation, evaluate
 
 from .fronts import Interval, hypervolume, interval, mean, pareto_front
-from .rows import name_of, task_of, titles
+from .rows import BARE, ResultRow, name_of, task_of, titles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,7 +168,7 @@ def tradeoff_curve(
     return TradeoffCurve(algorithm.__name__, knob, tuple(runs))
 
 
-def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[TradeoffCurve]]:
+def curves_of(rows: Iterable[ResultRow]) -> dict[str, list[TradeoffCurve]]:
     """Curves from the rows of a folder (:func:`.rows.rows`), by task: its title, as in the report.
 
     Methods without a knob are curves of a single point. The rows of one revision, one an evaluation, are one run; of
@@ -177,8 +177,8 @@ def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[TradeoffCurve
     tasks: dict[str, Mapping[str, Any]] = {}
     found: dict[str, dict[tuple[str, str | None], list[UnlearningRun]]] = defaultdict(lambda: defaultdict(list))
     for group in _revisions(rows):
-        config, knob = group[0]["record"]["config"], group[0]["knob"]
-        name = group[0]["method"] if knob is not None else group[0]["text"]
+        config, knob = group[0].record.config, group[0].knob
+        name = group[0].method if knob is not None else group[0].text
         rest = {k: v for k, v in config["method"]["options"].items() if k != knob}
         if knob is not None and rest:
             name += ":" + ":".join(f"{key}={value}" for key, value in rest.items())
@@ -193,40 +193,41 @@ def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[TradeoffCurve
     }
 
 
-def _revisions(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+def _revisions(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
     """The rows of each revision that is judged beside its original; of two of the same, those of the newer."""
-    by_key: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    by_key: dict[str, list[ResultRow]] = defaultdict(list)
     for row in rows:
-        if row["method"] not in ("original", "reference") and row["original"] is not None:
-            by_key[row["key"]].append(row)
-    newest: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+        if row.method not in BARE and row.original is not None:
+            by_key[row.key].append(row)
+    newest: dict[tuple[Any, ...], list[ResultRow]] = {}
     for group in by_key.values():
-        row, config = group[0], group[0]["record"]["config"]
+        row, config = group[0], group[0].record.config
         asked = name_of({**task_of(config), "method": config["method"]})
-        run = (asked, row["training_seed"], row["unlearning_seed"])
+        run = (asked, row.training_seed, row.unlearning_seed)
         if run not in newest or _finished(newest[run]) < _finished(group):
             newest[run] = group
     return list(newest.values())
 
 
-def _finished(rows: Sequence[Mapping[str, Any]]) -> str:
-    return str(rows[0]["record"]["cost"]["finished"])
+def _finished(rows: Sequence[ResultRow]) -> str:
+    return rows[0].record.cost.finished
 
 
-def _run(rows: Sequence[Mapping[str, Any]]) -> UnlearningRun:
+def _run(rows: Sequence[ResultRow]) -> UnlearningRun:
     """The rows of one revision, one an evaluation, as one run."""
     several = [
         UnlearningRun(
-            row["value"],
-            row["training_seed"],
-            row["unlearning_seed"],
-            row["scores"],
-            row["original"],
-            row["reference"],
-            row["seconds"],
-            row["reason"],
+            row.value,
+            row.training_seed,
+            row.unlearning_seed,
+            None if row.scores is None else row.scores.as_dict(),
+            row.original.as_dict(),
+            None if row.reference is None else row.reference.as_dict(),
+            row.seconds,
+            row.reason,
         )
         for row in rows
+        if row.original is not None and row.unlearning_seed is not None  # as all rows of a revision have
     ]
     first = several[0]
     if len(several) == 1:

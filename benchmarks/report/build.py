@@ -12,6 +12,7 @@ from unlearn_kit.errors import check_choice
 from ..analysis.rows import rows, suites_in
 from ..analysis.tables import MISSING
 from ..setup.records import plain, write_text
+from ..suites.records import Record
 from ..suites.store import Store, read_json
 from .curves import write_curves
 from .figures import figures
@@ -96,7 +97,7 @@ def page(found: Sequence[ReportTask], folder: str | Path, suite: str | None = No
     return environment.get_template("template.html").render(
         title=", ".join(names) or store.root.resolve().name,
         about=[str(one["about"]) for one in suites if one.get("about")],
-        until=max(str(record["cost"]["finished"]) for record in records),
+        until=max(record.cost.finished for record in records),
         versions=_versions(records),
         runs=len(records),
         caption=CAPTION,
@@ -112,12 +113,12 @@ def page(found: Sequence[ReportTask], folder: str | Path, suite: str | None = No
     )
 
 
-def _versions(records: Sequence[Any]) -> str:
+def _versions(records: Sequence[Record]) -> str:
     """Of every package, all versions that any run had."""
     found: dict[str, dict[str, None]] = {}
     for record in records:
-        for name, version in record["versions"].items():
-            found.setdefault(name, {})[str(version)] = None
+        for name, version in record.versions.items():
+            found.setdefault(name, {})[version] = None
     return ", ".join(f"{name} {' and '.join(versions)}" for name, versions in found.items())
 
 
@@ -184,7 +185,7 @@ def _row(
                 "text": run.text,
                 "status": run.status,
                 "gap": _gap(run),
-                "key": run.record["key"],
+                "key": run.record.key,
             }
             for place, run in enumerate(row.runs)
         ],
@@ -224,7 +225,7 @@ def _data(found: Sequence[ReportTask], columns: Sequence[Column]) -> dict[str, A
 
 def _options(thing: ReportRow | ReportRun) -> dict[str, str]:
     record = thing.record if isinstance(thing, ReportRun) else (thing.ok or thing.runs)[0].record
-    given = record.get("options") or record["config"]["method"]["options"]
+    given = record.options or record.config["method"]["options"]
     return {key: str(value) for key, value in given.items() if value is not None and key not in ("seed", "device")}
 
 

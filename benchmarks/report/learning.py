@@ -69,9 +69,9 @@ def _dash(row: ReportRow, rows: list[ReportRow]) -> str:
 def _progress(row: ReportRow) -> list[tuple[float, dict[str, float | None]]]:
     """``(share done, scores)``: the mean over the runs that were looked at there, at every point that all share."""
     found: dict[float, list[dict[str, float | None]]] = defaultdict(list)
-    runs = [run for run in row.ok if run.record.get("learning_curve")]
+    runs = [run for run in row.ok if run.record.learning_curve]
     for run in runs:
-        points = run.record["learning_curve"]
+        points = run.record.learning_curve
         requests = 1 + max(point.get("request", 0) for point in points)
         last = {place: max(p["step"] for p in points if p.get("request", 0) == place) for place in range(requests)}
         seen = {}

@@ -48,9 +48,9 @@ def strips(task: ReportTask, store: Store) -> list[Strip]:
 
 
 def _tensors(store: Store, run: ReportRun) -> dict[str, Any]:
-    if not run.record["tensors"]:
+    if not run.record.tensors:
         return {}
-    return {name: tensor.numpy() for name, tensor in store.tensors(run.record["key"]).items()}
+    return {name: tensor.numpy() for name, tensor in store.tensors(run.record.key).items()}
 
 
 def _colours(images: Any) -> Any:

@@ -11,7 +11,7 @@ from .tasks import ReportTask
 
 def suite_of(task: ReportTask, row: ReportRow) -> dict[str, Any]:
     """The suite that plans the very runs of a row; those of original and reference come with every suite."""
-    config = row.runs[0].record["config"]
+    config = row.runs[0].record.config
     seeds = [run.seeds for run in row.runs]
     method = config["method"]
     bare = row.role != "method"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from unlearn_kit.metrics import Evaluation
 
 from ..analysis.fronts import Interval, interval, mean
+from ..analysis.rows import BARE, ResultRow
 from ..analysis.tables import LABELS
-from ..setup.judging import evaluation_of, forget_score, nothing_to_forget, over_forgets
+from ..setup.judging import forget_score, nothing_to_forget, over_forgets
+from ..suites.records import Record, Status
 
-BARE = ("original", "reference")
 SCORES = (
     "forget", "retain", "forget_test", "retain_test", "test", "membership",
     "average_gap", "tug_of_war", "tug_of_war_mia",
@@ -25,25 +25,24 @@ DICE = ("forget", "retain", "test")
 
 @dataclass(frozen=True)
 class ReportRun:
-    """One result: its flat rows (:func:`benchmarks.analysis.rows.rows`), one for each evaluation seed."""
+    """One result: its flat rows (:class:`benchmarks.analysis.rows.ResultRow`), one for each evaluation seed."""
 
-    flat: tuple[Mapping[str, Any], ...]
+    flat: tuple[ResultRow, ...]
 
     @property
-    def record(self) -> Mapping[str, Any]:
+    def record(self) -> Record:
         """What the store holds of it."""
-        found: Mapping[str, Any] = self.flat[0]["record"]
-        return found
+        return self.flat[0].record
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """Whether it is "ok", "n/a" or "diverged"."""
-        return str(self.record["status"])
+        return self.record.status
 
     @property
     def seeds(self) -> tuple[int, int | None]:
         """Of training and unlearning; None where nothing was revised."""
-        return self.flat[0]["training_seed"], self.flat[0]["unlearning_seed"]
+        return self.flat[0].training_seed, self.flat[0].unlearning_seed
 
     @property
     def text(self) -> str:
@@ -54,11 +53,7 @@ class ReportRun:
     @cached_property
     def pairs(self) -> list[tuple[Evaluation, Evaluation | None]]:
         """Under each evaluation seed its own scores, and the reference's."""
-        return [
-            (evaluation_of(row["scores"]), None if row["reference"] is None else evaluation_of(row["reference"]))
-            for row in self.flat
-            if row["scores"] is not None
-        ]
+        return [(row.scores, row.reference) for row in self.flat if row.scores is not None]
 
     @cached_property
     def values(self) -> dict[str, float | None]:
@@ -69,11 +64,11 @@ class ReportRun:
             found[f"dice_{split}"] = mean(None if one.dice is None else one.dice[split] for one in scores)
         found["forget_score"] = mean(forget_score(one) for one in scores)
         # Doing nothing takes no time: what its record tells is the training of the original.
-        revised = bool(scores) and self.flat[0]["method"] != "original"
-        cost = self.record["cost"]
-        memory = cost.get("device_memory_bytes") or cost.get("peak_memory_bytes")
-        found["seconds"] = mean([cost["seconds"] if revised else None])
-        found["speed_up"] = mean([self.flat[0]["speed_up"] if revised else None])
+        revised = bool(scores) and self.flat[0].method != "original"
+        cost = self.record.cost
+        memory = cost.device_memory_bytes or cost.peak_memory_bytes
+        found["seconds"] = mean([cost.seconds if revised else None])
+        found["speed_up"] = mean([self.flat[0].speed_up if revised else None])
         found["memory"] = mean([memory / 2**20 if revised and memory else None])
         return found
 
@@ -175,4 +170,4 @@ class ReportRow:
     @property
     def reasons(self) -> list[str]:
         """Why runs have no figures, each reason once."""
-        return list(dict.fromkeys(str(run.record["reason"]) for run in self.runs if run.status != "ok"))
+        return list(dict.fromkeys(str(run.record.reason) for run in self.runs if run.status != "ok"))

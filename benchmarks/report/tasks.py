@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..analysis.rows import name_of, task_of, titles
-from .rows import BARE, ReportRow, ReportRun
+from ..analysis.rows import BARE, ResultRow, name_of, task_of, titles
+from .rows import ReportRow, ReportRun
 
 
 @dataclass
@@ -51,7 +51,7 @@ class ReportTask:
     @property
     def class_names(self) -> list[str]:
         """Of the data."""
-        return next((list(run.record["class_names"]) for run in self._runs if run.record.get("class_names")), [])
+        return next((list(run.record.class_names) for run in self._runs if run.record.class_names), [])
 
     @property
     def forgotten(self) -> set[int]:
@@ -96,30 +96,28 @@ class ReportTask:
         return said
 
 
-def tasks(flat: Iterable[Mapping[str, Any]]) -> list[ReportTask]:
+def tasks(flat: Iterable[ResultRow]) -> list[ReportTask]:
     """Flat rows of a folder (``analysis.rows.rows``) by task and method, ranked by distance to the reference.
 
     Of two results of the same run, by two versions of a package, the newer counts.
     """
-    grouped: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    grouped: dict[str, list[ResultRow]] = defaultdict(list)
     for one in flat:
-        grouped[one["key"]].append(one)
-    runs = sorted(
-        (ReportRun(tuple(group)) for group in grouped.values()), key=lambda run: run.record["cost"]["finished"]
-    )
+        grouped[one.key].append(one)
+    runs = sorted((ReportRun(tuple(group)) for group in grouped.values()), key=lambda run: run.record.cost.finished)
     found: dict[str, dict[str, ReportRow]] = defaultdict(dict)
     configs: dict[str, Mapping[str, Any]] = {}
     for run in runs:
-        config, first = run.record["config"], run.flat[0]
+        config, first = run.record.config, run.flat[0]
         asked = task_of(config)
         configs[task := name_of(asked)] = asked
         options = config["method"]["options"]
-        name = json.dumps([first["text"], options], sort_keys=True)
-        row = found[task].setdefault(name, ReportRow(first["text"], first["method"]))
+        name = json.dumps([first.text, options], sort_keys=True)
+        row = found[task].setdefault(name, ReportRow(first.text, first.method))
         row.runs = [*(old for old in row.runs if old.seeds != run.seeds), run]
-        if first["knob"] is not None:
-            rest = {key: value for key, value in options.items() if key != first["knob"]}
-            row.curve = (first["knob"], json.dumps(rest, sort_keys=True), first["value"])
+        if first.knob is not None:
+            rest = {key: value for key, value in options.items() if key != first.knob}
+            row.curve = (first.knob, json.dumps(rest, sort_keys=True), first.value)
     named = zip(found, titles([configs[task] for task in found]), strict=True)
     order = sorted(named, key=lambda pair: natural(pair[1]))
     return [

@@ -14,7 +14,7 @@ from unlearn_kit import UnlearnResult, UnlearnTask
 from unlearn_kit.hashing import hash_config, hash_model, sample_hashes
 from unlearn_kit.metrics import Evaluation, evaluate
 
-from .judging import evaluation_of, over_forgets
+from .judging import over_forgets
 from .records import versions, write_json, write_text
 
 SCORES = {
@@ -119,7 +119,7 @@ def receipt(
         "after": evaluate(result.model, task, theirs, seed=seed),
         "reference": theirs,
     }
-    return _assemble(
+    return assemble(
         rules=[task.rule],
         digest=hash_config(sorted(hashes)),
         count=len(hashes),
@@ -137,35 +137,7 @@ def receipt(
     )
 
 
-def receipt_of(record: Mapping[str, Any], original: Evaluation | None, reference: Evaluation | None) -> Receipt:
-    """The receipt of a result in a store, from its record.
-
-    Args:
-        record: see :mod:`benchmarks.suites.store`.
-        original, reference: the evaluations, under the record's first evaluation seed, of the model before and of the
-            reference.
-    """
-    after = evaluation_of(record["evaluations"][0]["scores"]) if record["evaluations"] else None
-    hashes = record["hashes"]
-    return _assemble(
-        rules=list(record["config"]["forget"]),
-        digest=hashes["forget"],
-        count=record["forget_samples"],
-        hashes=None,
-        method={
-            "name": record["config"]["method"]["name"],
-            "options": record["options"] or record["config"]["method"]["options"],
-            "seconds": record["cost"]["seconds"],
-        },
-        status=(record["status"], record["reason"]),
-        seeds=record["config"]["seeds"],
-        models={"before": hashes["before"], "after": hashes.get("model"), "reference": hashes.get("reference")},
-        software=record["versions"],
-        evaluations={"before": original, "after": after, "reference": reference},
-    )
-
-
-def _assemble(
+def assemble(
     *,
     rules: Sequence[str],
     digest: str,
@@ -178,6 +150,20 @@ def _assemble(
     software: Mapping[str, str],
     evaluations: Mapping[str, Evaluation | None],
 ) -> Receipt:
+    """Return the receipt that says these things, and what follows from them.
+
+    Args:
+        rules: What was to be forgotten, in words.
+        digest: SHA-256 over the sorted hashes of the samples.
+        count: The number of these samples.
+        hashes: SHA-256 of each sample; None where they lie in a file that is named after ``digest``.
+        method: ``name``, ``options`` and ``seconds`` of the method.
+        status: "ok", "n/a" or "diverged"; why, when not ok.
+        seeds: Of all that was drawn.
+        models: SHA-256 of the models "before", "after" and "reference", None where there is none.
+        software: Versions.
+        evaluations: Of the same three models.
+    """
     plain = {
         who: None if found is None else replace(found, reference=None).as_dict() for who, found in evaluations.items()
     }

@@ -82,7 +82,8 @@ def compare(one: Path, other: Path) -> list[str]:
 
 def records(out: Path) -> dict[str, dict[str, Any]]:
     """Every record without its cost."""
-    return {r["key"]: {k: v for k, v in r.items() if k != "cost"} for r in Store(out, create=False).records()}
+    found = Store(out, create=False).records()
+    return {record.key: {k: v for k, v in record.as_dict().items() if k != "cost"} for record in found}
 
 
 def times(out: Path) -> dict[str, int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..setup.methods import METHODS, Variant
 from ..setup.records import write_json
+from ..suites.records import NodeCost, Record, SeedScores
 from ..suites.store import Store
 
 SIZES = {"forget": 6000, "retain": 54000, "forget_test": 1000, "retain_test": 9000}
@@ -80,12 +81,13 @@ def _write(
     seconds = (
         60.0 if method == "reference" else 0.5 * math.exp(4 * Random(text + "s").random()) * random.uniform(0.9, 1.1)
     )
-    record = {
-        "kind": "result",
-        "name": f"fashion-mnist/{', then '.join(rules)}/small-cnn/seed {training}/{text}",
-        "status": "ok",
-        "reason": None,
-        "config": {
+    record = Record(
+        key=key,
+        kind="result",
+        name=f"fashion-mnist/{', then '.join(rules)}/small-cnn/seed {training}/{text}",
+        status="ok",
+        reason=None,
+        config={
             "data": {"name": "fashion-mnist", "options": {}, "hash": "0" * 64},
             "model": "small-cnn",
             "training": {"epochs": 6, "batch_size": 128, "lr": 0.05, "optimizer": "sgd", "weight_decay": 5e-4},
@@ -95,27 +97,26 @@ def _write(
             "seeds": {"training": training, "unlearning": revision, "evaluation": [0]},
             "learning_curve": True,
         },
-        "needs": needs,
-        "evaluations": [{"seed": 0, "scores": scores}],
-        "learning_curve": [] if revision is None else _curve(scores),
-        "requests": [],
-        "options": {**options, "lr": 0.01, "epochs": 5},
-        "details": {},
-        "history": [{"phase": "unlearn", "step": step, "total": random.random()} for step in range(50)],
-        "hashes": {"data": "0" * 64, "forget": "1" * 64, "model": key},
-        "versions": {"python": "3.11", "unlearn-kit": "0.1.0", "torch": "2"},
-        "threads": 1,
-        "class_names": list(CLASSES),
-        "cost": {
-            "seconds": seconds,
-            "cpu_seconds": seconds,
-            "node_seconds": seconds + 1,
-            "peak_memory_bytes": random.randint(900, 1100) * 2**20,
-            "device_memory_bytes": None,
-            "finished": f"2026-01-01T00:{training:02d}:{revision or 0:02d}+00:00",
-        },
-    }
-    store.write(key, record, {})
+        needs=needs,
+        versions={"python": "3.11", "unlearn-kit": "0.1.0", "torch": "2"},
+        threads=1,
+        hashes={"data": "0" * 64, "before": "2" * 64, "forget": "1" * 64, "model": key},
+        class_names=CLASSES,
+        forget_samples=SIZES["forget"],
+        options={**options, "lr": 0.01, "epochs": 5},
+        history=[{"phase": "unlearn", "step": step, "total": random.random()} for step in range(50)],
+        learning_curve=[] if revision is None else _curve(scores),
+        evaluations=[SeedScores(0, scores)],
+        cost=NodeCost(
+            seconds=seconds,
+            cpu_seconds=seconds,
+            node_seconds=seconds + 1,
+            peak_memory_bytes=random.randint(900, 1100) * 2**20,
+            device_memory_bytes=None,
+            finished=f"2026-01-01T00:{training:02d}:{revision or 0:02d}+00:00",
+        ),
+    )
+    store.write(record, {})
     return key
 
 

@@ -45,7 +45,7 @@ def measure(
             store = write_made_up(folder, methods=METHODS[:methods], trainings=trainings, revisions=revisions)
         else:
             store = Store(out, create=False)
-        runs = sum(record["kind"] == "result" for record in store.records())
+        runs = sum(record.kind == "result" for record in store.records())
         path = write_report(store.root, out=Path(folder) / "opened.html")
         loaded, drawn = [], []
         with sync_playwright() as playwright:

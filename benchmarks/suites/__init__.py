@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from unlearn_kit.errors import check_choice
 
-from .schema import Suite
+from .schema import Suite, error_lines
 
 FOLDER = Path(__file__).parent
 
@@ -61,21 +61,7 @@ def parse_suite(values: Any, source: str = "suite") -> Suite:
     try:
         return Suite.model_validate(values)
     except ValidationError as error:
-        lines = [_line(source, found) for found in error.errors(include_url=False)]
-        raise ValueError("\n".join(dict.fromkeys(lines))) from None
-
-
-def _line(source: str, found: Any) -> str:
-    # What pydantic calls the steps inside an annotated type is nothing to who wrote the file.
-    path = ".".join(str(part) for part in found["loc"] if "[" not in str(part))
-    where = f"{source}: {path or 'the whole file'}"
-    if found["type"] == "missing":
-        return f"{where}: expected a value, but got none"
-    message = str(found["msg"]).removeprefix("Value error, ")
-    if message.startswith("expected"):
-        return f"{where}: {message}"
-    what = message[:1].lower() + message[1:].replace("Input should", "should")
-    return f"{where}: expected {what.removeprefix('input should ').removeprefix('be ')}, but got {found['input']!r}"
+        raise ValueError(error_lines(source, error)) from None
 
 
 def _loader() -> Any:

@@ -182,7 +182,7 @@ def stored_product(store: Store, key: str) -> Product:
             f"expected node {key!r} to be finished, but its record or its tensors are gone from {str(store.root)!r}; "
             "run the suite again, which makes them anew"
         )
-    return Product(record, store.tensors(key) if record["tensors"] else {})
+    return Product(record, store.tensors(key) if record.tensors else {})
 
 
 class OnRay:

@@ -27,11 +27,12 @@ from unlearn_kit.outputs import predicted_labels
 from unlearn_kit.seeding import derive, isolated
 
 from ..setup.devices import gpu_of_worker
-from ..setup.judging import beside_itself, evaluation_of
+from ..setup.judging import beside_itself
 from ..setup.recipes import Blueprint
 from ..setup.records import plain, versions
 from ..setup.scenarios import Scenario
 from .plan import Node, code_of, frozen_options, open_data
+from .records import FORMAT, Record
 from .revise import Revised, revise, thin
 
 PICTURES = 6  # forgotten images whose predicted masks are kept
@@ -46,6 +47,15 @@ class Product:
         tensors: Weights, difficulties or predicted masks.
         samples: Hashes of the forgotten samples; of a reference's result only.
     """
+
+    record: Record
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    samples: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A product whose record has only what the work itself found, as the record's file will hold it."""
 
     record: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -115,15 +125,17 @@ def execute(node: Node, inputs: Mapping[str, Product]) -> Product:
     reset_device_peak(node.config["device"])
     started = time.perf_counter()
     work = {"difficulty": _difficulty, "original": _original, "reference": _reference, "result": _result}[node.kind]
-    product = work(node, inputs)
+    draft = work(node, inputs)
     cost = {
-        **product.record.pop("cost"),
+        **draft.record.pop("cost"),
         "node_seconds": time.perf_counter() - started,
         "peak_memory_bytes": resident_peak(),
         "device_memory_bytes": device_peak(node.config["device"]),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     common = {
+        "format": FORMAT,
+        "key": node.key,
         "kind": node.kind,
         "name": node.name,
         "status": "ok",
@@ -133,7 +145,8 @@ def execute(node: Node, inputs: Mapping[str, Product]) -> Product:
         "versions": versions(),
         "threads": torch.get_num_threads(),
     }
-    return replace(product, record=plain({**common, **product.record, "cost": cost}))
+    record = Record.from_dict(plain({**common, **draft.record, "cost": cost}), node.name)
+    return Product(record, draft.tensors, draft.samples)
 
 
 def _bundle(node: Node) -> tuple[DataBundle, str]:
@@ -181,14 +194,14 @@ def _fit_fresh(node: Node, bundle: DataBundle, dataset: Any, seed: int) -> FitRe
     return train(fresh, dataset, seed=seed, objective=_loss(bundle, "train"), **node.config["training"])
 
 
-def _original(node: Node, _inputs: Mapping[str, Product]) -> Product:
+def _original(node: Node, _inputs: Mapping[str, Product]) -> _Draft:
     bundle, digest = _bundle(node)
     cpu = time.process_time()
     fitted = _fit_fresh(node, bundle, bundle.train, node.config["seed"])
     return _trained(fitted.model.eval(), fitted.seconds, time.process_time() - cpu, fitted.history, digest)
 
 
-def _reference(node: Node, inputs: Mapping[str, Product]) -> Product:
+def _reference(node: Node, inputs: Mapping[str, Product]) -> _Draft:
     bundle, digest = _bundle(node)
     seed = node.config["seed"]
     _, whole = _task(node, inputs, seed)
@@ -207,7 +220,7 @@ def _reference(node: Node, inputs: Mapping[str, Product]) -> Product:
     return _trained(result.model.eval(), result.seconds, time.process_time() - cpu, result.history, digest)
 
 
-def _difficulty(node: Node, _inputs: Mapping[str, Product]) -> Product:
+def _difficulty(node: Node, _inputs: Mapping[str, Product]) -> _Draft:
     """Measure each training sample's loss under a model trained on the held-out data alone."""
     bundle, digest = _bundle(node)
     if bundle.task != "classification":
@@ -221,14 +234,14 @@ def _difficulty(node: Node, _inputs: Mapping[str, Product]) -> Product:
     return replace(found, tensors={"difficulty": torch.cat(losses)})
 
 
-def _trained(model: nn.Module, seconds: float, cpu: float, history: list[dict[str, Any]], digest: str) -> Product:
+def _trained(model: nn.Module, seconds: float, cpu: float, history: list[dict[str, Any]], digest: str) -> _Draft:
     record = {
         "hashes": {"data": digest, "model": hash_model(model)},
         "history": thin(history),
         "parameters": sum(p.numel() for p in model.parameters()),
         "cost": {"seconds": seconds, "cpu_seconds": cpu},
     }
-    return Product(record, cpu_state(model))
+    return _Draft(record, cpu_state(model))
 
 
 def _restore(node: Node, bundle: DataBundle, product: Product) -> nn.Module:
@@ -237,7 +250,7 @@ def _restore(node: Node, bundle: DataBundle, product: Product) -> nn.Module:
     return model.to(node.config["device"]).eval()
 
 
-def _result(node: Node, inputs: Mapping[str, Product]) -> Product:
+def _result(node: Node, inputs: Mapping[str, Product]) -> _Draft:
     bundle, digest = _bundle(node)
     config, method = node.config, node.config["method"]["name"]
     requests, whole = _task(node, inputs, config["seeds"]["training"])
@@ -252,15 +265,15 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> Product:
         record["hashes"]["forget"] = hash_config(sorted(samples))
         record["forget_samples"] = len(samples)
     else:
-        record["hashes"]["forget"] = inputs["baseline"].record["hashes"]["forget"]
-        record["forget_samples"] = inputs["baseline"].record["forget_samples"]
+        record["hashes"]["forget"] = inputs["baseline"].record.hashes["forget"]
+        record["forget_samples"] = inputs["baseline"].record.forget_samples
     bare = method in ("original", "reference")
     revised = Revised([start] * len(requests)) if bare else revise(node.config, start, requests)
     record |= revised.record()
     if bare:
-        record["cost"] = dict(inputs[method].record["cost"])
+        record["cost"] = inputs[method].record.cost.as_dict()
     if revised.reason is not None:
-        return Product({**record, "status": revised.status, "reason": revised.reason, "evaluations": []}, {}, samples)
+        return _Draft({**record, "status": revised.status, "reason": revised.reason, "evaluations": []}, {}, samples)
     final = revised.models[-1]
     record["hashes"]["model"] = before if bare else hash_model(final)
     try:
@@ -270,13 +283,13 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> Product:
         ]
         record["requests"] = _by_request(revised, requests, config) if len(requests) > 1 else []
     except ValueError as error:  # finite weights whose outputs are not
-        return Product({**record, "status": "diverged", "reason": str(error), "evaluations": []}, {}, samples)
-    return Product(record, _pictures(node, final, whole), samples)
+        return _Draft({**record, "status": "diverged", "reason": str(error), "evaluations": []}, {}, samples)
+    return _Draft(record, _pictures(node, final, whole), samples)
 
 
 def _baseline(inputs: Mapping[str, Product]) -> dict[int, Evaluation]:
     """Return the reference's scores by evaluation seed; none where its outputs are not finite: distances are n/a."""
-    return {found["seed"]: evaluation_of(found["scores"]) for found in inputs["baseline"].record["evaluations"]}
+    return {found.seed: found.evaluation for found in inputs["baseline"].record.evaluations}
 
 
 def _alone(found: Evaluation) -> Evaluation:

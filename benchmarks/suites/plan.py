@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 from unlearn_kit.data import DataBundle, load
 from unlearn_kit.errors import check_choice
@@ -26,9 +26,9 @@ from unlearn_kit.models import MODELS
 
 from ..setup.recipes import RECIPES
 from ..setup.scenarios import Scenario
+from .records import Kind
 from .schema import Block, Data, Suite
 
-Kind = Literal["difficulty", "original", "reference", "result"]
 # Where data come from changes nothing of what they are, which their hash says.
 PLACES = ("root", "download")
 # What of this program decides what a node holds; how runs are planned, spread, stored and reported does not.

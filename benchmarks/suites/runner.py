@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from unlearn_kit.metrics import Evaluation
 
-from ..setup.judging import evaluation_of
-from ..setup.receipt import receipt_of
 from ..setup.records import write_json
 from .backends import Backend, check_backend, make_backend
 from .execute import Finished, Product
 from .plan import Node, plan, select
 from .progress import Estimate, Progress, in_words
+from .receipts import receipt_of
+from .records import Record
 from .schema import Suite
 from .store import Claim, Store
 
@@ -210,12 +209,12 @@ class _Run:
         else:
             self._write(node, one.product)
             self.finished.add(one.key)
-            status = one.product.record["status"]
-            seconds = one.product.record["cost"]["node_seconds"]
+            record = one.product.record
+            seconds = record.cost.node_seconds
             self.estimate.learn(node, seconds)
             self.summary.worked += seconds
-            (self.summary.done.append(node.name) if status == "ok" else self._refuse(node, one.product.record))
-            said = f"{status} {node.name}, {in_words(seconds)}"
+            (self.summary.done.append(node.name) if record.status == "ok" else self._refuse(node, record))
+            said = f"{record.status} {node.name}, {in_words(seconds)}"
         self.claims.pop(one.key).release()
         self._tell(said)
 
@@ -224,38 +223,38 @@ class _Run:
         record = product.record
         try:
             if product.samples:
-                target = self.store.path("samples", record["hashes"]["forget"])
+                target = self.store.path("samples", str(record.hashes["forget"]))
                 if not target.is_file():
-                    write_json({"rules": record["config"]["forget"], "sha256": product.samples}, target)
+                    write_json({"rules": record.config["forget"], "sha256": product.samples}, target)
             if node.kind == "result":
                 if "reference" in node.needs:
                     trained = self.store.read(node.needs["reference"])
-                    record["hashes"]["reference"] = None if trained is None else trained["hashes"]["model"]
+                    model = None if trained is None else trained.hashes["model"]
+                    record = replace(record, hashes={**record.hashes, "reference": model})
                 if node.config["method"]["name"] not in ("original", "reference"):
                     receipt_of(record, *self._beside(node)).save(self.store.root / "receipts", node.key)
         except OSError as error:
             raise self.store.unwritable(error) from error
-        self.store.write(node.key, record, product.tensors)
+        self.store.write(record, product.tensors)
 
     def _beside(self, node: Node) -> tuple[Evaluation | None, Evaluation | None]:
         """Return how doing nothing and the reference scored under the first evaluation seed."""
         found = [self.store.read(node.needs[role]) for role in ("nothing", "baseline")]
         original, reference = (
-            None if record is None or not record["evaluations"] else evaluation_of(record["evaluations"][0]["scores"])
-            for record in found
+            None if record is None or not record.evaluations else record.evaluations[0].evaluation for record in found
         )
         return original, reference
 
-    def _reuse(self, node: Node, record: dict[str, Any]) -> None:
+    def _reuse(self, node: Node, record: Record) -> None:
         self.finished.add(node.key)
-        self.estimate.learn(node, record["cost"]["node_seconds"])
-        if record["status"] == "ok":
+        self.estimate.learn(node, record.cost.node_seconds)
+        if record.status == "ok":
             self.summary.reused.append(node.name)
         else:
             self._refuse(node, record)
 
-    def _refuse(self, node: Node, record: dict[str, Any]) -> None:
-        self.summary.refused[node.name] = f"{record['status']}: {record['reason']}"
+    def _refuse(self, node: Node, record: Record) -> None:
+        self.summary.refused[node.name] = f"{record.status}: {record.reason}"
 
     def _lose(self, node: Node) -> None:
         self.pending.pop(node.key, None)

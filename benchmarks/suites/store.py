@@ -10,46 +10,19 @@ A folder holds::
     suites/NAME.json          a suite as it was last run, whole or in part, and the keys of all its nodes
     claims/KEY.lock           held (flock) by the runner that is working on a node; the system frees it when that dies
 
-A record (``format`` 1) has:
-
-``key, kind, name``
-    the content key; "difficulty", "original", "reference" or "result"; a name for people.
-``status, reason``
-    "ok", "n/a" (the method refuses the task) or "diverged"; why, when not ok.
-``config``
-    everything that was asked for: ``data`` (name, options, hash), ``forget`` (rules in order), ``model``, ``training``,
-    ``device``; of results also ``method`` (name, options, text), ``seeds`` (training, unlearning, evaluation) and
-    ``learning_curve``. The methods "original" (do nothing) and "reference" are results as well.
-``needs``
-    keys of the nodes it was made from, by role: original, reference, baseline (the reference's own result), nothing
-    (the result of doing nothing), difficulty.
-``evaluations``
-    of results: one ``{"seed", "scores"}`` an evaluation seed; scores are ``Evaluation.as_dict()`` beside the reference
-    (``forget``, ``retain``, ``forget_test``, ``retain_test``, ``test``, ``membership``, ``per_class``, ``dice``,
-    ``average_gap``, ``tug_of_war``, ``tug_of_war_mia``, ``sizes``). None is "n/a".
-``learning_curve``
-    of results: ``{"request", "step", "planned", "phase", "forget", "retain", "held_out"}`` during the revision, on a
-    few hundred samples each, where the suite asks for it and the method can be watched; else an empty list.
-``requests``
-    of results of a sequence: after each request the scores on it and on all earlier ones.
-``options, details, history``
-    what the method made of its options; what else it tells; its losses, at most 200 records.
-``hashes, versions, threads, class_names``
-    SHA-256 of the data, the forgotten samples, the model before and after; software versions; CPU threads.
-``cost``
-    what two runs never share: ``seconds`` and ``cpu_seconds`` of the training or revision, ``node_seconds`` with
-    loading and evaluation, ``peak_memory_bytes``, ``device_memory_bytes`` (of the GPU the node ran on; None on
-    another device), ``finished`` (UTC).
+What a record holds is said by :class:`.records.Record`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +32,12 @@ from unlearn_kit.checkpoints import load_tensors_file, save_tensors
 from unlearn_kit.errors import CheckpointError
 
 from ..setup.records import write_json
+from .records import FORMAT, Record
 
-FORMAT = 1
 FOLDERS = ("results", "tensors", "failures", "samples", "receipts", "suites", "claims")
 STALE = 600  # seconds after which a temporary file is nobody's any more
+
+logger = logging.getLogger("unlearn_kit")
 
 
 class Store:
@@ -95,12 +70,25 @@ class Store:
         """Return whether a node is finished."""
         return self.read(key) is not None
 
-    def read(self, key: str) -> dict[str, Any] | None:
-        """Return a node's record; None where it is not finished, or not readable as one of this format."""
-        found = read_json(self.path("results", key))
-        if found is None or found.get("format") != FORMAT or found.get("key") != key:
+    def read(self, key: str) -> Record | None:
+        """Return a node's record; None where it is not finished, or cannot be read."""
+        try:
+            return self._load(key)
+        except (OSError, ValueError):
             return None
-        return None if found.get("tensors") and not self.path("tensors", key, ".safetensors").is_file() else found
+
+    def _load(self, key: str) -> Record:
+        path, tensors = self.path("results", key), self.path("tensors", key, ".safetensors")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: expected JSON, but got: {error}") from error
+        record = Record.from_dict(values, str(path))
+        if record.key != key:
+            raise ValueError(f"{path}: key: expected {key!r}, but got {record.key!r}")
+        if record.tensors and not tensors.is_file():
+            raise ValueError(f"{path}: tensors: expected them in {tensors}, but there is no such file")
+        return record
 
     def tensors(self, key: str) -> dict[str, Tensor]:
         """Return a node's tensors.
@@ -114,23 +102,31 @@ class Store:
         except CheckpointError as error:
             raise CheckpointError(f"{error}; remove that file and run the suite again, which makes it anew") from error
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """Yield every finished node's record, in the order of the keys."""
+    def records(self) -> Iterator[Record]:
+        """Yield every finished node's record, in the order of the keys; say which files are skipped, and why."""
         for path in sorted((self.root / "results").glob("*.json")):
-            found = self.read(path.stem)
-            if found is not None:
-                yield found
+            try:
+                yield self._load(path.stem)
+            except FileNotFoundError:  # removed meanwhile by a runner that was started with ``fresh``
+                continue
+            except (OSError, ValueError) as error:
+                logger.warning("skipped a record that cannot be read: %s", error)
 
-    def write(self, key: str, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def write(self, record: Record, tensors: Mapping[str, Tensor]) -> None:
         """Finish a node: tensors first, so that a record never promises what is not there.
+
+        Args:
+            record: What is known of it; whether it has tensors is said here.
+            tensors: By name; none is written where there are none.
 
         Raises:
             OSError: When the disk is full or the folder cannot be written to; what was finished stays.
         """
+        key = record.key
         try:
             if tensors:
                 save_tensors(tensors, self.path("tensors", key, ".safetensors"))
-            write_json({"format": FORMAT, "key": key, "tensors": bool(tensors), **record}, self.path("results", key))
+            write_json(replace(record, tensors=bool(tensors)).as_dict(), self.path("results", key))
             self.path("failures", key).unlink(missing_ok=True)
         except (OSError, ValueError) as error:
             raise self.unwritable(error) from error

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +10,26 @@ import pytest
 from benchmarks.analysis.rows import name_of, rows, suites_in, task_of, titles
 from benchmarks.analysis.tradeoff import curves_of
 from benchmarks.setup.records import write_json
+from benchmarks.suites.records import NodeCost, Record, SeedScores
 from benchmarks.suites.store import Store
+from unlearn_kit.metrics import Evaluation
 
 
 def scores(forget: float) -> dict[str, Any]:
-    return dict.fromkeys(("forget", "retain", "forget_test", "retain_test", "test", "membership"), forget)
+    axes = dict.fromkeys(("forget", "retain", "forget_test", "retain_test", "test", "membership"), forget)
+    return Evaluation(kind="classification", sizes={}, per_class=None, **axes).as_dict()
 
 
-def record(key: str, method: str, forget: float, needs: dict[str, str], **options: Any) -> dict[str, Any]:
+def record(key: str, method: str, forget: float, needs: dict[str, str], **options: Any) -> Record:
     text = ":".join([method, *(f"{name}={value}" for name, value in options.items())])
-    return {
-        "kind": "result",
-        "name": f"d/class:0/m/{text}",
-        "status": "ok",
-        "reason": None,
-        "needs": needs,
-        "config": {
+    return Record(
+        key=key,
+        kind="result",
+        name=f"d/class:0/m/{text}",
+        status="ok",
+        reason=None,
+        needs=needs,
+        config={
             "data": {"name": "d", "options": {}, "hash": "0" * 64},
             "forget": ["class:0", "class:1"],
             "model": "m",
@@ -32,21 +38,34 @@ def record(key: str, method: str, forget: float, needs: dict[str, str], **option
             "method": {"name": method, "text": text, "options": options},
             "seeds": {"training": 4, "unlearning": 5, "evaluation": [0, 1]},
         },
-        "evaluations": [{"seed": seed, "scores": scores(forget + seed / 10)} for seed in (0, 1)],
-        "cost": {"seconds": 2.0, "peak_memory_bytes": 7, "finished": "2026-01-01T00:00:00+00:00"},
-    }
+        versions={},
+        threads=1,
+        hashes={},
+        history=[],
+        forget_samples=1,
+        evaluations=[SeedScores(seed, scores(forget + seed / 10)) for seed in (0, 1)],
+        cost=NodeCost(
+            seconds=2.0,
+            cpu_seconds=2.0,
+            node_seconds=3.0,
+            peak_memory_bytes=7,
+            device_memory_bytes=None,
+            finished="2026-01-01T00:00:00+00:00",
+        ),
+    )
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     store = Store(tmp_path)
-    store.write("t", {"kind": "reference", "cost": {"seconds": 8.0}}, {})
-    store.write("r", record("r", "reference", 0.0, {"reference": "t"}), {})
-    store.write("o", record("o", "original", 0.9, {"reference": "t", "baseline": "r"}), {})
+    trained = record("t", "reference", 0.0, {})
+    store.write(replace(trained, kind="reference", parameters=1, cost=replace(trained.cost, seconds=8.0)), {})
+    store.write(record("r", "reference", 0.0, {"reference": "t"}), {})
+    store.write(record("o", "original", 0.9, {"reference": "t", "baseline": "r"}), {})
     beside = {"reference": "t", "baseline": "r", "nothing": "o"}
     for key, lr in (("a", 0.1), ("b", 0.2)):
-        store.write(key, record(key, "finetune", lr, beside, lr=lr, steps=3), {})
-    store.write("c", record("c", "scrub", 0.5, beside), {})
+        store.write(record(key, "finetune", lr, beside, lr=lr, steps=3), {})
+    store.write(record("c", "scrub", 0.5, beside), {})
     labelled = [{"key": "a", "knob": "lr", "value": 0.1}, {"key": "b", "knob": "lr", "value": 0.2}, {"key": "r"}]
     write_json({"name": "s", "nodes": labelled}, store.path("suites", "s"))
     return tmp_path
@@ -55,18 +74,18 @@ def out(tmp_path: Path) -> Path:
 def test_a_row_an_evaluation_with_original_and_reference_of_the_same_seed(out: Path) -> None:
     found = rows(out)
     assert len(found) == 2 * 5
-    row = next(row for row in found if row["key"] == "b" and row["evaluation_seed"] == 1)
-    assert (row["forget"], row["training_seed"], row["unlearning_seed"]) == ("class:0, then class:1", 4, 5)
-    assert (row["knob"], row["value"], row["seconds"], row["speed_up"]) == ("lr", 0.2, 2.0, 4.0)
-    assert [row[name]["forget"] for name in ("scores", "original", "reference")] == pytest.approx([0.3, 1.0, 0.1])
-    nothing = next(row for row in found if row["method"] == "original")
-    assert nothing["scores"] == nothing["original"]
-    assert nothing["speed_up"] is None
+    row = next(row for row in found if row.key == "b" and row.evaluation_seed == 1)
+    assert (row.forget, row.training_seed, row.unlearning_seed) == ("class:0, then class:1", 4, 5)
+    assert (row.knob, row.value, row.seconds, row.speed_up) == ("lr", 0.2, 2.0, 4.0)
+    assert [getattr(row, name).forget for name in ("scores", "original", "reference")] == pytest.approx([0.3, 1.0, 0.1])
+    nothing = next(row for row in found if row.method == "original")
+    assert nothing.scores == nothing.original
+    assert nothing.speed_up is None
 
 
 def test_one_suite_of_a_shared_folder(out: Path) -> None:
     assert suites_in(out) == ["s"]
-    assert {row["key"] for row in rows(out, "s")} == {"a", "b", "r"}
+    assert {row.key for row in rows(out, "s")} == {"a", "b", "r"}
     with pytest.raises(ValueError, match=r"expected suite to be one of \['s'\]"):
         rows(out, "t")
 
@@ -85,8 +104,7 @@ def test_evaluations_of_one_revision_are_no_runs(out: Path) -> None:
     store = Store(out)
     # The two evaluations of "c" lie on either side of the reference's 0.0 and 0.1.
     revised = record("c", "scrub", 0.0, {"reference": "t", "baseline": "r", "nothing": "o"})
-    revised["evaluations"] = [{"seed": seed, "scores": scores(value)} for seed, value in ((0, 0.05), (1, 0.05))]
-    store.write("c", revised, {})
+    store.write(replace(revised, evaluations=[SeedScores(seed, scores(0.05)) for seed in (0, 1)]), {})
     (curves,) = curves_of(rows(out)).values()
     (point,) = next(curve for curve in curves if curve.name == "scrub").points()
     assert (point.x.n, point.x.trainings, point.x.half, point.gap_x.half) == (1, 1, None, None)
@@ -99,7 +117,7 @@ def test_evaluations_of_one_revision_are_no_runs(out: Path) -> None:
 
 def test_a_refused_revision_is_one_run_however_often_it_would_have_been_evaluated(out: Path) -> None:
     refused = record("c", "scrub", 0.0, {"reference": "t", "baseline": "r", "nothing": "o"})
-    Store(out).write("c", {**refused, "status": "n/a", "reason": "why", "evaluations": []}, {})
+    Store(out).write(replace(refused, status="n/a", reason="why", evaluations=[]), {})
     (curves,) = curves_of(rows(out)).values()
     (run,) = next(curve for curve in curves if curve.name == "scrub").runs
     assert (run.scores, run.reason) == (None, "why")
@@ -116,18 +134,24 @@ def test_a_suite_that_runs_a_method_once_does_not_take_it_off_the_curve_of_anoth
 def test_nodes_without_a_result_are_no_rows(out: Path) -> None:
     nodes = [{"key": "a", "knob": "lr", "value": 0.1}, {"key": "not run yet", "knob": "lr", "value": 0.3}]
     write_json({"name": "s", "nodes": nodes}, Store(out).path("suites", "s"))
-    assert {row["key"] for row in rows(out, "s")} == {"a"}
-    assert {row["key"] for row in rows(out)} == {"a", "b", "c", "o", "r"}
+    assert {row.key for row in rows(out, "s")} == {"a"}
+    assert {row.key for row in rows(out)} == {"a", "b", "c", "o", "r"}
+
+
+def test_a_record_that_cannot_be_read_is_skipped_and_said_once(out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = Store(out).path("results", "a")
+    path.write_text(path.read_text().replace('"threads": 1', '"threads": "one"'))
+    assert {row.key for row in rows(out)} == {"b", "c", "o", "r"}
+    said = f"skipped a record that cannot be read: {path}: threads: expected a valid integer, but got 'one'"
+    assert caplog.record_tuples == [("unlearn_kit", logging.WARNING, said)]
 
 
 def copy(out: Path, key: str, seed: int = 4, finished: str = "2026-01-01", forget: float = 0.7, **config: Any) -> None:
     """Another result of "c" with another configuration."""
     beside = {"reference": "t", "baseline": "r", "nothing": "o"}
     one = record(key, "scrub", forget, beside)
-    one["config"] |= config
-    one["config"]["seeds"] = {**one["config"]["seeds"], "training": seed}
-    one["cost"]["finished"] = finished
-    Store(out).write(key, one, {})
+    asked = {**one.config, **config, "seeds": {**one.config["seeds"], "training": seed}}
+    Store(out).write(replace(one, config=asked, cost=replace(one.cost, finished=finished)), {})
 
 
 def test_tasks_that_differ_in_training_have_curves_of_their_own(out: Path) -> None:

@@ -43,6 +43,7 @@ from benchmarks.speed.made_up import write_made_up
 from benchmarks.suites import parse_suite
 from benchmarks.suites.execute import execute
 from benchmarks.suites.plan import plan, select
+from benchmarks.suites.records import Record
 from benchmarks.suites.store import Store, read_json
 
 METHOD_NAMES = ("finetune", "scrub", "ssd", "perturbed_sign")
@@ -56,16 +57,32 @@ def store(tmp_path: Path) -> Store:
 
 def change(store: Store, edit: Callable[[dict[str, Any]], None], **wanted: Any) -> None:
     """Rewrite the results whose method's text, or training seed, is the wanted one."""
-    for record in list(store.records()):
-        config = record["config"]
-        found = {"text": config["method"]["text"], "training": config["seeds"]["training"]}
-        if all(found[name] == value for name, value in wanted.items()):
-            edit(record)
-            store.write(record["key"], record, {})
+    for record in chosen(store, **wanted):
+        rewrite(store, record, edit)
+
+
+def rewrite(store: Store, record: Record, edit: Callable[[dict[str, Any]], None]) -> None:
+    values = record.as_dict()
+    edit(values)
+    store.write(Record.from_dict(values), {})
+
+
+def chosen(store: Store, **wanted: Any) -> list[Record]:
+    found = []
+    for record in store.records():
+        known = {"text": record.config["method"]["text"], "training": record.config["seeds"]["training"]}
+        if all(known[name] == value for name, value in wanted.items()):
+            found.append(record)
+    return found
 
 
 def scores_of(record: dict[str, Any]) -> dict[str, Any]:
+    """What an edit may change."""
     return record["evaluations"][0]["scores"]
+
+
+def scored(record: Record) -> dict[str, Any]:
+    return dict(record.evaluations[0].scores)
 
 
 def fail(status: str, reason: str) -> Callable[[dict[str, Any]], None]:
@@ -74,10 +91,8 @@ def fail(status: str, reason: str) -> Callable[[dict[str, Any]], None]:
 
 def lose(store: Store, **wanted: Any) -> None:
     """Remove those results, as if they had not been run yet; the suite still lists them."""
-    change(store, lambda record: record.update(lost=True), **wanted)
-    for record in list(store.records()):
-        if record.get("lost"):
-            store.forget(record["key"])
+    for record in chosen(store, **wanted):
+        store.forget(record.key)
 
 
 def read(store: Store) -> list[ReportTask]:
@@ -94,9 +109,8 @@ def row(task: ReportTask, text: str) -> ReportRow:
 def test_a_figure_is_the_mean_of_training_means_with_their_t_interval(store: Store) -> None:
     (task,) = read(store)
     by_training: dict[int, list[float]] = {}
-    for record in store.records():
-        if record["config"]["method"]["text"] == "scrub":
-            by_training.setdefault(record["config"]["seeds"]["training"], []).append(scores_of(record)["retain_test"])
+    for record in chosen(store, text="scrub"):
+        by_training.setdefault(record.config["seeds"]["training"], []).append(scored(record)["retain_test"])
     means = [np.mean(values) for _, values in sorted(by_training.items())]
     assert [len(values) for values in by_training.values()] == [2, 2, 2]
     low, high = scipy.stats.t.interval(0.95, 2, loc=np.mean(means), scale=scipy.stats.sem(means))
@@ -113,7 +127,7 @@ def test_original_and_reference_come_first_then_methods_by_their_gap(store: Stor
     assert [one.role for one in task.rows[:2]] == ["original", "reference"]
     gaps: dict[str, list[float]] = {}
     for record in store.records():
-        gaps.setdefault(record["config"]["method"]["text"], []).append(scores_of(record)["average_gap"])
+        gaps.setdefault(record.config["method"]["text"], []).append(scored(record)["average_gap"])
     methods = [one.text for one in task.rows[2:]]
     assert methods == sorted(methods, key=lambda text: np.mean(gaps[text]))
     assert [one.rank for one in task.rows] == [None, None, *range(1, len(methods) + 1)]
@@ -121,7 +135,7 @@ def test_original_and_reference_come_first_then_methods_by_their_gap(store: Stor
 
 
 def test_where_there_is_nothing_to_forget_nothing_is_ranked(store: Store) -> None:
-    reference = next(scores_of(r) for r in store.records() if r["config"]["method"]["name"] == "reference")
+    reference = scored(chosen(store, text="reference")[0])
     same = {name: reference[name] for name in ("forget", "forget_test", "membership")}
 
     def alike(record: dict[str, Any]) -> None:
@@ -173,9 +187,7 @@ def test_refusals_and_divergences_are_shown_and_counted(store: Store) -> None:
 
 
 def test_a_count_is_right_when_trainings_have_different_numbers_of_revisions(store: Store) -> None:
-    one = next(r for r in store.records() if r["config"]["method"]["text"] == "scrub")
-    fail("diverged", "why")(one)
-    store.write(one["key"], one, {})
+    rewrite(store, chosen(store, text="scrub")[0], fail("diverged", "why"))
     found = row(read(store)[0], "scrub")
     assert found.count == "5 runs of 3 trainings"
     assert found.notes == ["diverged in 1 of 6 runs"]
@@ -220,9 +232,7 @@ def test_beside_a_reference_that_diverged_nothing_is_ranked(store: Store) -> Non
 
 
 def test_without_a_reference_there_is_a_table_all_the_same(store: Store) -> None:
-    for record in list(store.records()):
-        if record["config"]["method"]["name"] == "reference":
-            store.forget(record["key"])
+    lose(store, text="reference")
     (task,) = read(store)
     assert task.notes == ["No result of the reference yet: distances to it are missing or partial."]
     assert scatter(task, "forget", "retain", ("x", "y")) is not None
@@ -231,16 +241,16 @@ def test_without_a_reference_there_is_a_table_all_the_same(store: Store) -> None
 
 
 def test_of_two_results_of_one_run_the_newer_counts(store: Store) -> None:
-    old = next(r for r in store.records() if r["config"]["method"]["text"] == "scrub")
-    new = json.loads(json.dumps(old))
-    del new["key"]
-    new["cost"]["finished"] = "2027-01-01T00:00:00+00:00"
-    new["versions"]["torch"] = "3"
-    scores_of(new)["forget"] = 0.123
-    store.write("zz", new, {})
+    def newer(record: dict[str, Any]) -> None:
+        record["key"] = "zz"
+        record["cost"]["finished"] = "2027-01-01T00:00:00+00:00"
+        record["versions"]["torch"] = "3"
+        scores_of(record)["forget"] = 0.123
+
+    rewrite(store, chosen(store, text="scrub")[0], newer)
     found = row(read(store)[0], "scrub")
     assert len(found.runs) == 6
-    assert [run.record["key"] for run in found.runs if run.values["forget"] == 0.123] == ["zz"]
+    assert [run.record.key for run in found.runs if run.values["forget"] == 0.123] == ["zz"]
     assert "torch 2 and 3" in render(store.root)
 
 
@@ -364,15 +374,11 @@ def test_the_rings_are_the_methods_that_no_other_beats_in_both_gaps(store: Store
     (task,) = read(store)
     figure = scatter(task, "forget", "retain_test", ("x", "y"))
     (ring,) = [trace for trace in figure["data"] if trace.get("name") == "Pareto front"]
-    theirs = {
-        r["config"]["seeds"]["training"]: scores_of(r)
-        for r in store.records()
-        if r["config"]["method"]["name"] == "reference"
-    }
+    theirs = {r.config["seeds"]["training"]: scored(r) for r in chosen(store, text="reference")}
     gaps: dict[str, list[tuple[float, float]]] = {}
     for record in store.records():
-        mine, ideal = scores_of(record), theirs[record["config"]["seeds"]["training"]]
-        text = record["config"]["method"]["text"]
+        mine, ideal = scored(record), theirs[record.config["seeds"]["training"]]
+        text = record.config["method"]["text"]
         if text not in ("original", "reference"):
             gaps.setdefault(text, []).append(tuple(abs(mine[n] - ideal[n]) for n in ("forget", "retain_test")))
     spots = {text: np.mean(pairs, axis=0) for text, pairs in gaps.items()}
@@ -404,7 +410,7 @@ def test_the_heat_map_shows_means_and_differences(store: Store) -> None:
     assert "reference (retrained)" not in change_["y"]
     means: dict[str, list[float]] = {}
     for record in store.records():
-        means.setdefault(record["config"]["method"]["text"], []).append(scores_of(record)["per_class"]["3"])
+        means.setdefault(record.config["method"]["text"], []).append(scored(record)["per_class"]["3"])
     scrub, ideal = np.mean(means["scrub"]), np.mean(means["reference"])
     assert whole["z"][whole["y"].index("scrub")][3] == pytest.approx(scrub, abs=1e-4)
     assert change_["z"][change_["y"].index("scrub")][3] == pytest.approx(scrub - ideal, abs=1e-4)
@@ -457,10 +463,9 @@ def test_picture_strips_show_what_agrees_what_is_too_much_and_what_is_missing(tm
     wrong = torch.tensor([[[1, 0], [1, 0]]], dtype=torch.uint8)
     image = torch.tensor([[[[255, 0], [0, 7]]]], dtype=torch.uint8)
     for record in list(store.records()):
-        del record["tensors"]  # which the store says itself
-        reference = record["config"]["method"]["name"] == "reference"
+        reference = record.config["method"]["name"] == "reference"
         extra = {"images": image, "masks": mask} if reference else {}
-        store.write(record.pop("key"), record, {"predicted": mask if reference else wrong, **extra})
+        store.write(record, {"predicted": mask if reference else wrong, **extra})
     found = {strip.label: strip for strip in strips(read(store)[0], store)}
     assert list(found) == ["image", "true mask", "original (do nothing)", "reference (retrained)", "finetune"]
 
@@ -502,7 +507,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for node in plan(parse_suite(suite)):
         product = execute(node, {role: products[key] for role, key in node.needs.items()})
         products[node.key] = product
-        store.write(node.key, product.record, product.tensors)
+        store.write(product.record, product.tensors)
     return folder
 
 
@@ -517,7 +522,7 @@ def test_a_row_is_had_again_by_its_suite_and_command(real: Path) -> None:
             nodes = select(nodes, words[words.index("--only") + 1])
         else:
             assert "--only" not in words
-        assert {run.record["key"] for run in one.runs} <= {node.key for node in nodes}, one.text
+        assert {run.record.key for run in one.runs} <= {node.key for node in nodes}, one.text
 
 
 def test_what_a_real_run_leaves_is_shown(real: Path) -> None:
@@ -532,11 +537,11 @@ def test_what_a_real_run_leaves_is_shown(real: Path) -> None:
 
 
 def test_one_suite_can_be_shown_alone(store: Store) -> None:
-    stray = next(r for r in store.records() if r["config"]["method"]["text"] == "scrub")
-    for name in ("key", "tensors"):
-        del stray[name]
-    stray["config"]["method"]["text"] = "of_another_suite"
-    store.write("stray", stray, {})
+    def stray(record: dict[str, Any]) -> None:
+        record["key"] = "stray"
+        record["config"]["method"]["text"] = "of_another_suite"
+
+    rewrite(store, chosen(store, text="scrub")[0], stray)
     assert "of_another_suite" in render(store.root, "csv")
     assert "of_another_suite" not in render(store.root, "csv", "made-up")
     with pytest.raises(ValueError, match="expected suite to be one of"):
@@ -603,7 +608,7 @@ def test_curves_are_written_for_each_task(store: Store, tmp_path: Path) -> None:
         judged = [one for row in task.rows if row.role == "method" for run in row.runs for one in run.flat]
         assert len(written) == len(judged)
         assert sorted(line["forget"] for line in written if line["forget"]) == sorted(
-            str(one["scores"]["forget"]) for one in judged if one["scores"] is not None
+            str(one.scores.forget) for one in judged if one.scores is not None
         )
     assert len({slug(task.title) for task in of_tasks}) == len(of_tasks)
     assert FORMATS == ("html", "latex", "csv", "markdown", "curves")
@@ -622,8 +627,7 @@ def test_curves_say_what_the_page_says(store: Store) -> None:
 
     change(store, evaluate_again)
     lose(store, text="scrub", training=2)
-    scrub = next(r for r in store.records() if r["config"]["method"]["text"] == "scrub")
-    store.forget(scrub["key"])  # three runs of two trainings
+    store.forget(chosen(store, text="scrub")[0].key)  # three runs of two trainings
     (task,) = read(store)
     (curves,) = curves_of(rows(store.root)).values()
     compared = 0
@@ -694,8 +698,8 @@ def test_only_failures_that_a_run_of_the_suite_tries_again_are_listed(store: Sto
 
 def test_a_run_that_has_only_begun_is_shown(store: Store, tmp_path: Path) -> None:
     for record in list(store.records()):
-        if record["config"]["method"]["name"] not in ("original", "reference"):
-            store.forget(record["key"])
+        if record.config["method"]["name"] not in ("original", "reference"):
+            store.forget(record.key)
     list_in_suite(store, "begun", "z-begun")
     for names, note in ((["original", "reference"], None), (["original"], "No result of the reference yet")):
         (task,) = read(store)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 import csv
 import errno
 import json
@@ -25,12 +24,13 @@ import algorithms
 from benchmarks.analysis.rows import rows
 from benchmarks.cli import app
 from benchmarks.report.build import FORMATS, write_report
-from benchmarks.setup.judging import evaluation_of
+from benchmarks.setup.records import write_json
 from benchmarks.speed import overhead
 from benchmarks.suites import backends, parse_suite, runner
 from benchmarks.suites.backends import Local, check_backend, make_backend, stored_product
 from benchmarks.suites.execute import Finished, Product, execute, execute_safely
 from benchmarks.suites.plan import Node, plan
+from benchmarks.suites.records import NodeCost, Record
 from benchmarks.suites.revise import unlearning_seed
 from benchmarks.suites.runner import SuiteSummary, run_suite
 from benchmarks.suites.store import Store, read_json
@@ -102,12 +102,30 @@ def run_here(
 
 def made_up(node: Node, inputs: Mapping[str, Product]) -> Product:
     """A stand-in for ``execute`` that takes no time."""
-    record = {
-        "kind": node.kind, "name": node.name, "status": "ok", "reason": None, "config": dict(node.config),
-        "needs": dict(node.needs), "hashes": {"model": "", "forget": "", "before": ""}, "forget_samples": 1,
-        "evaluations": [], "options": {}, "versions": {},
-        "cost": {"seconds": 0.0, "node_seconds": 0.01, "peak_memory_bytes": 0},
-    }  # fmt: skip
+    cost = NodeCost(
+        seconds=0.0,
+        cpu_seconds=0.0,
+        node_seconds=0.01,
+        peak_memory_bytes=0,
+        device_memory_bytes=None,
+        finished="2026-01-01T00:00:00+00:00",
+    )
+    record = Record(
+        key=node.key,
+        kind=node.kind,
+        name=node.name,
+        status="ok",
+        reason=None,
+        config=node.config,
+        needs=node.needs,
+        versions={},
+        threads=1,
+        hashes={"model": "", "forget": "", "before": ""},
+        forget_samples=1,
+        history=[],
+        parameters=1,
+        cost=cost,
+    )
     return Product(record, {"w": torch.zeros(1)} if node.kind == "original" else {})
 
 
@@ -122,9 +140,9 @@ def results(out: Path) -> dict[str, dict[str, Any]]:
     """Every record without what two runs never share."""
     found = {}
     for record in Store(out, create=False).records():
-        kept = copy.deepcopy(record)
+        kept = record.as_dict()
         del kept["cost"]
-        found[record["key"]] = kept
+        found[record.key] = kept
     return found
 
 
@@ -149,30 +167,33 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_record_holds_what_the_store_promises(whole: Path) -> None:
+def test_a_record_holds_what_the_store_promises(whole: Path, tmp_path: Path) -> None:
     records = list(Store(whole, create=False).records())
     for record in records:
-        assert {"versions", "threads", "hashes", "cost", "config", "needs", "name", "kind"} <= record.keys()
-        assert record["status"] == "ok"
-        assert record["cost"]["node_seconds"] > 0
-        assert record["cost"]["peak_memory_bytes"] > 50e6
-        assert read_json(whole / "failures" / f"{record['key']}.json") is None
-    by_key = {record["key"]: record for record in records}
-    chosen = [r for r in records if r["kind"] == "result" and r["config"]["method"]["name"] == "perturbed_sign"]
+        path = whole / "results" / f"{record.key}.json"
+        written = json.loads(path.read_text())
+        assert {"versions", "threads", "hashes", "cost", "config", "needs", "name", "kind"} <= written.keys()
+        assert write_json(record.as_dict(), tmp_path / "again.json").read_bytes() == path.read_bytes()
+        assert record.status == "ok"
+        assert record.cost.node_seconds > 0
+        assert record.cost.peak_memory_bytes > 50e6
+        assert read_json(whole / "failures" / f"{record.key}.json") is None
+    by_key = {record.key: record for record in records}
+    chosen = [r for r in records if r.kind == "result" and r.config["method"]["name"] == "perturbed_sign"]
     assert len(chosen) == 8
     for record in chosen:
-        original, reference = (by_key[record["needs"][role]] for role in ("original", "reference"))
-        assert record["hashes"]["before"] == original["hashes"]["model"]
-        assert record["hashes"]["reference"] == reference["hashes"]["model"]
-        assert record["hashes"]["model"] != record["hashes"]["before"]
-        assert record["options"]["steps"] == 3
-        assert [found["seed"] for found in record["evaluations"]] == [0, 1]
-        scores = record["evaluations"][0]["scores"]
+        original, reference = (by_key[record.needs[role]] for role in ("original", "reference"))
+        assert record.hashes["before"] == original.hashes["model"]
+        assert record.hashes["reference"] == reference.hashes["model"]
+        assert record.hashes["model"] != record.hashes["before"]
+        assert record.options["steps"] == 3
+        assert [found.seed for found in record.evaluations] == [0, 1]
+        scores = record.evaluations[0].scores
         assert set(scores["per_class"]) == {str(label) for label in range(10)}
-        assert evaluation_of(scores).as_dict() == scores
-        samples = read_json(whole / "samples" / f"{record['hashes']['forget']}.json")
+        assert record.evaluations[0].evaluation.as_dict() == scores
+        samples = read_json(whole / "samples" / f"{record.hashes['forget']}.json")
         assert samples is not None
-        assert len(samples["sha256"]) == record["forget_samples"] == scores["sizes"]["forget"]
+        assert len(samples["sha256"]) == record.forget_samples == scores["sizes"]["forget"]
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cpu", None), ("cuda:1", 7), ("cuda", 5)])
@@ -203,17 +224,17 @@ def test_scores_are_those_of_the_metrics_with_the_stored_weights(whole: Path) ->
     from unlearn_kit.models import build
 
     store = Store(whole, create=False)
-    record = next(r for r in store.records() if r["name"] == "digits/class:0/mlp/seed 1/original")
+    record = next(r for r in store.records() if r.name == "digits/class:0/mlp/seed 1/original")
     models = []
     for role in ("original", "reference"):
         model = build("mlp", 10, 1)
-        model.load_state_dict(store.tensors(record["needs"][role]))
+        model.load_state_dict(store.tensors(record.needs[role]))
         models.append(model.eval())
     digits = load("digits", train_size=150)
     (task,) = Scenario(("class:0",)).requests(digits, 1)
     expected = evaluate(models[0], task, models[1], seed=1).as_dict()
     del expected["reference"]
-    found = record["evaluations"][1]["scores"]
+    found = record.evaluations[1].scores
     assert {name: found[name] for name in expected} == expected
 
 
@@ -236,38 +257,36 @@ def test_a_revision_is_the_algorithms_own(whole: Path) -> None:
     from unlearn_kit.models import build
 
     store = Store(whole, create=False)
-    record = next(r for r in store.records() if r["name"] == "digits/class:0/mlp/seed 0/finetune/seed 0")
+    record = next(r for r in store.records() if r.name == "digits/class:0/mlp/seed 0/finetune/seed 0")
     digits = load("digits", train_size=150)
     original = build("mlp", 10, 1)
-    original.load_state_dict(store.tensors(record["needs"]["original"]))
+    original.load_state_dict(store.tensors(record.needs["original"]))
     task = UnlearnTask.forget_class(digits.train, digits.test, 0, num_classes=10)
-    seed = unlearning_seed(record["config"]["seeds"], 0)
-    assert record["config"]["seeds"] == {"training": 0, "unlearning": 0, "evaluation": [0, 1]}
-    assert record["options"]["seed"] == seed
+    seed = unlearning_seed(record.config["seeds"], 0)
+    assert record.config["seeds"] == {"training": 0, "unlearning": 0, "evaluation": [0, 1]}
+    assert record.options["seed"] == seed
     result = algorithms.finetune(original.eval(), task, seed=seed)
-    assert hash_model(result.model) == record["hashes"]["model"]  # watching it changed nothing
-    assert result.history == record["history"]
+    assert hash_model(result.model) == record.hashes["model"]  # watching it changed nothing
+    assert result.history == record.history
 
 
 def test_learning_curves_go_from_the_start_to_the_last_step(whole: Path) -> None:
-    record = next(r for r in Store(whole, create=False).records() if "class:0/mlp/seed 0/perturbed_sign" in r["name"])
-    steps = [point["step"] for point in record["learning_curve"]]
+    record = next(r for r in Store(whole, create=False).records() if "class:0/mlp/seed 0/perturbed_sign" in r.name)
+    steps = [point["step"] for point in record.learning_curve]
     assert (steps[0], steps[-1]) == (0, 3)
     assert steps == sorted(set(steps))
-    assert all(0 <= point[name] <= 1 for point in record["learning_curve"] for name in ("forget", "retain", "held_out"))
+    assert all(0 <= point[name] <= 1 for point in record.learning_curve for name in ("forget", "retain", "held_out"))
 
 
 def test_after_each_request_the_earlier_ones_are_judged_again(whole: Path) -> None:
-    found = [
-        r for r in Store(whole, create=False).records() if r["kind"] == "result" and len(r["config"]["forget"]) > 1
-    ]
+    found = [r for r in Store(whole, create=False).records() if r.kind == "result" and len(r.config["forget"]) > 1]
     assert len(found) == 10
     for record in found:
-        assert [[s["rule"] for s in row["scores"]] for row in record["requests"]] == [
+        assert [[s["rule"] for s in row["scores"]] for row in record.requests] == [
             ["class:1"],
             ["class:1", "random:0.1"],
         ]
-        assert record["requests"][1]["scores"][0]["forget_test"] is not None
+        assert record.requests[1]["scores"][0]["forget_test"] is not None
 
 
 def test_running_again_repeats_nothing_and_another_suite_shares_what_it_can(
@@ -295,12 +314,12 @@ def test_a_suite_is_noted_as_a_whole_whatever_part_of_it_is_run(
     run_here(monkeypatch, tiny(), tmp_path, only="*class:0/*finetune*")
     assert listed(tmp_path) == [node.key for node in plan(tiny())]
     run_here(monkeypatch, tiny(), tmp_path, only="*class:0/*perturbed_sign*")
-    there = [row["name"] for row in rows(tmp_path, "tiny")]
+    there = [row.name for row in rows(tmp_path, "tiny")]
     assert [sum(method in name for name in there) for method in ("finetune", "perturbed_sign")] == [4, 8]
     more = tiny(methods=["finetune", "scrub"])
     run_here(monkeypatch, more, tmp_path, only="class:0/mlp/seed 0/scrub")
     assert listed(tmp_path) == [node.key for node in plan(more)]
-    assert any("scrub" in row["name"] for row in rows(tmp_path, "tiny"))
+    assert any("scrub" in row.name for row in rows(tmp_path, "tiny"))
 
 
 def test_fresh_spares_what_another_runner_is_working_on_and_what_that_needs(
@@ -385,15 +404,15 @@ def test_beside_a_reference_that_diverged_every_distance_is_unknown(
     assert list(summary.refused) == ["digits/class:0/mlp/seed 0/reference"]
     assert summary.refused["digits/class:0/mlp/seed 0/reference"].startswith("diverged: ")
     found = rows(tmp_path)
-    assert {row["method"]: row["status"] for row in found} == {
+    assert {row.method: row.status for row in found} == {
         "original": "ok", "reference": "diverged", "finetune": "ok",
     }  # fmt: skip
     for row in found:
-        if row["status"] == "ok":
-            assert row["reference"] is None
-            assert 0 <= row["scores"]["retain"] <= 1
-            assert {row["scores"][name] for name in ("average_gap", "tug_of_war", "tug_of_war_mia")} == {None}
-    key = next(row["key"] for row in found if row["method"] == "finetune")
+        if row.status == "ok":
+            assert row.reference is None
+            assert 0 <= row.scores.retain <= 1
+            assert {getattr(row.scores, name) for name in ("average_gap", "tug_of_war", "tug_of_war_mia")} == {None}
+    key = next(row.key for row in found if row.method == "finetune")
     receipt = read_json(tmp_path / "receipts" / f"{key}.json")
     assert receipt is not None
     assert receipt["findings"] == []
@@ -477,12 +496,12 @@ def test_a_failure_is_recorded_and_only_what_needs_it_is_skipped(
 def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = 5
 
-    def write(self: Store, key: str, record: Any, tensors: Any, real: Any = Store.write) -> None:
+    def write(self: Store, record: Record, tensors: Any, real: Any = Store.write) -> None:
         nonlocal left
         left -= 1
         if left < 0:
             raise self.unwritable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-        real(self, key, record, tensors)
+        real(self, record, tensors)
 
     suite = tiny(forget="class:0", methods=["finetune"])
     with monkeypatch.context() as patched:
@@ -554,9 +573,9 @@ def test_a_worker_that_dies_fails_its_own_node_and_is_replaced(tmp_path: Path) -
         backend.submit(nodes[0])
         (found,) = backend.wait(120)
         assert found.product is not None
-        assert found.product.record["threads"] == 1
+        assert found.product.record.threads == 1
         # What cannot be read fails its own node with the reason, and costs no worker.
-        backend.store.write(nodes[0].key, found.product.record, found.product.tensors)
+        backend.store.write(found.product.record, found.product.tensors)
         path = backend.store.path("tensors", nodes[0].key, ".safetensors")
         path.write_bytes(path.read_bytes()[:-1])
         needy = Node("result", "k", "needy", {}, {"original": nodes[0].key})
@@ -653,7 +672,7 @@ def test_ray_is_asked_for_a_gpu_where_one_is_needed_and_what_cannot_be_read_fail
     monkeypatch.setitem(sys.modules, "ray", cluster)
     store = Store(tmp_path)
     for key in ("good", "bad"):
-        store.write(key, {}, {"w": torch.zeros(9)})
+        store.write(made_up(Node("original", key, key, {}), {}).record, {"w": torch.zeros(9)})
     path = store.path("tensors", "bad", ".safetensors")
     path.write_bytes(path.read_bytes()[:-1])
     backend = make_backend("ray", store, workers=3, threads=1)

@@ -1,0 +1,183 @@
+"""What is known of a finished node, as typed values, and their form on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+from unlearn_kit.errors import check_choice
+from unlearn_kit.metrics import Evaluation
+
+from ..setup.judging import evaluation_of
+from .schema import error_lines
+
+FORMAT = 1
+Kind = Literal["difficulty", "original", "reference", "result"]
+Status = Literal["ok", "n/a", "diverged"]
+# The fields of the file that results alone have, or trained models alone.
+RESULT = ("class_names", "forget_samples", "options", "details", "learning_curve", "evaluations")
+TRAINED = ("parameters",)
+
+
+def _as_it_came(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    check(value)
+    return value
+
+
+# What is no float in the file does not become one, so that a count is written as it was read.
+Number = Annotated[float, WrapValidator(_as_it_came)]
+
+
+def _scores(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    for score in fields(Evaluation):
+        if score.default is MISSING and score.name not in values:
+            raise ValueError(f"expected the score {score.name!r}, but got none")
+    for name in values:
+        check_choice("every score", name, [score.name for score in fields(Evaluation)])
+    return values
+
+
+@dataclass(frozen=True)
+class SeedScores:
+    """What a model scored under one evaluation seed.
+
+    Attributes:
+        seed: The evaluation seed.
+        scores: ``Evaluation.as_dict()`` beside the reference, without the reference's own. None is "n/a".
+    """
+
+    seed: int
+    scores: Annotated[Mapping[str, Any], AfterValidator(_scores)]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The scores as the value that the metrics gave."""
+        return evaluation_of(self.scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeCost:
+    """What a node cost: all that two runs of it never share.
+
+    Attributes:
+        seconds: Wall time of the training or revision, in seconds; of doing nothing and of the reference's result that
+            of their training.
+        cpu_seconds: CPU time of the same, in seconds.
+        request_seconds: Of a method, the wall time of each of its requests; else None.
+        node_seconds: Wall time of the whole node, with loading and evaluation.
+        peak_memory_bytes: Largest resident memory of the process.
+        device_memory_bytes: Largest memory of the GPU that the node ran on; None on another device.
+        finished: When it ended, in UTC.
+    """
+
+    seconds: Number
+    cpu_seconds: Number
+    request_seconds: Sequence[Number] | None = None
+    node_seconds: Number
+    peak_memory_bytes: Number | None
+    device_memory_bytes: Number | None
+    finished: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the cost as JSON holds it."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("request_seconds", None)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What is known of a finished node.
+
+    Attributes:
+        key: The content key, by which the store knows the node.
+        tensors: Whether the store holds tensors of it.
+        kind: What was done. The methods "original" (do nothing) and "reference" are results as well.
+        name: A name for people.
+        status: "ok", "n/a" (the method refuses the task) or "diverged".
+        reason: Why, when not ok.
+        config: Everything that was asked for: ``data`` (name, options, hash), ``forget`` (rules in order), ``model``,
+            ``training``, ``device``; of results also ``method`` (name, options, text), ``seeds`` (training, unlearning,
+            evaluation) and ``learning_curve``.
+        needs: Keys of the nodes it was made from, by role: original, reference, baseline (the reference's own result),
+            nothing (the result of doing nothing), difficulty.
+        versions: Versions of the software.
+        threads: CPU threads.
+        hashes: SHA-256 of the ``data`` and the ``model`` that came of it; of results also of the forgotten samples
+            (``forget``), the model ``before``, and the ``reference``.
+        class_names: Of results, the names of the classes, in order.
+        forget_samples: Of results, the number of samples to forget.
+        options: Of results, what the method made of its options.
+        details: Of results, what else the method tells.
+        history: The losses, at most 200 entries.
+        parameters: Of trained models, their number of parameters.
+        learning_curve: Of results, ``{"request", "step", "planned", "phase", "forget", "retain", "held_out"}`` during
+            the revision, on a few hundred samples each, where the suite asks for it and the method can be watched.
+        evaluations: Of results, the scores under each evaluation seed; empty where there is no model to judge.
+        requests: Of results of a sequence, after each request the scores on it and on all earlier ones.
+        cost: Time and memory.
+    """
+
+    key: str
+    tensors: bool = False
+    kind: Kind
+    name: str
+    status: Status
+    reason: str | None
+    config: Mapping[str, Any]
+    needs: Mapping[str, str]
+    versions: Mapping[str, str]
+    threads: int
+    hashes: Mapping[str, str | None]
+    class_names: Sequence[str] = ()
+    forget_samples: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]]
+    parameters: int | None = None
+    learning_curve: Sequence[Mapping[str, Any]] = ()
+    evaluations: Sequence[SeedScores] = ()
+    requests: Sequence[Mapping[str, Any]] = ()
+    cost: NodeCost
+
+    @classmethod
+    def from_dict(cls, values: Any, source: str | None = None) -> Record:
+        """Build the record that ``as_dict`` wrote; fields that it does not know are left aside.
+
+        Args:
+            values: What the file holds.
+            source: What errors name, a file as a rule; the key unless given.
+
+        Raises:
+            ValueError: On another format, a missing field or a wrong type; names the source, the field, what was
+                expected and what came.
+        """
+        held = values if isinstance(values, Mapping) else {"format": FORMAT}
+        source = f"record {held.get('key')!r}" if source is None else source
+        if held.get("format") != FORMAT:
+            raise ValueError(f"{source}: format: expected {FORMAT}, but got {held.get('format')!r}")
+        try:
+            # As JSON, in which strict types take an array for a sequence and an object for a dataclass.
+            record = _adapter().validate_json(json.dumps(values), strict=True)
+        except ValidationError as error:
+            raise ValueError(error_lines(source, error)) from None
+        for name in RESULT if record.kind == "result" else TRAINED:
+            if held.get(name) is None:
+                raise ValueError(f"{source}: {name}: expected a value, but got none")
+        return record
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as its file holds it: without the fields of other kinds of nodes."""
+        others = TRAINED if self.kind == "result" else RESULT
+        # Only a model that was judged was judged after each request.
+        requests = () if self.kind == "result" and self.status == "ok" else ("requests",)
+        values = {name: value for name, value in asdict(self).items() if name not in (*others, *requests)}
+        return {"format": FORMAT, **values, "cost": self.cost.as_dict()}
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
