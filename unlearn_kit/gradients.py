@@ -8,11 +8,13 @@ and moved to the model's device. A loss is called with logits ``(B, C, ...)`` an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import check_count
 from .modules import device_of, evaluating
@@ -23,6 +25,21 @@ SampleLoss = Callable[[Tensor, Tensor], Tensor]
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 MEMORY = 2**28  # bytes
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Compute attention by plain matrix products; the caller's choice of kernels returns on leaving.
+
+    The fused kernels have no second derivative, and no rule for the gradients of single samples.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -127,7 +144,8 @@ def hessian_vector_product(
 
         # vjp is jvp, H being symmetric; it costs the same, knows more operations, and torch's forward mode still
         # compiles with the deprecated torch.jit.
-        pulled: Named = vjp(grad(total), parameters)[1]({name: vector[name] for name in parameters})[0]
+        with plain_attention():
+            pulled: Named = vjp(grad(total), parameters)[1]({name: vector[name] for name in parameters})[0]
         return pulled
 
     return _mean(model, batches, product, None)
@@ -150,9 +168,13 @@ def _vectorized(model: nn.Module, loss: SampleLoss, chunk: int) -> Callable[[Nam
         return loss(functional_call(model, parameters, (x.unsqueeze(0),)), y.unsqueeze(0))[0]
 
     # "different": a layer that draws random numbers even in eval mode draws them for each sample.
-    gradients: Callable[[Named, Tensor, Tensor], Named] = vmap(
-        grad(own), in_dims=(None, 0, 0), chunk_size=chunk, randomness="different"
-    )
+    mapped = vmap(grad(own), in_dims=(None, 0, 0), chunk_size=chunk, randomness="different")
+
+    def gradients(parameters: Named, x: Tensor, y: Tensor) -> Named:
+        with plain_attention():
+            found: Named = mapped(parameters, x, y)
+        return found
+
     return gradients
 
 

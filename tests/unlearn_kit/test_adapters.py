@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import random
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -27,7 +29,45 @@ def unet() -> nn.Module:
     return models.unet(num_classes=2, channels=1, widths=(4, 8, 12, 16)).eval()
 
 
+class Tokens(nn.Module):
+    """16 patches of an image through a module that mixes tokens."""
+
+    def __init__(self, mixer: nn.Module) -> None:
+        super().__init__()
+        self.embed, self.mixer, self.head = nn.Linear(16, 8), mixer, nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4).flatten(1, 3))
+        mixed = self.mixer(x, x, x)[0] if isinstance(self.mixer, nn.MultiheadAttention) else self.mixer(x)
+        return self.head(mixed.mean(1))
+
+
+def attention() -> nn.Module:
+    torch.manual_seed(0)
+    return Tokens(nn.MultiheadAttention(8, 2, batch_first=True)).eval()
+
+
+def encoder() -> nn.Module:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+    return Tokens(nn.TransformerEncoder(layer, 2)).eval()
+
+
+def swin() -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"patch_size": [2, 2], "window_size": [2, 2], "embed_dim": 4, "depths": [2], "num_heads": [2]}
+    network = torchvision.models.SwinTransformer(**sizes, num_classes=3)
+    network.features[0][0] = nn.Conv2d(1, 4, 2, 2)
+    nn.init.normal_(network.head.weight, std=0.5)
+    return network.eval()
+
+
+# Networks with layers that are never called: their parents read the weights.
+READING = {"attention": attention, "fused encoder": encoder, "swin": swin}
+
 CASES = {
+    **{f"{name}, all": (build, "all", ()) for name, build in READING.items()},
+    "attention, copied projection": (attention, "embed", ("mixer.out_proj",)),
     "classifier, all": (classifier, "all", ()),
     "classifier, head": (classifier, "head", ()),
     "classifier, body and copied head": (classifier, "block5", ("head",)),
@@ -123,6 +163,42 @@ def test_merged_model_is_plain_and_equal_up_to_rounding(case: str) -> None:
     assert set(merged.state_dict()) == set(model.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(merged(x), adapted(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", READING)
+def test_every_adapter_moves_the_output_as_its_merged_weights_do(case: str) -> None:
+    model = READING[case]()
+    x = data(model).tensors[0]
+    for layer in adapters.select(model, "*"):
+        adapted = moved(adapters.attach(model, model.get_submodule(layer), rank=2))
+        with torch.no_grad():
+            merged, on, off = adapters.merge(adapted)(x), adapted(x), model(x)
+            torch.testing.assert_close(on, merged, rtol=1e-4, atol=1e-5)
+            assert (on - off).abs().max() > 1e-3, layer
+        adapted.train()
+        adapted(x).sum().backward()
+        for name, parameter in adapted.named_parameters():
+            assert not parameter.requires_grad or parameter.grad.abs().sum() > 0, name
+
+
+def test_dropout_reaches_an_adapter_whose_weight_is_read() -> None:
+    adapted = moved(adapters.attach(attention(), "mixer", rank=2, dropout=0.5))
+    layer = adapted.get_submodule("base_model.model.mixer.out_proj")
+    with torch.no_grad():
+        update = layer.weight - layer.base_layer.weight
+        torch.manual_seed(0)
+        layer.train()
+        drawn = layer.weight - layer.base_layer.weight
+    kept = drawn.abs().sum(0) > 0
+    assert 0 < kept.sum() < len(kept)
+    torch.testing.assert_close(drawn, 2 * update * kept)  # A channel is dropped, or counts 1 / (1 - 0.5) times.
+
+
+def test_adapted_layers_are_pickled_by_name() -> None:
+    adapted = moved(adapters.attach(encoder(), "all", rank=2))
+    x = torch.rand(2, 1, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(pickle.loads(pickle.dumps(adapted))(x), adapted(x))
 
 
 def test_update_of_a_linear_layer_is_alpha_over_rank_times_b_a() -> None:

@@ -4,6 +4,10 @@ An adapted model is a ``peft.PeftModel`` around a copy of the original. ``dW = (
 chosen convolution or linear layer; B starts at zero, so a fresh adapter changes nothing. Switched off, the original
 function returns bit for bit, provided that no buffer moved: train with batch norm frozen.
 
+An adapter acts whether the layer is called or its weight is read (``layers``). The joint input projection of
+``nn.MultiheadAttention`` is a parameter, no layer, and is not adapted. torch takes its fused attention where no
+gradients are wanted, which rounds otherwise: compare outputs without gradients.
+
 Source: LoRA, arXiv 2106.09685; for unlearning, arXiv 2511.16574.
 """
 

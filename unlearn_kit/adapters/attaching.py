@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import check_count, check_number
 from ..modules import check_model, head_name
+from .layers import layer_kinds
 from .structure import activate, plain_name, plain_names
 
 ADAPTABLE = (nn.Conv2d, nn.Linear)
@@ -69,6 +70,7 @@ def attach(
         target_modules="|".join(re.escape(key) for key in chosen),
         modules_to_save=list(full) or None,
     )
+    config._register_custom_module(layer_kinds())
     adapted: Any
     if not isinstance(model, PeftModel):
         adapted = get_peft_model(copy.deepcopy(model), config, adapter_name=name)

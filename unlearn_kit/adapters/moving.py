@@ -128,8 +128,10 @@ def _give(model: nn.Module, row: Mapping[str, Any], tensors: Mapping[str, Tensor
     """A copy of ``model`` with an adapter that was taken from another."""
     from peft import set_peft_model_state_dict
 
+    modules = plain_names(model)
+    targets = [modules[key] for key in row["targets"]]  # Not by name: "head" would be the declared head, or a part.
     with isolated(0):  # fresh weights that are overwritten at once
-        adapted = attach(model, row["targets"], row["rank"], row["alpha"], row["dropout"], name, full=row["full"])
+        adapted = attach(model, targets, row["rank"], row["alpha"], row["dropout"], name, full=row["full"])
     set_peft_model_state_dict(adapted, dict(tensors), adapter_name=name)
     if row["scaling"] is not None:
         _set_scaling(adapted, name, row["scaling"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, vjp
 
+from ..gradients import plain_attention
 from ..outputs import is_binary
 
 Loss = Callable[[Tensor], Tensor]
@@ -61,7 +62,8 @@ def extremes(loss: Loss, points: Tensor, closeness: float, *, iterations: int, g
     def total(u: Tensor) -> Tensor:
         return loss(u).sum()
 
-    pull = vjp(grad(total), points)[1]
+    with plain_attention():
+        pull = vjp(grad(total), points)[1]
 
     def product(v: Tensor) -> Tensor:
         # vjp is jvp, the Hessian being symmetric.

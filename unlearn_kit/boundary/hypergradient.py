@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_choice, check_count, check_number
+from ..gradients import plain_attention
 from ..modules import evaluating
 from ..outputs import label_loss, per_sample
 from ..schedules import is_schedule
@@ -93,7 +94,8 @@ def smoothed_search(
     search._check(x, y, None)
     tolerance = (1e-10 if x.dtype == torch.float64 else 1e-5) if tolerance is None else tolerance
     check_number("tolerance", tolerance, low=0, open_low=True)
-    with evaluating(model) if isinstance(model, nn.Module) else nullcontext(), torch.enable_grad():
+    own_modes = evaluating(model) if isinstance(model, nn.Module) else nullcontext()
+    with own_modes, plain_attention(), torch.enable_grad():
         inner = _Inner(search, model, x.detach(), y, radius, closeness, noise)
         if mode == "unrolled":
             points = inner.unrolled()

@@ -15,7 +15,7 @@ from torch.func import functional_call, grad
 
 from ..data.tensors import in_order, subset
 from ..errors import check_count
-from ..gradients import cross_entropy
+from ..gradients import cross_entropy, plain_attention
 from ..metrics.predict import mean_score
 from ..modules import BATCH_NORM, device_of, evaluating
 from ..outputs import check_finite
@@ -178,7 +178,7 @@ def _derivatives(model: nn.Module, direction: dict[str, Tensor], data: Any) -> t
     both = grad(slope, has_aux=True)
     here = torch.zeros((), device=device, dtype=next(iter(start.values())).dtype)
     result = torch.zeros(2, dtype=torch.float64)
-    with evaluating(model):
+    with evaluating(model), plain_attention():
         for x, y in in_order(data, batch_size=128):
             second, first = both(here, x.to(device), y.to(device))
             result += torch.stack([first, second]).detach().cpu()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..errors import check_choice, check_count, check_number
-from ..gradients import trainable
+from ..gradients import plain_attention, trainable
 from ..losses import Batch, Objective, Term
 from ..modules import check_model, frozen_copy
 from ..outputs import check_finite, label_margin
@@ -120,7 +120,7 @@ def unroll(
 
     optimizer = torch.optim.SGD(list(weights.values()), lr=rate_at(lr, 0, steps), momentum=momentum)
     stepper = higher.get_diff_optim(optimizer, list(weights.values()))
-    with torch.enable_grad():
+    with plain_attention(), torch.enable_grad():
         for step, batch in enumerate(batches):
             value = loss(Fast(frozen, weights), batch, turned)
             rate = {"lr": [rate_at(lr, step, steps)]}
