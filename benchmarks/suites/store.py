@@ -41,9 +41,14 @@ logger = logging.getLogger("unlearn_kit")
 
 
 class Store:
-    """The folder ``root``; made when it is missing.
+    """The folder of a run, see the module.
 
-    Raises: OSError saying what is wrong when it cannot be written to.
+    Args:
+        root: The folder.
+        create: Whether to make what is missing; reading alone needs no such thing.
+
+    Raises:
+        OSError: When the folder cannot be written to; says what is wrong.
     """
 
     def __init__(self, root: str | Path, *, create: bool = True) -> None:
@@ -62,11 +67,11 @@ class Store:
         self._sweep()
 
     def path(self, folder: str, name: str, suffix: str = ".json") -> Path:
-        """Where a file is, there or not."""
+        """Return where a file is, there or not."""
         return self.root / folder / f"{name}{suffix}"
 
     def has(self, key: str) -> bool:
-        """Whether a node is finished."""
+        """Return whether a node is finished."""
         return self.read(key) is not None
 
     def read(self, key: str) -> Record | None:
@@ -77,6 +82,7 @@ class Store:
             return None
 
     def _load(self, key: str) -> Record:
+        """Return a node's record; a ValueError names its file, and what is wrong with it."""
         path, tensors = self.path("results", key), self.path("tensors", key, ".safetensors")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -90,9 +96,11 @@ class Store:
         return record
 
     def tensors(self, key: str) -> dict[str, Tensor]:
-        """A node's tensors.
+        """Return a node's tensors by name.
 
-        Raises: CheckpointError when the file is damaged, FileNotFoundError when it is gone.
+        Raises:
+            CheckpointError: When the file is damaged.
+            FileNotFoundError: When it is gone.
         """
         try:
             return load_tensors_file(self.path("tensors", key, ".safetensors"))[0]
@@ -103,11 +111,13 @@ class Store:
         """Yield every finished node's record, in the order of the keys; say which files are skipped, and why."""
         for path in sorted((self.root / "results").glob("*.json")):
             try:
-                yield self._load(path.stem)
+                record = self._load(path.stem)
             except FileNotFoundError:  # removed meanwhile by a runner that was started with ``fresh``
                 continue
             except (OSError, ValueError) as error:
                 logger.warning("skipped a record that cannot be read: %s", error)
+                continue
+            yield record
 
     def write(self, record: Record, tensors: Mapping[str, Tensor]) -> None:
         """Finish a node: tensors first, so that a record never promises what is not there.
@@ -136,7 +146,7 @@ class Store:
             raise self.unwritable(error) from error
 
     def unwritable(self, error: Exception) -> OSError:
-        """The error for people."""
+        """Return the error that tells people what to do."""
         return OSError(
             f"cannot write to {str(self.root)!r}: {error}; what is finished is kept: once that is mended, "
             "run the same command again and it goes on from there"
@@ -148,7 +158,7 @@ class Store:
         self.path("tensors", key, ".safetensors").unlink(missing_ok=True)
 
     def claim(self, key: str) -> Claim | None:
-        """The right to work on a node; None while another runner has it."""
+        """Return the right to work on a node; None while another runner has it."""
         return Claim.take(self.path("claims", key, ".lock"))
 
     def _sweep(self) -> None:
@@ -167,9 +177,10 @@ class Claim:
 
     @classmethod
     def take(cls, path: Path) -> Claim | None:
-        """The claim, or None while another process holds it.
+        """Return the claim, or None while another process holds it.
 
-        Raises: OSError when the file cannot be made.
+        Raises:
+            OSError: When the file cannot be made.
         """
         try:
             import fcntl
@@ -190,7 +201,7 @@ class Claim:
         return None
 
     def release(self) -> None:
-        """Give it back."""
+        """Give the claim back; once more does no harm."""
         if self._descriptor >= 0:
             self.path.unlink(missing_ok=True)
             os.close(self._descriptor)
@@ -198,7 +209,7 @@ class Claim:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The mapping in a JSON file; None where there is none."""
+    """Return the mapping in a JSON file; None where there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
