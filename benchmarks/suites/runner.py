@@ -24,9 +24,16 @@ POLL = 0.5  # seconds between looks at what another runner is working on
 
 @dataclass
 class SuiteSummary:
-    """What became of the nodes of a run: names by outcome, where there was none with the reason.
+    """What became of the nodes of a run, by their names.
 
-    ``worked`` are the seconds that workers spent on the nodes of this run, ``seconds`` is its wall time.
+    Attributes:
+        done: Finished by this run, and ok.
+        reused: Ok and finished before, or by another runner.
+        refused: Finished without a model to judge, with the reason.
+        failed: Ended by an error, with its last line.
+        skipped: Not tried, since something they need failed.
+        worked: Seconds that workers spent on the nodes of this run.
+        seconds: Wall time of the run.
     """
 
     done: list[str] = field(default_factory=list)
@@ -39,12 +46,12 @@ class SuiteSummary:
 
     @property
     def complete(self) -> bool:
-        """Whether every node is ok."""
+        """Return whether every node is ok."""
         return not (self.refused or self.failed or self.skipped)
 
     @property
     def text(self) -> str:
-        """One line."""
+        """Return one line about all of it."""
         parts = [f"{len(self.done)} run", f"{len(self.reused)} already there"]
         for name in ("refused", "failed", "skipped"):
             count = len(getattr(self, name))
@@ -70,18 +77,21 @@ def run_suite(
     the folder.
 
     Args:
-        suite: what to run.
-        out: the folder, see :mod:`.store`.
-        workers: nodes at a time.
+        suite: What to run.
+        out: The folder, see :mod:`.store`.
+        workers: Nodes at a time.
         threads: CPU threads of each worker.
         backend: "local" or "ray".
-        only: runs whose name holds this text (or matches it, with ``*``), and what they need.
-        fresh: run everything again, but for what another runner is working on now and what that needs. Another
+        only: Runs whose name holds this text (or matches it, with ``*``), and what they need.
+        fresh: Run everything again, but for what another runner is working on now and what that needs. Another
             runner that finds gone what it counted as finished does it again, or waits until this one has.
-        progress: whether to tell on standard error.
+        progress: Whether to tell on standard error.
 
-    Raises: ValueError, TypeError, DataNotFoundError before anything is trained; OSError when the folder cannot be
-        written to, or the disk is full: what was finished is kept.
+    Raises:
+        ValueError: On wrong settings, or a suite that does not fit its data, before anything is trained.
+        TypeError: In the same way.
+        DataNotFoundError: When a data set is not here, before anything is trained.
+        OSError: When the folder cannot be written to, or the disk is full; what was finished is kept.
     """
     started = time.perf_counter()
     check_backend(backend, workers=workers, threads=threads, device=suite.device)
@@ -134,7 +144,7 @@ class _Run:
         self.progress = Progress(len(nodes), len(self.finished)) if progress and self.pending else None
 
     def go(self, backend: Backend) -> None:
-        """Until nothing is left to do."""
+        """Work until nothing is left to do."""
         try:
             while self.pending or self.claims:
                 self._fill(backend)
@@ -209,7 +219,7 @@ class _Run:
         self._tell(said)
 
     def _write(self, node: Node, product: Product) -> None:
-        """Everything that belongs to a node, its record last."""
+        """Write everything that belongs to a node, its record last."""
         record = product.record
         try:
             if product.samples:
@@ -228,7 +238,7 @@ class _Run:
         self.store.write(record, product.tensors)
 
     def _beside(self, node: Node) -> tuple[Evaluation | None, Evaluation | None]:
-        """How doing nothing and the reference scored under the first evaluation seed."""
+        """Return how doing nothing and the reference scored under the first evaluation seed."""
         found = [self.store.read(node.needs[role]) for role in ("nothing", "baseline")]
         original, reference = (
             None if record is None or not record.evaluations else record.evaluations[0].evaluation for record in found
