@@ -20,7 +20,7 @@ TASK = ("data", "forget", "model", "training", "device")
 
 
 def suites_in(out: str | Path) -> list[str]:
-    """Names of the suites that were run into a folder."""
+    """Return the names of the suites that were run into a folder."""
     return sorted(path.stem for path in (Path(out) / "suites").glob("*.json"))
 
 
@@ -101,6 +101,7 @@ def rows(out: str | Path, suite: str | None = None) -> list[ResultRow]:
 
 
 def _rows(record: Record, records: Mapping[str, Record], label: Mapping[str, Any]) -> list[ResultRow]:
+    """Return the rows of one result, one an evaluation seed."""
     config, seeds, seconds = record.config, record.config["seeds"], record.cost.seconds
     method = config["method"]
     trained = records.get(record.needs.get("reference", ""))
@@ -147,7 +148,7 @@ def _evaluations(record: Record | None) -> dict[int, Evaluation]:
 
 
 def task_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record's ``config`` asks for beside the method and its seeds; runs may be compared where it is equal.
+    """Return what a record's ``config`` asks for beside the method and its seeds; equal ones may be compared.
 
     Where the data come from is no part of it, as it is none of the nodes' keys.
     """
@@ -155,12 +156,12 @@ def task_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def name_of(task: Mapping[str, Any]) -> str:
-    """A task as one text, equal for equal tasks."""
+    """Return a task as one text, equal for equal tasks."""
     return json.dumps(task, sort_keys=True)
 
 
 def titles(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of tasks that differ, for people: data, rule and network; where those are alike, what else they differ in."""
+    """Return titles that tell tasks apart: data, rule and network; where those are alike, what else they differ in."""
     base = [" · ".join([task["data"]["name"], ", then ".join(task["forget"]), task["model"]]) for task in tasks]
     found: list[str] = []
     for title, task in zip(base, tasks, strict=True):

@@ -31,10 +31,18 @@ Scores = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class UnlearningRun:
-    """One revision: the knob's value, its seeds, its scores and those of the original and the reference beside it.
+    """One revision, with the scores of the original and the reference beside its own.
 
-    ``scores`` is None where the method refused or diverged; ``reason`` then says why. Scores that are means over
-    several evaluations of it have these in ``evaluations``, since gaps are taken evaluation by evaluation.
+    Attributes:
+        value: The knob's.
+        training_seed: The seed of the original and the reference.
+        seed: The seed of the revision.
+        scores: By axis; None where the method refused or diverged.
+        original: The same of doing nothing.
+        reference: The same of the reference; None where there is none.
+        seconds: Wall time of the revision.
+        reason: Why there are no scores.
+        evaluations: Where the scores are means over several evaluations, these, since gaps are taken one by one.
     """
 
     value: Any
@@ -48,11 +56,11 @@ class UnlearningRun:
     evaluations: tuple[UnlearningRun, ...] = ()
 
     def gap(self, axis: str) -> float | None:
-        """How far it is from the reference; None where either has no score."""
+        """Return how far it is from the reference; None where either has no score."""
         return self._distance(axis, lambda run: run.scores)
 
     def nothing_gap(self, axis: str) -> float | None:
-        """How far doing nothing is from the reference."""
+        """Return how far doing nothing is from the reference."""
         return self._distance(axis, lambda run: run.original)
 
     def _distance(self, axis: str, of: Callable[[UnlearningRun], Scores | None]) -> float | None:
@@ -85,9 +93,10 @@ class TradeoffCurve:
     runs: tuple[UnlearningRun, ...]
 
     def points(self, x: str = "forget", y: str = "retain") -> list[TradeoffPoint]:
-        """One a value, in the order of the values; values without scores or a reference there are left out.
+        """Return a point for each value, in their order; values without scores or a reference there are left out.
 
-        Raises: ValueError on an unknown axis.
+        Raises:
+            ValueError: On an unknown axis.
         """
         check_choice("x", x, AXES)
         check_choice("y", y, AXES)
@@ -98,7 +107,7 @@ class TradeoffCurve:
         return [_point(runs, x, y) for runs in by_value.values()]
 
     def hypervolume(self, x: str = "forget", y: str = "retain") -> float | None:
-        """Share of the "do nothing" square that the curve dominates, in [0, 1]; 1 is the reference itself.
+        """Return the share of the "do nothing" square that the curve dominates, in [0, 1]; 1 is the reference itself.
 
         The square's side is the gap of doing nothing on ``x``: its far corner has forgotten nothing, and lost as much
         on ``y`` as was to be forgotten. Doing nothing scores 0. None where there is nothing to forget.
@@ -111,7 +120,7 @@ class TradeoffCurve:
         return hypervolume([(point.gap_x.mean, point.gap_y.mean) for point in points], (side, side))
 
     def frame(self) -> pd.DataFrame:
-        """One row a run: knob, value, seeds, and every score, also of the original and the reference."""
+        """Return a table of the runs: knob, value, seeds, and every score, also of the original and the reference."""
         import pandas as pd
 
         table = []
@@ -138,16 +147,21 @@ def tradeoff_curve(
     """Revise ``model`` once for every value of ``knob`` and every seed, and score each revision.
 
     Args:
-        algorithm: of ``algorithms``, or any function that is called like one.
-        model, task: the original, and what it shall forget.
-        knob: the option that is swept.
-        values: of the knob, in the order of the curve.
-        reference: the retrained model or its evaluation; without it, no gaps, fronts and volumes can be had.
-        seeds: of unlearning; all runs share this one training.
-        **options: passed on to the algorithm.
+        algorithm: One of ``algorithms``, or any function that is called like one.
+        model: The original.
+        task: What it shall forget.
+        knob: The option that is swept.
+        values: Of the knob, in the order of the curve.
+        reference: The retrained model or its evaluation; without it, no gaps, fronts and volumes can be had.
+        seeds: Of unlearning; all runs share this one training.
+        **options: Passed on to the algorithm.
 
-    Raises: ValueError without values or seeds; TypeError on an option the algorithm does not take. A value that the
-        algorithm refuses or diverges at is a run without scores.
+    Returns:
+        The curve; a value that the algorithm refuses or diverges at is a run without scores.
+
+    Raises:
+        ValueError: Without values or seeds.
+        TypeError: On an option that the algorithm does not take.
     """
     if not len(values) or not len(seeds):
         raise ValueError(f"expected at least one value and one seed, but got {list(values)} and {list(seeds)}")
@@ -169,7 +183,7 @@ def tradeoff_curve(
 
 
 def curves_of(rows: Iterable[ResultRow]) -> dict[str, list[TradeoffCurve]]:
-    """Curves from the rows of a folder (:func:`.rows.rows`), by task: its title, as in the report.
+    """Return the curves in the rows of a folder (:func:`.rows.rows`), by the title of their task, as in the report.
 
     Methods without a knob are curves of a single point. The rows of one revision, one an evaluation, are one run; of
     two results of the same run, by two versions of a package, the newer counts.
@@ -194,7 +208,7 @@ def curves_of(rows: Iterable[ResultRow]) -> dict[str, list[TradeoffCurve]]:
 
 
 def _revisions(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
-    """The rows of each revision that is judged beside its original; of two of the same, those of the newer."""
+    """Return the rows of each revision that is judged beside its original; of two of the same, those of the newer."""
     by_key: dict[str, list[ResultRow]] = defaultdict(list)
     for row in rows:
         if row.method not in BARE and row.original is not None:
@@ -210,11 +224,12 @@ def _revisions(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
 
 
 def _finished(rows: Sequence[ResultRow]) -> str:
+    """Return when a revision ended, in UTC."""
     return rows[0].record.cost.finished
 
 
 def _run(rows: Sequence[ResultRow]) -> UnlearningRun:
-    """The rows of one revision, one an evaluation, as one run."""
+    """Return the rows of one revision, one an evaluation, as one run."""
     several = [
         UnlearningRun(
             row.value,
@@ -242,13 +257,13 @@ def _run(rows: Sequence[ResultRow]) -> UnlearningRun:
 
 
 def _centre(scores: Iterable[Scores | None]) -> Scores | None:
-    """The mean of each score over those that are known; None where there are none."""
+    """Return the mean of each score over those that are known; None where there are none."""
     known = [one for one in scores if one is not None]
     return {axis: mean(one[axis] for one in known) for axis in AXES} if known else None
 
 
 def ranking(curves: Sequence[TradeoffCurve], x: str = "forget", y: str = "retain") -> pd.DataFrame:
-    """Every point of every curve, nearest to the reference first, with intervals; ``on_front`` over all methods.
+    """Return every point of every curve, nearest to the reference first, with intervals; ``on_front`` over all methods.
 
     ``hypervolume`` is the whole curve's and the same for all of its points.
     """

@@ -26,7 +26,7 @@ class Column:
     form: str = "{:.3f}"
 
     def text(self, found: Interval | None) -> str:
-        """The cell: mean, and half-width where there is one."""
+        """Return the cell: mean, and half-width where there is one."""
         if found is None:
             return MISSING
         mean = self.form.format(found.mean)
@@ -55,13 +55,13 @@ COLUMNS = (
 
 
 def known_columns(found: Sequence[ReportTask]) -> list[Column]:
-    """The columns in which any run has a figure."""
+    """Return the columns in which any run has a figure."""
     runs = [run for task in found for row in task.rows for run in row.ok]
     return [column for column in COLUMNS if any(run.values[column.name] is not None for run in runs)]
 
 
 def markdown(found: Sequence[ReportTask]) -> str:
-    """One table a task."""
+    """Return a table for each task, in Markdown."""
     parts = []
     for task in found:
         columns = known_columns([task])
@@ -86,7 +86,7 @@ def _in_markdown(text: str) -> str:
 
 
 def latex(found: Sequence[ReportTask]) -> str:
-    """One ``table`` a task, for the package booktabs."""
+    """Return a ``table`` for each task, in LaTeX with the package booktabs."""
     parts = ["% needs \\usepackage{booktabs}"]
     for task in found:
         columns = known_columns([task])
@@ -117,7 +117,7 @@ def _in_latex(text: str) -> str:
 
 
 def as_csv(found: Sequence[ReportTask]) -> str:
-    """One line a row, unrounded; ends of the intervals in columns of their own; an empty cell is n/a.
+    """Return a line for each row, unrounded, with the ends of intervals in columns of their own; an empty cell is n/a.
 
     ``task`` is the task's title, which no two tasks share.
     """

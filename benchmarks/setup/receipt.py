@@ -37,14 +37,15 @@ LIMIT = "A receipt tells what was done and measured. It does not prove that noth
 
 @dataclass(frozen=True)
 class Receipt:
-    """``values`` as plain data, see :func:`receipt`."""
+    """What was asked, done and measured, as plain data in ``values``; see :func:`receipt`."""
 
     values: dict[str, Any]
 
     def save(self, folder: str | Path, name: str = "receipt") -> tuple[Path, Path]:
-        """Write ``NAME.json`` and ``NAME.md``; returns their paths.
+        """Write ``NAME.json`` and ``NAME.md``, and return their paths.
 
-        Raises: OSError when the folder cannot be written to.
+        Raises:
+            OSError: When the folder cannot be written to.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,7 @@ class Receipt:
         )
 
     def markdown(self) -> str:
-        """One page."""
+        """Return one page for people."""
         v = self.values
         request, models, metrics = v["request"], v["models"], v["metrics"]
         options = ", ".join(f"{key}={value}" for key, value in v["method"]["options"].items() if value is not None)
@@ -100,17 +101,18 @@ def receipt(
     reference: nn.Module | None = None,
     seed: int = 0,
 ) -> Receipt:
-    """The receipt of a revision: every model is scored here, on the task's own splits.
+    """Return the receipt of a revision: every model is scored here, on the task's own splits.
 
     Args:
-        task: what was to be forgotten.
-        before: the model as it was given to the method.
-        result: what the method returned.
-        reference: the model retrained without the data; without it, the receipt says that there is no ideal to compare
+        task: What was to be forgotten.
+        before: The model as it was given to the method.
+        result: What the method returned.
+        reference: The model retrained without the data; without it, the receipt says that there is no ideal to compare
             with.
-        seed: of the evaluation.
+        seed: Of the evaluation.
 
-    Raises: ValueError on models with outputs that are not finite.
+    Raises:
+        ValueError: On models with outputs that are not finite.
     """
     hashes = sample_hashes(task.forget)
     theirs = None if reference is None else evaluate(reference, task, seed=seed)

@@ -22,7 +22,7 @@ COMMAND = (sys.executable, "-c", "from benchmarks.cli import main; main()", "run
 
 
 def main() -> int:
-    """Run the check; prints what happened."""
+    """Run the check, and print what happened."""
     parser = argparse.ArgumentParser(description="Kill a run at random moments, resume it, compare.")
     parser.add_argument("suite", nargs="?", default="quick")
     parser.add_argument("--kills", type=int, default=10)
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def kill_often(command: list[str], out: Path, total: int, kills: int) -> list[str]:
-    """Kill the command ``kills`` times, each once some more nodes are finished, then let it end; returns the faults."""
+    """Kill the command ``kills`` times, each once some more nodes are finished, then let it end; return the faults."""
     faults = []
     before: dict[str, int] = {}
     for kill in range(kills):
@@ -72,7 +72,7 @@ def kill_often(command: list[str], out: Path, total: int, kills: int) -> list[st
 
 
 def compare(one: Path, other: Path) -> list[str]:
-    """Where the records of two folders differ, costs aside."""
+    """Return where the records of two folders differ, costs aside."""
     first, second = records(one), records(other)
     faults = [f"{key} is in one folder only" for key in first.keys() ^ second.keys()]
     return faults + [
@@ -81,13 +81,13 @@ def compare(one: Path, other: Path) -> list[str]:
 
 
 def records(out: Path) -> dict[str, dict[str, Any]]:
-    """Every record without its cost."""
+    """Return every record without its cost, by key."""
     found = Store(out, create=False).records()
     return {record.key: {k: v for k, v in record.as_dict().items() if k != "cost"} for record in found}
 
 
 def times(out: Path) -> dict[str, int]:
-    """When each record was written."""
+    """Return when each record was written, by the file's name."""
     return {path.name: path.stat().st_mtime_ns for path in (out / "results").glob("*.json")}
 
 

@@ -31,12 +31,13 @@ def write_made_up(
     """Fill a store as a suite would: an original, a reference and every method on every request and seed.
 
     Args:
-        folder: of the store.
-        forget: scenarios, as lists of rules.
-        trainings, revisions: seeds of each.
-        methods: names; ``perturbed_sign`` gets a curve over ``retain_weight`` beside.
-        extra: further ``(text, options)`` of methods, which may be names that no algorithm has.
-        seed: of the draws.
+        folder: Of the store.
+        forget: Scenarios, as lists of rules.
+        trainings: Number of training seeds.
+        revisions: Number of unlearning seeds.
+        methods: Names; ``perturbed_sign`` gets a curve over ``retain_weight`` beside.
+        extra: Further ``(text, options)`` of methods, which may be names that no algorithm has.
+        seed: Of the draws.
     """
     store, random = Store(folder), Random(seed)
     nodes: list[dict[str, Any]] = []

@@ -27,9 +27,10 @@ DRAWN = "#tradeoff .scatterlayer .trace"
 def measure(
     out: Path | None = None, *, repeats: int = 5, methods: int = 26, trainings: int = 3, revisions: int = 2
 ) -> dict[str, Any]:
-    """Number of runs, bytes of the page, seconds until it is loaded and until its first chart is there.
+    """Return the number of runs, bytes of the page, seconds until it is loaded and until its first chart is there.
 
-    Raises: RuntimeError where there is no Chromium or playwright.
+    Raises:
+        RuntimeError: When there is no Chromium or playwright.
     """
     browser_path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     try:

@@ -25,15 +25,16 @@ TRAINED = ("parameters",)
 
 
 def _as_it_came(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Return a number that passes the check, without making it a float: it is written as it was read."""
     check(value)
     return value
 
 
-# What is no float in the file does not become one, so that a count is written as it was read.
 Number = Annotated[float, WrapValidator(_as_it_came)]
 
 
 def _scores(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the scores when they are those of an evaluation."""
     for score in fields(Evaluation):
         if score.default is MISSING and score.name not in values:
             raise ValueError(f"expected the score {score.name!r}, but got none")
@@ -56,7 +57,7 @@ class SeedScores:
 
     @property
     def evaluation(self) -> Evaluation:
-        """The scores as the value that the metrics gave."""
+        """Return the scores as the value that the metrics gave."""
         return evaluation_of(self.scores)
 
 
@@ -180,4 +181,5 @@ class Record:
 
 @lru_cache(maxsize=1)
 def _adapter() -> TypeAdapter[Record]:
+    """Return what checks records, made once."""
     return TypeAdapter(Record)

@@ -249,6 +249,7 @@ def error_lines(source: str, error: ValidationError) -> str:
 
 
 def _line(source: str, found: Any) -> str:
+    """Return the line for one value."""
     # What pydantic calls the steps inside an annotated type is nothing to who wrote the file.
     path = ".".join(str(part) for part in found["loc"] if "[" not in str(part))
     where = f"{source}: {path or 'the whole file'}"

@@ -106,11 +106,13 @@ class Store:
         """Yield every finished node's record, in the order of the keys; say which files are skipped, and why."""
         for path in sorted((self.root / "results").glob("*.json")):
             try:
-                yield self._load(path.stem)
+                record = self._load(path.stem)
             except FileNotFoundError:  # removed meanwhile by a runner that was started with ``fresh``
                 continue
             except (OSError, ValueError) as error:
                 logger.warning("skipped a record that cannot be read: %s", error)
+                continue
+            yield record
 
     def write(self, record: Record, tensors: Mapping[str, Tensor]) -> None:
         """Finish a node: tensors first, so that a record never promises what is not there.
