@@ -28,13 +28,14 @@ def damp(
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> FitResult:
-    """At layer l of n: ``W <- W (I - a_l d d^T)`` with ``a_l = strength (l / n)^growth``, in one closed-form edit.
+    """Damp in every layer the direction in which the forget data stand out, in one closed-form edit.
 
-    d is the unit residual of the mean layer input on the forget data after projection onto the span of the mean inputs
-    of the retain classes, so what a layer gives for those means does not change. Of a convolution the input is a patch,
-    averaged over the image. Layers are counted in the order in which they run; all means are of the original model.
-    A weight that several layers share, or a layer that runs several times, counts and is edited once, where it runs
-    last: d is of the forget data there, outside the span of the retain means of all its runs.
+    At layer l of n: ``W <- W (I - a_l d d^T)`` with ``a_l = strength (l / n)^growth``. d is the unit residual of the
+    mean layer input on the forget data after projection onto the span of the mean inputs of the retain classes, so what
+    a layer gives for those means does not change. Of a convolution the input is a patch, averaged over the image.
+    Layers are counted in the order in which they run; all means are of the original model. A weight that several layers
+    share, or a layer that runs several times, counts and is edited once, where it runs last: d is of the forget data
+    there, outside the span of the retain means of all its runs.
 
     The published rule for ``a_l``, which grows with depth, was not readable: this one is our own.
 

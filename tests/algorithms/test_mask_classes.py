@@ -24,7 +24,7 @@ from unlearn_kit import losses as L
 from unlearn_kit.data import TensorImages
 from unlearn_kit.engine import train
 from unlearn_kit.gradients import per_sample_gradients
-from unlearn_kit.metrics import iou
+from unlearn_kit.metrics import iou, predict
 
 SIZE = 4
 
@@ -246,4 +246,9 @@ def test_without_retain_data_the_other_classes_survive() -> None:
     before, after, whole = (iou(one, to.forget, per_class=True) or {} for one in made)
     assert before[1] > 0.8
     assert before[2] > 0.8 > 0.2 > after[2]
-    assert after[1] > 0.5 > 0.2 > whole[1]
+    assert whole[1] < 0.2
+    # What the pixels of class 2 are called now is open, and differs between processors. Of the others, 24 of class 1
+    # and 16 of none, more are right than if all were class 1; asked of whole images, fewer than if all were none.
+    others = masks != 2
+    kept = [(predict(one, images)[0].argmax(1) == masks)[others].double().mean() for one in made[1:]]
+    assert kept[0] > 24 / 40 > 16 / 40 > kept[1]

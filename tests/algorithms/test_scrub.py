@@ -85,11 +85,13 @@ def test_the_teacher_is_another_object_and_does_not_move(setting):
 
 def test_it_forgets_the_class_and_keeps_the_others(setting):
     task, model = setting
-    (x, y), (xr, yr) = load_tensors(task.forget_test), load_tensors(task.retain_test)
+    # A hundred of each class: none of them moves a score by more than a hundredth.
+    x, y = load_tensors(images(300, 1))
     found = scrub(model, task, clip=0.5).model
 
     def accuracies(m):
-        return [(m(a).argmax(1) == b).float().mean().item() for a, b in ((x, y), (xr, yr))]
+        right = m(x).argmax(1) == y
+        return [right[of].float().mean().item() for of in (y == 1, y != 1)]
 
     (before, kept_before), (after, kept) = accuracies(model), accuracies(found)
     assert before > 0.7

@@ -28,10 +28,10 @@ def digits() -> SimpleNamespace:
     options = {"epochs": 150, "lr": 0.1, "batch_size": 30}
     original = engine.train(network, train, **options).model
     reference = engine.train(models.build("mlp", 10, seed=1, hidden=(64,)), task.retain, **options).model
-    # Hidden, not forgotten: the head's biases alone drive every prediction to class 0.
+    # Hidden, not forgotten: the head's biases alone drive nearly every prediction to class 0.
     hidden = copy.deepcopy(original)
     with torch.no_grad():
-        hidden.head.bias[0] += 12.0
+        hidden.head.bias[0] += 16.0
     return SimpleNamespace(task=task, original=original, reference=reference, hidden=hidden)
 
 
@@ -39,7 +39,7 @@ def test_what_was_hidden_comes_back_sooner_than_what_was_never_there(digits) -> 
     assert split_score(digits.original, digits.task, "forget") == 1
     options = {"original": digits.original, "every": 1, "lr": 0.03, "batch_size": 15}
     index = anamnesis_index(digits.hidden, digits.task, digits.reference, **options)
-    assert index.model.scores[0][1] < 0.5
+    assert index.model.scores[0][1] < 0.5  # 3 of 15 are left.
     assert 0 < index.model.steps < index.reference.steps
     assert index.value == index.model.steps / index.reference.steps
     assert index.value < 0.7
@@ -89,16 +89,16 @@ def test_steps_agree_with_gradient_descent_written_out() -> None:
     for step in range(61):
         z = x @ w.T + b
         scores.append(float((z.argmax(axis=1) == y).mean()))
-        if step % 3 == 0 and scores[-1] >= 0.9 * 0.75:
+        if step % 3 == 0 and scores[-1] >= 0.9 * 0.74:  # Between 26 and 27 of 40.
             break
         p = np.exp(z - z.max(axis=1, keepdims=True))
         slope = (p / p.sum(axis=1, keepdims=True) - np.eye(3)[y]) / 40
         speed_w, speed_b = 0.8 * speed_w + slope.T @ x, 0.8 * speed_b + slope.sum(axis=0)
         w, b = w - 0.05 * speed_w, b - 0.05 * speed_b
     found = relearn_time(
-        model, task, original=0.75, margin=0.1, every=3, lr=0.05, momentum=0.8, batch_size=40, max_steps=60, clip=None
+        model, task, original=0.74, margin=0.1, every=3, lr=0.05, momentum=0.8, batch_size=40, max_steps=60, clip=None
     )
-    assert found.goal == pytest.approx(0.675)
+    assert found.goal == pytest.approx(0.666)
     assert found.steps == len(scores) - 1 > 0
     assert found.scores == tuple((n, pytest.approx(scores[n])) for n in range(0, len(scores), 3))
 
