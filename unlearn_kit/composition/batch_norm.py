@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data.tensors import iterate
+from ..data.tensors import drawn, iterate
 from ..errors import check_count
 from ..modules import BATCH_NORM, check_model, device_of
 from ..seeding import generator, isolated
@@ -77,7 +77,7 @@ def recalibrate_(model: nn.Module, data: Any, *, batch_size: int = 256, seed: in
             # Equal batches: a last one of a single sample has no variance.
             batches = order.tensor_split(math.ceil(len(retain) / batch_size))
             with isolated(seed):
-                for x, _ in iterate(retain, batches, workers=workers):
+                for x, _ in iterate(drawn(retain, seed), batches, workers=workers):
                     seen += len(x)
                     for layer in layers:
                         layer.momentum = len(x) / seen

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 from ..errors import check_count
+from ..seeding import derive, seed_draws
 
 Pairs = Dataset[tuple[Tensor, Tensor]]
 
@@ -104,6 +105,36 @@ def subset(dataset: Any, indices: Sequence[int] | np.ndarray | Tensor) -> Subset
         raise TypeError(f"expected indices to be integers or a bool mask, but got {chosen.dtype}")
     chosen = chosen.to("cpu", torch.int64)
     return Subset(base, (chosen if outer is None else outer[chosen]).tolist())
+
+
+class Drawn(Dataset[Any]):
+    """A data set each of whose samples is read with random states of its own, whatever was read before.
+
+    Sample i of pass n is at index ``n * len + i``; a pass may draw other numbers than the last. Read it inside
+    ``seeding.isolated`` only.
+
+    Args:
+        dataset: Map-style; it may draw from the global random states of Python, NumPy and torch when it is read.
+        seed: The seed of all of them.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        seed_draws(derive(self.seed, index))
+        return self.dataset[index % len(self.dataset)]
+
+
+def drawn(dataset: Any, seed: int) -> Any:
+    """Return ``dataset`` as :class:`Drawn`, or itself where it is held in tensors and draws nothing.
+
+    What is read is then the same with any number of workers and in batches of any size.
+    """
+    return dataset if held_in_tensors(dataset) else Drawn(dataset, seed)
 
 
 def labels_of(dataset: Any) -> Tensor | None:

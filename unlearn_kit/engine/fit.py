@@ -16,7 +16,7 @@ from ..errors import check_count, check_path_exists
 from ..losses import Batch, Goal, Target
 from ..modules import check_model, device_of, evaluating
 from ..schedules import rate_at
-from ..seeding import derive, generator, isolated
+from ..seeding import derive, generator, isolated, seed_draws
 from .balance import balanced_backward
 from .callbacks import Callback, Run
 from .devices import Devices
@@ -24,7 +24,7 @@ from .fingerprint import fingerprint
 from .guard import Guard, training
 from .phases import Alternate, Leg, Phase, plan
 from .resume import OptimizerState, load_run, save_run
-from .streams import Stream, seed_draws
+from .streams import Stream
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

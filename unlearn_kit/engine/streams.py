@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from ..data.tensors import held_in_tensors, iterate
+from ..data.tensors import Drawn, held_in_tensors, iterate
 from ..errors import check_count
 from ..seeding import derive, generator
 
@@ -66,26 +63,5 @@ class Stream:
         if held_in_tensors(self.dataset):
             return iterate(self.dataset, (positions for _, positions in batches))
         size = len(self.dataset)
-        drawn = _Drawn(self.dataset, derive(self.seed, "draws", self.name))
+        drawn = Drawn(self.dataset, derive(self.seed, "draws", self.name))
         return iterate(drawn, (epoch * size + positions for epoch, positions in batches), workers=self.workers)
-
-
-class _Drawn(Dataset[Any]):
-    """Sample i of pass n of a data set, at index ``n * len + i``, read with random states of its own."""
-
-    def __init__(self, dataset: Any, seed: int) -> None:
-        self.dataset, self.seed = dataset, seed
-
-    def __getitem__(self, index: int) -> Any:
-        seed_draws(derive(self.seed, index))
-        return self.dataset[index % len(self.dataset)]
-
-
-def seed_draws(seed: int) -> None:
-    """Seed the global random states of Python, NumPy and torch on the CPU, in microseconds.
-
-    ``torch.manual_seed`` takes up to a millisecond, since it keeps a stack trace for every kind of device.
-    """
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - what a user's augmentation draws from
-    torch.default_generator.manual_seed(seed)

@@ -10,10 +10,10 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from ..data.tensors import in_order
+from ..data.tensors import drawn, in_order
 from ..modules import device_of, evaluating
 from ..outputs import check_finite, is_binary
-from ..seeding import isolated
+from ..seeding import derive, isolated, seed_draws
 
 
 class Reading(TypedDict, total=False):
@@ -21,7 +21,8 @@ class Reading(TypedDict, total=False):
 
     ``batch_size`` (512), ``device`` (None: where each model is; otherwise a copy of the model moves there)
     and ``workers`` (0: processes that decode; ignored for data held in tensors). None of them changes a
-    result.
+    result, also where data draw random numbers when they are read: each sample has random states of its own. (A layer
+    that draws random numbers in eval mode depends on the batches.)
     """
 
     batch_size: int
@@ -57,7 +58,9 @@ def map_batches(
         stack.enter_context(torch.no_grad())
         for model in placed:
             stack.enter_context(evaluating(model))
-        for x, y in in_order(dataset, batch_size, workers=workers):
+        for number, (x, y) in enumerate(in_order(drawn(dataset, 0), batch_size, workers=workers)):
+            # A layer that always drops out draws the same, wherever the samples were read.
+            seed_draws(derive(0, "batch", number))
             rows.append(function(*(_logits(model, x) for model in placed), y.cpu()))
     return tuple(torch.cat(column) for column in zip(*rows, strict=True)) if rows else None
 

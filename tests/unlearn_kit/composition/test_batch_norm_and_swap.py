@@ -91,6 +91,22 @@ def test_sorted_data_have_the_variance_between_their_classes_too() -> None:
     assert other.read != told.read
 
 
+class Jittered(Dataset):
+    """An augmentation, which only the DataLoader can read."""
+
+    def __len__(self) -> int:
+        return len(images())
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = images()[index]
+        return x + torch.rand(()), y
+
+
+def test_random_transforms_measure_the_same_with_workers() -> None:
+    alone, shared = (recalibrate_batch_norm(network(0), Jittered(), batch_size=8, workers=n) for n in (0, 2))
+    assert states_equal(alone, shared)
+
+
 def test_recalibrating_twice_changes_nothing_and_weights_stay() -> None:
     model = network(1)
     once = recalibrate_batch_norm(model, images())

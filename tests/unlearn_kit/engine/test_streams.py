@@ -14,8 +14,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from unlearn_kit.data import TensorImages, load_tensors, subset
 from unlearn_kit.engine import Stream
-from unlearn_kit.engine.streams import seed_draws
-from unlearn_kit.seeding import isolated, seed_everything
+from unlearn_kit.seeding import isolated, seed_draws, seed_everything
 
 
 def numbered(count: int) -> TensorImages:

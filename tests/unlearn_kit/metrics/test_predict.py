@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import copy
+import random
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from unlearn_kit.metrics.predict import class_labels, class_logits, map_batches, mean_score, predict
 
@@ -34,6 +35,34 @@ def test_every_sample_once_in_order_with_the_last_batch(batch_size: int) -> None
     logits, targets = predict(nn.Identity(), Rows(11), batch_size=batch_size)
     assert logits[:, 0].tolist() == list(range(11))
     assert targets.tolist() == [i % 2 for i in range(11)]
+
+
+class Jittered(Rows):
+    """Sample i is i plus noise of all three random states."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        noise = torch.tensor([torch.rand(()).item(), float(np.random.rand()), random.random()])  # noqa: NPY002
+        return index + noise, index % 2
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: Subset(data, range(11))], ids=["bare", "subset"])
+def test_random_transforms_draw_the_same_whoever_reads(wrap) -> None:
+    first, _ = predict(nn.Identity(), wrap(Jittered(11)))
+    noise = first - torch.arange(11.0)[:, None]
+    assert len(noise.unique()) == noise.numel(), "every sample draws numbers of its own"
+    for reading in ({"batch_size": 4}, {"workers": 2, "batch_size": 4}, {"workers": 1}):
+        assert torch.equal(predict(nn.Identity(), wrap(Jittered(11)), **reading)[0], first)
+
+
+class AlwaysDropping(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(x + 1, 0.5, training=True)
+
+
+def test_a_layer_that_always_drops_out_draws_the_same_whoever_reads() -> None:
+    first, _ = predict(AlwaysDropping(), Jittered(11), batch_size=4)
+    assert 0 < (first == 0).sum() < first.numel()
+    assert torch.equal(predict(AlwaysDropping(), Jittered(11), batch_size=4, workers=1)[0], first)
 
 
 def test_predict_leaves_modes_state_gradients_and_random_states_alone() -> None:
