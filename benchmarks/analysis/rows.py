@@ -16,20 +16,27 @@ TASK = ("data", "forget", "model", "training", "device")
 
 
 def suites_in(out: str | Path) -> list[str]:
-    """Names of the suites that were run into a folder."""
+    """Return the names of the suites that were run into a folder."""
     return sorted(path.stem for path in (Path(out) / "suites").glob("*.json"))
 
 
 def rows(out: str | Path, suite: str | None = None) -> list[dict[str, Any]]:
-    """Every finished result of a folder, or of one suite in it.
+    """Return every finished result of a folder, or of one suite in it.
 
-    A row has: ``key``, ``name``, ``data``, ``forget`` (text), ``model``, ``method``, ``text`` (with options), ``knob``,
-    ``value``, ``training_seed``, ``unlearning_seed``, ``evaluation_seed``, ``status``, ``reason``, ``seconds``,
-    ``speed_up`` (reference's seconds over its own), ``peak_memory_bytes``, ``scores``, ``original``, ``reference``
-    (scores of doing nothing and of the reference for the same seeds; None where not finished), ``record`` (all else).
-    ``scores`` is None where a method was refused or diverged.
+    Args:
+        out: The folder, a store.
+        suite: The name of a suite that was run into it; None for all results.
 
-    Raises: ValueError on a suite that was not run into the folder.
+    Returns:
+        One row for each result and evaluation seed, with the keys ``key``, ``name``, ``data``, ``forget`` (text),
+        ``model``, ``method``, ``text`` (with options), ``knob``, ``value``, ``training_seed``, ``unlearning_seed``,
+        ``evaluation_seed``, ``status``, ``reason``, ``seconds``, ``speed_up`` (seconds of the reference over its own),
+        ``peak_memory_bytes``, ``scores`` (None where a method refused or diverged), ``original`` and ``reference`` (the
+        scores of doing nothing and of the reference under the same seeds; None where not finished), ``record`` (all
+        else).
+
+    Raises:
+        ValueError: When ``suite`` was not run into the folder.
     """
     store = Store(out, create=False)
     labels: dict[str, dict[str, Any]] = {}
@@ -94,20 +101,24 @@ def _rows(record: dict[str, Any], records: dict[str, Any], label: dict[str, Any]
 
 
 def task_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record's ``config`` asks for beside the method and its seeds; runs may be compared where it is equal.
+    """Return what a record's ``config`` asks for beside the method and its seeds.
 
-    Where the data come from is no part of it, as it is none of the nodes' keys.
+    Runs may be compared where it is equal. Where the data come from is no part of it, as it is no part of the nodes'
+    keys.
     """
     return {**{name: config[name] for name in TASK}, "data": without_places(config["data"])}
 
 
 def name_of(task: Mapping[str, Any]) -> str:
-    """A task as one text, equal for equal tasks."""
+    """Return a task as one text, equal for equal tasks."""
     return json.dumps(task, sort_keys=True)
 
 
 def titles(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of tasks that differ, for people: data, rule and network; where those are alike, what else they differ in."""
+    """Return titles for people of tasks that differ.
+
+    A title names the data, the rule and the network; where those are alike, also what else the tasks differ in.
+    """
     base = [" · ".join([task["data"]["name"], ", then ".join(task["forget"]), task["model"]]) for task in tasks]
     found: list[str] = []
     for title, task in zip(base, tasks, strict=True):

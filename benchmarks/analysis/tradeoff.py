@@ -31,10 +31,19 @@ Scores = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class UnlearningRun:
-    """One revision: the knob's value, its seeds, its scores and those of the original and the reference beside it.
+    """One revision of a model, with the scores of the original and the reference beside its own.
 
-    ``scores`` is None where the method refused or diverged; ``reason`` then says why. Scores that are means over
-    several evaluations of it have these in ``evaluations``, since gaps are taken evaluation by evaluation.
+    Attributes:
+        value: The value of the knob.
+        training_seed: Of the original.
+        seed: Of the unlearning.
+        scores: Its own scores; None where the method refused or diverged.
+        original: The scores of doing nothing.
+        reference: The scores of the retrained model; None without one.
+        seconds: How long the revision took.
+        reason: Why there are no scores.
+        evaluations: The single evaluations that ``scores`` is the mean of, where there are several: gaps are taken
+            evaluation by evaluation.
     """
 
     value: Any
@@ -48,11 +57,11 @@ class UnlearningRun:
     evaluations: tuple[UnlearningRun, ...] = ()
 
     def gap(self, axis: str) -> float | None:
-        """How far it is from the reference; None where either has no score."""
+        """Return how far its score is from the reference's, or None where either has no score."""
         return self._distance(axis, lambda run: run.scores)
 
     def nothing_gap(self, axis: str) -> float | None:
-        """How far doing nothing is from the reference."""
+        """Return how far the original's score is from the reference's, or None where either has none."""
         return self._distance(axis, lambda run: run.original)
 
     def _distance(self, axis: str, of: Callable[[UnlearningRun], Scores | None]) -> float | None:
@@ -66,7 +75,7 @@ class UnlearningRun:
 
 @dataclass(frozen=True)
 class TradeoffPoint:
-    """A value of the knob, over all seeds: both scores, their gaps to the reference, and the distance of the two."""
+    """A value of the knob, over all seeds: both scores, their gaps to the reference, the distance of the two."""
 
     value: Any
     x: Interval
@@ -85,9 +94,12 @@ class TradeoffCurve:
     runs: tuple[UnlearningRun, ...]
 
     def points(self, x: str = "forget", y: str = "retain") -> list[TradeoffPoint]:
-        """One a value, in the order of the values; values without scores or a reference there are left out.
+        """Return one point a value, in the order of the values.
 
-        Raises: ValueError on an unknown axis.
+        Values that have no scores or no reference on one of the axes are left out.
+
+        Raises:
+            ValueError: On an unknown axis.
         """
         check_choice("x", x, AXES)
         check_choice("y", y, AXES)
@@ -98,10 +110,13 @@ class TradeoffCurve:
         return [_point(runs, x, y) for runs in by_value.values()]
 
     def hypervolume(self, x: str = "forget", y: str = "retain") -> float | None:
-        """Share of the "do nothing" square that the curve dominates, in [0, 1]; 1 is the reference itself.
+        """Return the share of the "do nothing" square that the curve dominates.
 
         The square's side is the gap of doing nothing on ``x``: its far corner has forgotten nothing, and lost as much
-        on ``y`` as was to be forgotten. Doing nothing scores 0. None where there is nothing to forget.
+        on ``y`` as was to be forgotten.
+
+        Returns:
+            A share in [0, 1]: doing nothing scores 0, the reference itself 1. None where there is nothing to forget.
         """
         points = self.points(x, y)
         sides = {run.training_seed: gap for run in self.runs if (gap := run.nothing_gap(x)) is not None}
@@ -111,7 +126,7 @@ class TradeoffCurve:
         return hypervolume([(point.gap_x.mean, point.gap_y.mean) for point in points], (side, side))
 
     def frame(self) -> pd.DataFrame:
-        """One row a run: knob, value, seeds, and every score, also of the original and the reference."""
+        """Return a table of the runs: knob, value, seeds, and every score, also of original and reference."""
         import pandas as pd
 
         table = []
@@ -137,17 +152,24 @@ def tradeoff_curve(
 ) -> TradeoffCurve:
     """Revise ``model`` once for every value of ``knob`` and every seed, and score each revision.
 
-    Args:
-        algorithm: of ``algorithms``, or any function that is called like one.
-        model, task: the original, and what it shall forget.
-        knob: the option that is swept.
-        values: of the knob, in the order of the curve.
-        reference: the retrained model or its evaluation; without it, no gaps, fronts and volumes can be had.
-        seeds: of unlearning; all runs share this one training.
-        **options: passed on to the algorithm.
+    A value that the algorithm refuses or diverges at is a run without scores.
 
-    Raises: ValueError without values or seeds; TypeError on an option the algorithm does not take. A value that the
-        algorithm refuses or diverges at is a run without scores.
+    Args:
+        algorithm: One of ``algorithms``, or any function that is called like one.
+        model: The original.
+        task: What it shall forget.
+        knob: The option that is swept.
+        values: The values of the knob, in the order of the curve.
+        reference: The retrained model or its evaluation; without it there are no gaps, fronts and volumes.
+        seeds: The seeds of the unlearning; all runs share this one training.
+        **options: What else is passed on to the algorithm.
+
+    Returns:
+        The curve, with one run for each value and seed.
+
+    Raises:
+        ValueError: Without values or seeds.
+        TypeError: On an option that the algorithm does not take.
     """
     if not len(values) or not len(seeds):
         raise ValueError(f"expected at least one value and one seed, but got {list(values)} and {list(seeds)}")
@@ -169,7 +191,7 @@ def tradeoff_curve(
 
 
 def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[TradeoffCurve]]:
-    """Curves from the rows of a folder (:func:`.rows.rows`), by task: its title, as in the report.
+    """Return the curves that the rows of a folder (:func:`.rows.rows`) make, by the title of their task.
 
     Methods without a knob are curves of a single point. The rows of one revision, one an evaluation, are one run; of
     two results of the same run, by two versions of a package, the newer counts.
@@ -194,7 +216,7 @@ def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[TradeoffCurve
 
 
 def _revisions(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """The rows of each revision that is judged beside its original; of two of the same, those of the newer."""
+    """Return the rows of each revision judged beside its original; of two of the same, those of the newer."""
     by_key: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
         if row["method"] not in ("original", "reference") and row["original"] is not None:
@@ -214,7 +236,7 @@ def _finished(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _run(rows: Sequence[Mapping[str, Any]]) -> UnlearningRun:
-    """The rows of one revision, one an evaluation, as one run."""
+    """Return the rows of one revision, one an evaluation, as one run."""
     several = [
         UnlearningRun(
             row["value"],
@@ -241,15 +263,17 @@ def _run(rows: Sequence[Mapping[str, Any]]) -> UnlearningRun:
 
 
 def _centre(scores: Iterable[Scores | None]) -> Scores | None:
-    """The mean of each score over those that are known; None where there are none."""
+    """Return the mean of each score over those that are known; None where there are none."""
     known = [one for one in scores if one is not None]
     return {axis: mean(one[axis] for one in known) for axis in AXES} if known else None
 
 
 def ranking(curves: Sequence[TradeoffCurve], x: str = "forget", y: str = "retain") -> pd.DataFrame:
-    """Every point of every curve, nearest to the reference first, with intervals; ``on_front`` over all methods.
+    """Return every point of every curve, nearest to the reference first.
 
-    ``hypervolume`` is the whole curve's and the same for all of its points.
+    Returns:
+        A table of one row a point, with intervals; ``on_front`` is over all methods, ``hypervolume`` is the whole
+        curve's and the same for all of its points.
     """
     import pandas as pd
 
