@@ -15,25 +15,31 @@ from .run import DemoReport, Row
 
 @dataclass(frozen=True)
 class DemoColumn:
-    """A column: its heading, the figure of a row (None is "n/a"), and how that is written."""
+    """A column of the demo's table.
+
+    Attributes:
+        title: Its heading.
+        value: The figure of a row; None is "n/a".
+        form: How the figure is written.
+    """
 
     title: str
     value: Callable[[Row], float | None]
     form: str = "{:.3f}"
 
     def text(self, row: Row) -> str:
-        """The cell."""
+        """Return the cell."""
         value = self.value(row)
         return MISSING if value is None else self.form.format(value)
 
 
 def score(name: str) -> Callable[[Row], float | None]:
-    """The figure ``name`` of a row's evaluation."""
+    """Return what reads the figure ``name`` of a row's evaluation."""
     return lambda row: None if row.scores is None else getattr(row.scores, name)
 
 
 def dice(split: str) -> Callable[[Row], float | None]:
-    """Dice of a split."""
+    """Return what reads the Dice of a split."""
     return lambda row: None if row.scores is None or row.scores.dice is None else row.scores.dice[split]
 
 
@@ -59,7 +65,7 @@ COLUMNS = {"classification": [*SPLITS, *COMMON], "segmentation": [*SPLITS, *DICE
 
 
 def demo_table(report: DemoReport) -> Table:
-    """One line a model: original, reference, each method."""
+    """Return one line a model: original, reference, each method."""
     kind = report.task.kind
     table = titled(f"{report.config.data}: forgetting {report.task.rule}")
     what = "IoU" if kind == "segmentation" else "accuracy"

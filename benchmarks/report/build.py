@@ -35,18 +35,22 @@ def write_report(
     suite: str | None = None,
     out: str | Path | None = None,
 ) -> Path:
-    """Write what a folder of results says; returns the file's path.
+    """Write what a folder of results says.
 
     Args:
-        folder: a store, as ``unlearn-kit run`` leaves it; it may still be growing.
-        format: "html" (one page that opens offline), "latex", "csv" or "markdown" (the tables alone), or "curves"
-            (the tradeoff curves as data and figures, in a folder).
-        suite: only the runs of this suite, as it was last run into the folder.
-        out: the file; ``report.html``, ``.tex``, ``.csv`` or ``.md`` in the folder unless given. Of curves, the folder
+        folder: A store, as ``unlearn-kit run`` leaves it; it may still be growing.
+        format: "html" (one page that opens offline), "latex", "csv" or "markdown" (the tables alone), or "curves" (the
+            tradeoff curves as data and figures, in a folder).
+        suite: The suite whose runs are shown, as it was last run into the folder; None for all.
+        out: The file; ``report.html``, ``.tex``, ``.csv`` or ``.md`` in the folder unless given. Of curves, the folder
             to write into; ``curves`` in the folder unless given.
 
-    Raises: ValueError on an unknown format or suite, or a folder without results (for curves: of methods); OSError
-        when the file cannot be written.
+    Returns:
+        The path of the file or folder.
+
+    Raises:
+        ValueError: On an unknown format or suite, or a folder without results (for curves: of methods).
+        OSError: When the file cannot be written.
     """
     check_choice("format", format, FORMATS)
     if format == "curves":
@@ -61,9 +65,10 @@ def write_report(
 
 
 def render(folder: str | Path, format: str = "html", suite: str | None = None) -> str:  # noqa: A002
-    """The text of a report, see :func:`write_report`.
+    """Return the text of a report, as :func:`write_report` writes it.
 
-    Raises: ValueError on an unknown format or suite, or a folder without results.
+    Raises:
+        ValueError: On an unknown format or suite, or a folder without results.
     """
     check_choice("format", format, ("html", *TABLES))
     found = _tasks_of(folder, suite)
@@ -78,7 +83,7 @@ def _tasks_of(folder: str | Path, suite: str | None) -> list[ReportTask]:
 
 
 def page(found: Sequence[ReportTask], folder: str | Path, suite: str | None = None) -> str:
-    """The report as HTML: everything it needs is in it, and it may ask nothing of any other place."""
+    """Return the report as HTML: everything it needs is in it, and it may ask nothing of any other place."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
@@ -113,7 +118,7 @@ def page(found: Sequence[ReportTask], folder: str | Path, suite: str | None = No
 
 
 def _versions(records: Sequence[Any]) -> str:
-    """Of every package, all versions that any run had."""
+    """Say which packages the runs had, each with all of its versions."""
     found: dict[str, dict[str, None]] = {}
     for record in records:
         for name, version in record["versions"].items():
@@ -122,7 +127,7 @@ def _versions(records: Sequence[Any]) -> str:
 
 
 def _task(task: ReportTask, columns: Sequence[Column], look: Any, store: Store) -> dict[str, Any]:
-    """What the page shows of a task."""
+    """Return what the page shows of a task."""
     names = {(id(row), place): name for name, row, place in identifiers(task)}
     return {
         "name": task.name,
@@ -137,7 +142,7 @@ def _task(task: ReportTask, columns: Sequence[Column], look: Any, store: Store) 
 
 
 def _lead(task: ReportTask) -> str:
-    """What the original and the reference do on the forget set, before any method."""
+    """Say what the original and the reference score on the forget set, before any method."""
     column = Column("forget_score", "", "")
     kind = "held-out data like the forgotten" if task.held_out else "the forgotten training data"
     said = []
@@ -199,7 +204,7 @@ def _gap(run: ReportRun) -> str:
 
 
 def _data(found: Sequence[ReportTask], columns: Sequence[Column]) -> dict[str, Any]:
-    """What the page's script needs: charts, and the figures of every row and run that can be compared."""
+    """Return what the page's script needs: charts, and the figures of every row and run that can be compared."""
     points = {}
     for task in found:
         known = list(identifiers(task))
@@ -229,7 +234,7 @@ def _options(thing: ReportRow | ReportRun) -> dict[str, str]:
 
 
 def _value(column: Column, row: ReportRow, run: ReportRun | None) -> list[Any]:
-    """The mean, unrounded, and the cell."""
+    """Return the mean, unrounded, and the cell."""
     if run is None:
         found = row.figure(column.name)
         return [None if found is None else found.mean, column.text(found)]
@@ -238,6 +243,6 @@ def _value(column: Column, row: ReportRow, run: ReportRun | None) -> list[Any]:
 
 
 def _in_script(value: Any) -> str:
-    """JSON that nothing in it can end the script element with."""
+    """Return JSON in which nothing can end the script element."""
     text = json.dumps(plain(value), allow_nan=False, separators=(",", ":"), ensure_ascii=True)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -16,11 +16,14 @@ NUMBERS = 12  # most classes whose cells have room for a number
 
 
 def heat(task: ReportTask, *, change: bool = False) -> Figure | None:
-    """The score of each class on held-out data: before, the reference, and after each method.
+    """Return the score of each class on held-out data: before, of the reference, and after each method.
 
     Args:
-        task: the rows.
-        change: show differences to the reference instead.
+        task: The rows.
+        change: Whether differences to the reference are shown instead.
+
+    Returns:
+        The figure; None where there is nothing to show.
     """
     table = {id(row): means for row in task.rows if (means := _class_means(row))}
     reference = task.row("reference")

@@ -30,5 +30,5 @@ def write_curves(found: Sequence[ReportTask], folder: str | Path) -> list[Path]:
 
 
 def slug(text: str) -> str:
-    """A title as the beginning of a file's name: letters, digits and dots, with dashes between."""
+    """Return a title as the beginning of a file's name: letters, digits and dots, with dashes between."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")

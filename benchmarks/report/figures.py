@@ -19,7 +19,7 @@ PLACES = {
 
 
 def figures(task: ReportTask) -> dict[str, list[dict[str, Any]]]:
-    """The charts of a task, each as views ``{"name", "figure"}`` to choose from; without those that have no data."""
+    """Return the charts of a task, each as views ``{"name", "figure"}`` to choose from, but for those without data."""
     score = task.score
     pairs = [("forget_test", "retain_test"), *PAIRS] if task.held_out else list(PAIRS)
     found = {

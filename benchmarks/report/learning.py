@@ -17,7 +17,7 @@ PANELS = {"forget": "forget", "retain": "retain", "held_out": "held-out"}
 
 
 def learning(task: ReportTask) -> Figure | None:
-    """How forget, retain and held-out scores move during the revision: means over runs, the reference dashed."""
+    """Show how forget, retain and held-out scores move during the revision: means over runs, the reference dashed."""
     curves = {id(row): found for row in task.rows if row.role == "method" and (found := _progress(row))}
     rows = [row for row in task.rows if id(row) in curves]
     if not rows:
@@ -60,14 +60,14 @@ def learning(task: ReportTask) -> Figure | None:
 
 
 def _dash(row: ReportRow, rows: list[ReportRow]) -> str:
-    """Rows of one method share its colour and differ by their dashes; so do methods of one colour."""
+    """Return the dashes of a row, which tell rows of one colour apart: of one method, or of two that share it."""
     color = looks([row.method])[row.method][0]
     same = [other for other in rows if looks([other.method])[other.method][0] == color]
     return ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")[same.index(row) % 6]
 
 
 def _progress(row: ReportRow) -> list[tuple[float, dict[str, float | None]]]:
-    """``(share done, scores)``: the mean over the runs that were looked at there, at every point that all share."""
+    """Return ``(share done, scores)`` at every point that all runs were looked at: the mean over these runs."""
     found: dict[float, list[dict[str, float | None]]] = defaultdict(list)
     runs = [run for run in row.ok if run.record.get("learning_curve")]
     for run in runs:

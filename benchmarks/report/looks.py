@@ -21,7 +21,7 @@ FIRST = ("perturbed_sign", "erase_to_retain")  # the methods that the toolkit is
 
 
 def looks(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and symbol of each method: the same in every chart of every report, no two alike up to 48."""
+    """Return colour and symbol of each method: the same in every chart of every report, no two alike up to 48."""
     known = [*FIRST, *(name for name in METHODS if name not in FIRST)]
     order = [*known, *sorted(set(methods) - set(known))]
     kinds = [(color, symbol) for symbol in SYMBOLS for color in PALETTE]
@@ -29,7 +29,7 @@ def looks(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def identifiers(task: ReportTask) -> Iterator[tuple[str, ReportRow, int | None]]:
-    """``(identifier, row, None)`` of each row, and ``(identifier, row, place)`` of each of its runs."""
+    """Yield ``(identifier, row, None)`` of each row, and ``(identifier, row, place)`` of each of its runs."""
     for number, row in enumerate(task.rows):
         yield f"{task.name}-r{number}", row, None
         for place in range(len(row.runs)):
@@ -37,7 +37,7 @@ def identifiers(task: ReportTask) -> Iterator[tuple[str, ReportRow, int | None]]
 
 
 def trace(mode: str, x: list[Any], y: list[Any], ids: list[Any], said: list[str], **look: Any) -> dict[str, Any]:
-    """Points with their identifiers, and what is said at each."""
+    """Return points with their identifiers, and what is said at each."""
     return {
         "type": "scatter", "mode": mode, "x": x, "y": y, "customdata": ids, "hovertext": said, "hoverinfo": "text",
         **look,
@@ -45,5 +45,5 @@ def trace(mode: str, x: list[Any], y: list[Any], ids: list[Any], said: list[str]
 
 
 def pale(color: str, share: float) -> str:
-    """A colour ``#RRGGBB``, see-through but for a share of it."""
+    """Return a colour ``#RRGGBB``, see-through but for a share of it."""
     return f"rgba({int(color[1:3], 16)},{int(color[3:5], 16)},{int(color[5:7], 16)},{share})"

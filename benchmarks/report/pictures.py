@@ -31,7 +31,10 @@ class Strip:
 
 
 def strips(task: ReportTask, store: Store) -> list[Strip]:
-    """Of one training: images, true masks, then what each row's first run predicts. Empty where there are none."""
+    """Return picture strips of one training: images, true masks, then what the first run of each row predicts.
+
+    There are none where the reference kept no pictures.
+    """
     reference = task.row("reference")
     first = None if reference is None or not reference.ok else reference.ok[0]
     base = {} if first is None else _tensors(store, first)
@@ -54,20 +57,24 @@ def _tensors(store: Store, run: ReportRun) -> dict[str, Any]:
 
 
 def _colours(images: Any) -> Any:
-    """``(N, C, H, W)`` of bytes to ``(N, H, W, 3)``."""
+    """Return ``(N, C, H, W)`` of bytes as ``(N, H, W, 3)``."""
     found = np.asarray(images).transpose(0, 2, 3, 1)
     return found if found.shape[-1] == 3 else np.repeat(found[..., :1], 3, axis=-1)
 
 
 def _labels(masks: Any) -> Any:
-    """Class indices ``(N, H, W)`` as colours: black, white, then the palette."""
+    """Return class indices ``(N, H, W)`` as colours: black, white, then the palette."""
     table = np.array([(0, 0, 0), (238, 238, 238), *(_rgb(color) for color in PALETTE[1:])], dtype=np.uint8)
     index = masks.astype(np.int64)
     return table[np.where(index > 0, (index - 1) % (len(table) - 1) + 1, 0)]
 
 
 def _compared(predicted: Any, masks: Any) -> Any:
-    """Two classes: what agrees, what is too much and what is missing in three colours; more: the classes."""
+    """Colour predicted masks beside the true ones.
+
+    Of two classes, what agrees, what is too much and what is missing have three colours; of more, each class has its
+    own.
+    """
     if max(predicted.max(), masks.max()) > 1:
         return _labels(predicted)
     agrees, extra, missing = (_rgb(ink) for ink in INKS)

@@ -10,7 +10,7 @@ from .tasks import ReportTask
 
 
 def suite_of(task: ReportTask, row: ReportRow) -> dict[str, Any]:
-    """The suite that plans the very runs of a row; those of original and reference come with every suite."""
+    """Return the suite that plans the very runs of a row; those of original and reference come with every suite."""
     config = row.runs[0].record["config"]
     seeds = [run.seeds for run in row.runs]
     method = config["method"]
@@ -42,13 +42,13 @@ def suite_of(task: ReportTask, row: ReportRow) -> dict[str, Any]:
 
 
 def suite_text(suite: dict[str, Any]) -> str:
-    """As YAML."""
+    """Return a suite as YAML."""
     import yaml
 
     return str(yaml.safe_dump(suite, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None))
 
 
 def command(row: ReportRow, file: str = "again.yaml") -> str:
-    """What is typed, with the suite saved as ``file``."""
+    """Return what is typed to run a row, with its suite saved as ``file``."""
     only = f" --only {shlex.quote(f'/{row.text}')}" if row.role != "method" else ""
     return f"unlearn-kit run {file} --out out/again{only}"

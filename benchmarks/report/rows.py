@@ -31,29 +31,29 @@ class ReportRun:
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """What the store holds of it."""
+        """Return what the store holds of it."""
         found: Mapping[str, Any] = self.flat[0]["record"]
         return found
 
     @property
     def status(self) -> str:
-        """Whether it is "ok", "n/a" or "diverged"."""
+        """Return "ok", "n/a" or "diverged"."""
         return str(self.record["status"])
 
     @property
     def seeds(self) -> tuple[int, int | None]:
-        """Of training and unlearning; None where nothing was revised."""
+        """Return the seeds of training and unlearning; None where nothing was revised."""
         return self.flat[0]["training_seed"], self.flat[0]["unlearning_seed"]
 
     @property
     def text(self) -> str:
-        """Its seeds in words."""
+        """Say its seeds in words."""
         training, unlearning = self.seeds
         return f"training {training}" + ("" if unlearning is None else f", revision {unlearning}")
 
     @cached_property
     def pairs(self) -> list[tuple[Evaluation, Evaluation | None]]:
-        """Under each evaluation seed its own scores, and the reference's."""
+        """Return, for each evaluation seed, its own scores and the reference's."""
         return [
             (evaluation_of(row["scores"]), None if row["reference"] is None else evaluation_of(row["reference"]))
             for row in self.flat
@@ -62,7 +62,7 @@ class ReportRun:
 
     @cached_property
     def values(self) -> dict[str, float | None]:
-        """Every figure, the mean over evaluation seeds; None is "n/a"."""
+        """Return every figure by name, the mean over evaluation seeds; None is "n/a"."""
         scores = [one for one, _ in self.pairs]
         found: dict[str, float | None] = {name: mean(getattr(one, name) for one in scores) for name in SCORES}
         for split in DICE:
@@ -78,7 +78,7 @@ class ReportRun:
         return found
 
     def gap(self, name: str) -> float | None:
-        """How far a score is from the reference's under the same seeds, the mean over evaluation seeds."""
+        """Return how far a score is from the reference's under the same seeds, the mean over evaluation seeds."""
         return mean(
             None if theirs is None or None in (getattr(one, name), getattr(theirs, name))
             else abs(getattr(one, name) - getattr(theirs, name))
@@ -87,24 +87,32 @@ class ReportRun:
 
     @cached_property
     def per_class(self) -> dict[int, float | None]:
-        """The score of each class on held-out data."""
+        """Return the score of each class on held-out data."""
         tables = [one.per_class for one, _ in self.pairs if one.per_class is not None]
         return {label: mean(table[label] for table in tables) for label in (tables[0] if tables else {})}
 
     @property
     def over_forgets(self) -> bool:
-        """Whether it is clearly worse on the forget set than the reference, under any evaluation seed."""
+        """Return whether it is clearly worse on the forget set than the reference, under any evaluation seed."""
         return any(theirs is not None and over_forgets(one, theirs) for one, theirs in self.pairs)
 
     @property
     def pointless(self) -> bool:
-        """Of an original: whether it cannot be told apart from the reference, under any evaluation seed."""
+        """Return whether an original cannot be told apart from the reference, under any evaluation seed."""
         return any(theirs is not None and nothing_to_forget(one, theirs) for one, theirs in self.pairs)
 
 
 @dataclass
 class ReportRow:
-    """One method with one set of options; ``role`` is "original", "reference" or "method", ``rank`` from 1."""
+    """One method with one set of options, over all its runs.
+
+    Attributes:
+        text: The method with its options.
+        method: The method's name, or "original" or "reference".
+        runs: Its runs, in the order of their seeds.
+        curve: The knob that it is a value of, its other options, and the value; None for a row by itself.
+        rank: Its place among the methods, from 1; None where it has none.
+    """
 
     text: str
     method: str
@@ -115,21 +123,21 @@ class ReportRow:
 
     @property
     def role(self) -> str:
-        """What it stands for."""
+        """Return what it stands for: "original", "reference" or "method"."""
         return self.method if self.method in BARE else "method"
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Return its name for people."""
         return LABELS.get(self.text, self.text)
 
     @cached_property
     def ok(self) -> list[ReportRun]:
-        """The runs that have figures."""
+        """Return the runs that have figures."""
         return [run for run in self.runs if run.status == "ok"]
 
     def figure(self, name: str) -> Interval | None:
-        """Mean and 95 % t interval of a figure over its runs; None where it is n/a.
+        """Return mean and 95 % t interval of a figure over its runs; None where it is n/a.
 
         The interval is over trainings, since revisions of one are not independent; with a single training it is over
         its revisions.
@@ -139,7 +147,7 @@ class ReportRow:
         return self._figures[name]
 
     def gap(self, name: str) -> Interval | None:
-        """How far a score is from the reference's, like :meth:`figure`."""
+        """Return how far a score is from the reference's, as an interval like that of :meth:`figure`."""
         return self._over_seeds([(run.seeds[0], run.gap(name)) for run in self.ok])
 
     @staticmethod
@@ -152,7 +160,7 @@ class ReportRow:
 
     @property
     def count(self) -> str:
-        """How many models stand behind it: trainings, or trainings x revisions of each, or both where these differ."""
+        """Say how many models stand behind it: trainings, or trainings x revisions, or both where these differ."""
         trainings = len({run.seeds[0] for run in self.ok})
         revisions, uneven = divmod(len(self.ok), trainings) if trainings else (0, 0)
         if uneven:
@@ -161,7 +169,7 @@ class ReportRow:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know about its figures."""
+        """Say what a reader must know about its figures."""
         said = []
         for status, words in (("diverged", "diverged"), ("n/a", "n/a")):
             lost = sum(run.status == status for run in self.runs)
@@ -174,5 +182,5 @@ class ReportRow:
 
     @property
     def reasons(self) -> list[str]:
-        """Why runs have no figures, each reason once."""
+        """Return why runs have no figures, each reason once."""
         return list(dict.fromkeys(str(run.record["reason"]) for run in self.runs if run.status != "ok"))

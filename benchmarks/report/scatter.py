@@ -22,13 +22,17 @@ WORDS = {
 
 
 def scatter(task: ReportTask, x: str, y: str, titles: tuple[str, str], *, cost: bool = False) -> Figure | None:
-    """One figure of the rows against another: means with intervals, single runs faintly behind, curves joined.
+    """Show one figure of the rows against another: means with intervals, single runs faintly behind, curves joined.
 
     Args:
-        task: the rows.
-        x, y: names of figures.
-        titles: of the axes.
-        cost: the x axis is logarithmic; nothing is said about fronts.
+        task: The rows.
+        x: The name of the figure on the horizontal axis.
+        y: The name of the figure on the vertical axis.
+        titles: Of the two axes.
+        cost: Whether the horizontal axis is a cost: it is logarithmic, and nothing is said about fronts.
+
+    Returns:
+        The figure; None where there is nothing to show.
     """
     names = {id(row): name for name, row, place in identifiers(task) if place is None}
     spots = {
@@ -116,7 +120,7 @@ def _both(row: ReportRow, x: str, y: str) -> tuple[Any, str, Any]:
 
 
 def _said(row: ReportRow, which: str, x: str, a: Any, y: str, b: Any) -> str:
-    """The text at a point."""
+    """Return the text at a point."""
     lines = [f"<b>{escape(row.label, quote=False)}</b>", which]
     for name, value in ((x, a), (y, b)):
         mean, half = (value.mean, value.half) if hasattr(value, "mean") else (value, None)
@@ -138,7 +142,7 @@ def _bars(halves: list[float | None], color: str) -> dict[str, Any]:
 
 
 def _cross(x: float, y: float) -> list[dict[str, Any]]:
-    """Dashed lines through the reference: the horizontal one first."""
+    """Return dashed lines through the reference: the horizontal one first."""
     line = {"color": "@faint", "width": 1, "dash": "dash"}
     return [
         {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line, "layer": "below"},
@@ -147,7 +151,7 @@ def _cross(x: float, y: float) -> list[dict[str, Any]]:
 
 
 def _axis(title: str, values: list[float], *, log: bool = False) -> dict[str, Any]:
-    """Around the values; a hair's breadth must not look like a gulf."""
+    """Return an axis around the values; a hair's breadth must not look like a gulf."""
     axis: dict[str, Any] = {"title": {"text": title}}
     if log:
         low, high = math.log10(min(values)), math.log10(max(values))
@@ -159,7 +163,7 @@ def _axis(title: str, values: list[float], *, log: bool = False) -> dict[str, An
 
 
 def _curves(rows: list[ReportRow]) -> list[list[ReportRow]]:
-    """Rows that lie on one tradeoff curve in the order of its knob; every other row by itself."""
+    """Return the rows that lie on one tradeoff curve in the order of its knob; every other row by itself."""
     curves: dict[tuple[str, str], list[ReportRow]] = defaultdict(list)
     alone = []
     for row in rows:
@@ -174,6 +178,6 @@ def _curves(rows: list[ReportRow]) -> list[list[ReportRow]]:
 
 
 def _front(rows: Sequence[ReportRow], x: str, y: str) -> list[ReportRow]:
-    """Rows that no other is nearer to the reference than on both axes."""
+    """Return the rows that no other is nearer to the reference than on both axes."""
     known = [(row, (a.mean, b.mean)) for row in rows if (a := row.gap(x)) and (b := row.gap(y))]
     return [known[place][0] for place in pareto_front([spot for _, spot in known])]

@@ -18,7 +18,14 @@ CAPTION = f"Mean ± half-width of the 95 % t interval over n trainings ({TIMES} 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure: its name among a run's values, its heading, what it is, and which values are good."""
+    """A figure of the report.
+
+    Attributes:
+        name: Its name among a run's values.
+        title: Its heading.
+        about: What it is, and which values are good.
+        form: How a value is written.
+    """
 
     name: str
     title: str
@@ -26,7 +33,7 @@ class Column:
     form: str = "{:.3f}"
 
     def text(self, found: Interval | None) -> str:
-        """The cell: mean, and half-width where there is one."""
+        """Return the cell: mean, and half-width where there is one."""
         if found is None:
             return MISSING
         mean = self.form.format(found.mean)
@@ -55,13 +62,13 @@ COLUMNS = (
 
 
 def known_columns(found: Sequence[ReportTask]) -> list[Column]:
-    """The columns in which any run has a figure."""
+    """Return the columns in which any run has a figure."""
     runs = [run for task in found for row in task.rows for run in row.ok]
     return [column for column in COLUMNS if any(run.values[column.name] is not None for run in runs)]
 
 
 def markdown(found: Sequence[ReportTask]) -> str:
-    """One table a task."""
+    """Return one table a task, as Markdown."""
     parts = []
     for task in found:
         columns = known_columns([task])
@@ -86,7 +93,7 @@ def _in_markdown(text: str) -> str:
 
 
 def latex(found: Sequence[ReportTask]) -> str:
-    """One ``table`` a task, for the package booktabs."""
+    """Return one ``table`` a task, as LaTeX for the package booktabs."""
     parts = ["% needs \\usepackage{booktabs}"]
     for task in found:
         columns = known_columns([task])
@@ -117,9 +124,10 @@ def _in_latex(text: str) -> str:
 
 
 def as_csv(found: Sequence[ReportTask]) -> str:
-    """One line a row, unrounded; ends of the intervals in columns of their own; an empty cell is n/a.
+    """Return one line a row, unrounded, as CSV.
 
-    ``task`` is the task's title, which no two tasks share.
+    The ends of intervals have columns of their own; an empty cell is n/a. ``task`` is the task's title, which no two
+    tasks share.
     """
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")

@@ -17,7 +17,14 @@ from .rows import BARE, ReportRow, ReportRun
 
 @dataclass
 class ReportTask:
-    """One task: data, what is forgotten, network and training. ``rows``: original, reference, then by rank."""
+    """One task: data, what is forgotten, network and training.
+
+    Attributes:
+        name: Its name in identifiers.
+        title: Its name for people, which no other task of the report has.
+        config: What was asked.
+        rows: Original, reference, then the methods by rank.
+    """
 
     name: str
     title: str
@@ -26,12 +33,12 @@ class ReportTask:
 
     @property
     def data(self) -> str:
-        """The data set's name."""
+        """Return the data set's name."""
         return str(self.config["data"]["name"])
 
     @property
     def segments(self) -> bool:
-        """Whether it is about masks."""
+        """Return whether it is about masks."""
         return any(one.kind == "segmentation" for run in self._runs for one, _ in run.pairs)
 
     @property
@@ -40,45 +47,45 @@ class ReportTask:
 
     @property
     def score(self) -> str:
-        """What the score is."""
+        """Say what the score is."""
         return "IoU" if self.segments else "accuracy"
 
     @property
     def held_out(self) -> bool:
-        """Whether there are held-out data like the forgotten."""
+        """Return whether there are held-out data like the forgotten."""
         return any(one.sizes["forget_test"] for run in self._runs for one, _ in run.pairs)
 
     @property
     def class_names(self) -> list[str]:
-        """Of the data."""
+        """Return the names of the classes; none where no run tells them."""
         return next((list(run.record["class_names"]) for run in self._runs if run.record.get("class_names")), [])
 
     @property
     def forgotten(self) -> set[int]:
-        """Classes that are to be forgotten as a whole or in part."""
+        """Return the classes that are to be forgotten as a whole or in part."""
         rules = (rule.split(":") for rule in self.config["forget"])
         return {int(parts[1]) for parts in rules if parts[0] in ("class", "fraction")}
 
     def row(self, role: str) -> ReportRow | None:
-        """The row of the original or the reference."""
+        """Return the row of the original or the reference."""
         return next((row for row in self.rows if row.role == role), None)
 
     @cached_property
     def pointless(self) -> tuple[int, int]:
-        """In how many trainings there was nothing to forget, of how many."""
+        """Return in how many trainings there was nothing to forget, and of how many."""
         original = self.row("original")
         runs = [] if original is None else [run for run in original.ok if any(theirs for _, theirs in run.pairs)]
         return sum(run.pointless for run in runs), len(runs)
 
     @property
     def ranked(self) -> bool:
-        """Whether ranking would rank more than noise."""
+        """Return whether ranking would rank more than noise."""
         few, all_of_them = self.pointless
         return not (all_of_them and few == all_of_them)
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know about the whole of it."""
+        """Say what a reader must know about the whole of it."""
         said = []
         few, several = self.pointless
         if not self.ranked:
@@ -97,7 +104,7 @@ class ReportTask:
 
 
 def tasks(flat: Iterable[Mapping[str, Any]]) -> list[ReportTask]:
-    """Flat rows of a folder (``analysis.rows.rows``) by task and method, ranked by distance to the reference.
+    """Group the flat rows of a folder (``analysis.rows.rows``) by task and method, ranked by distance to the reference.
 
     Of two results of the same run, by two versions of a package, the newer counts.
     """
@@ -146,6 +153,6 @@ def _ranked(task: ReportTask) -> ReportTask:
 
 
 def natural(text: str) -> list[Any]:
-    """Sorts numbers in texts by size."""
+    """Return a key that sorts numbers in texts by size."""
     parts = re.split(r"(\d+\.?\d*)", text)
     return [(1, float(part), "") if place % 2 else (0, 0.0, part) for place, part in enumerate(parts)]

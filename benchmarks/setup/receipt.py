@@ -37,14 +37,22 @@ LIMIT = "A receipt tells what was done and measured. It does not prove that noth
 
 @dataclass(frozen=True)
 class Receipt:
-    """``values`` as plain data, see :func:`receipt`."""
+    """A receipt, see :func:`receipt`.
+
+    Attributes:
+        values: All that it says, as plain data.
+    """
 
     values: dict[str, Any]
 
     def save(self, folder: str | Path, name: str = "receipt") -> tuple[Path, Path]:
-        """Write ``NAME.json`` and ``NAME.md``; returns their paths.
+        """Write ``NAME.json`` and ``NAME.md``.
 
-        Raises: OSError when the folder cannot be written to.
+        Returns:
+            Their paths.
+
+        Raises:
+            OSError: When the folder cannot be written to.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -54,7 +62,7 @@ class Receipt:
         )
 
     def markdown(self) -> str:
-        """One page."""
+        """Return it as one page of Markdown."""
         v = self.values
         request, models, metrics = v["request"], v["models"], v["metrics"]
         options = ", ".join(f"{key}={value}" for key, value in v["method"]["options"].items() if value is not None)
@@ -100,17 +108,21 @@ def receipt(
     reference: nn.Module | None = None,
     seed: int = 0,
 ) -> Receipt:
-    """The receipt of a revision: every model is scored here, on the task's own splits.
+    """Make the receipt of a revision: every model is scored here, on the task's own splits.
 
     Args:
-        task: what was to be forgotten.
-        before: the model as it was given to the method.
-        result: what the method returned.
-        reference: the model retrained without the data; without it, the receipt says that there is no ideal to compare
+        task: What was to be forgotten.
+        before: The model as it was given to the method.
+        result: What the method returned.
+        reference: The model retrained without the data; without it, the receipt says that there is no ideal to compare
             with.
-        seed: of the evaluation.
+        seed: Of the evaluation.
 
-    Raises: ValueError on models with outputs that are not finite.
+    Returns:
+        The receipt.
+
+    Raises:
+        ValueError: When a model has outputs that are not finite.
     """
     hashes = sample_hashes(task.forget)
     theirs = None if reference is None else evaluate(reference, task, seed=seed)
@@ -138,12 +150,15 @@ def receipt(
 
 
 def receipt_of(record: Mapping[str, Any], original: Evaluation | None, reference: Evaluation | None) -> Receipt:
-    """The receipt of a result in a store, from its record.
+    """Make the receipt of a result in a store, from its record.
 
     Args:
-        record: see :mod:`benchmarks.suites.store`.
-        original, reference: the evaluations, under the record's first evaluation seed, of the model before and of the
-            reference.
+        record: As :mod:`benchmarks.suites.store` holds it.
+        original: The evaluation of the model before, under the record's first evaluation seed.
+        reference: That of the reference.
+
+    Returns:
+        The receipt.
     """
     after = evaluation_of(record["evaluations"][0]["scores"]) if record["evaluations"] else None
     hashes = record["hashes"]

@@ -22,7 +22,7 @@ COMMAND = (sys.executable, "-c", "from benchmarks.cli import main; main()", "run
 
 
 def main() -> int:
-    """Run the check; prints what happened."""
+    """Run the check, print what happened, and return 1 when there are faults."""
     parser = argparse.ArgumentParser(description="Kill a run at random moments, resume it, compare.")
     parser.add_argument("suite", nargs="?", default="quick")
     parser.add_argument("--kills", type=int, default=10)
@@ -46,7 +46,17 @@ def main() -> int:
 
 
 def kill_often(command: list[str], out: Path, total: int, kills: int) -> list[str]:
-    """Kill the command ``kills`` times, each once some more nodes are finished, then let it end; returns the faults."""
+    """Kill the command ``kills`` times, each once some more nodes are finished, then let it end.
+
+    Args:
+        command: What is run.
+        out: The folder that it writes.
+        total: How many nodes it has to finish.
+        kills: How often it is killed.
+
+    Returns:
+        The faults, in words.
+    """
     faults = []
     before: dict[str, int] = {}
     for kill in range(kills):
@@ -72,7 +82,7 @@ def kill_often(command: list[str], out: Path, total: int, kills: int) -> list[st
 
 
 def compare(one: Path, other: Path) -> list[str]:
-    """Where the records of two folders differ, costs aside."""
+    """Return where the records of two folders differ, costs aside."""
     first, second = records(one), records(other)
     faults = [f"{key} is in one folder only" for key in first.keys() ^ second.keys()]
     return faults + [
@@ -81,12 +91,12 @@ def compare(one: Path, other: Path) -> list[str]:
 
 
 def records(out: Path) -> dict[str, dict[str, Any]]:
-    """Every record without its cost."""
+    """Return every record without its cost, by its key."""
     return {r["key"]: {k: v for k, v in r.items() if k != "cost"} for r in Store(out, create=False).records()}
 
 
 def times(out: Path) -> dict[str, int]:
-    """When each record was written."""
+    """Return when each record was written, in nanoseconds."""
     return {path.name: path.stat().st_mtime_ns for path in (out / "results").glob("*.json")}
 
 

@@ -30,12 +30,16 @@ def write_made_up(
     """Fill a store as a suite would: an original, a reference and every method on every request and seed.
 
     Args:
-        folder: of the store.
-        forget: scenarios, as lists of rules.
-        trainings, revisions: seeds of each.
-        methods: names; ``perturbed_sign`` gets a curve over ``retain_weight`` beside.
-        extra: further ``(text, options)`` of methods, which may be names that no algorithm has.
-        seed: of the draws.
+        folder: Where the store is.
+        forget: The scenarios, as lists of rules.
+        trainings: How many seeds of training.
+        revisions: How many seeds of unlearning.
+        methods: Names of methods; ``perturbed_sign`` gets a curve over ``retain_weight`` beside.
+        extra: Further ``(text, options)`` of methods, which may be names that no algorithm has.
+        seed: Of the draws.
+
+    Returns:
+        The store.
     """
     store, random = Store(folder), Random(seed)
     nodes: list[dict[str, Any]] = []

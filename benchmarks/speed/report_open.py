@@ -1,8 +1,8 @@
-"""``python -m benchmarks.speed.report_open [DIR]``: how large the report of a run's folder is, and how soon it opens.
+"""How large the report of a run's folder is, and how soon it opens.
 
-Without a folder, of about 200 made-up runs.
-Seconds until a headless Chromium has loaded the page, and until the first chart is there when a reader scrolls to it at
-once, both from the start of the navigation; the smallest and the median of several, each in a fresh page.
+``python -m benchmarks.speed.report_open [DIR]``; without a folder, the report of about 200 made-up runs. Measured are
+the seconds until a headless Chromium has loaded the page, and until the first chart is there when a reader scrolls to
+it at once, both from the start of the navigation; the smallest and the median of several, each in a fresh page.
 """
 
 from __future__ import annotations
@@ -27,9 +27,20 @@ DRAWN = "#tradeoff .scatterlayer .trace"
 def measure(
     out: Path | None = None, *, repeats: int = 5, methods: int = 26, trainings: int = 3, revisions: int = 2
 ) -> dict[str, Any]:
-    """Number of runs, bytes of the page, seconds until it is loaded and until its first chart is there.
+    """Open the report several times.
 
-    Raises: RuntimeError where there is no Chromium or playwright.
+    Args:
+        out: The folder of a run; None for made-up runs.
+        repeats: How often it is opened.
+        methods: How many methods the made-up runs are of.
+        trainings: Their seeds of training.
+        revisions: Their seeds of unlearning.
+
+    Returns:
+        The number of runs, bytes of the page, seconds until it is loaded and until its first chart is there.
+
+    Raises:
+        RuntimeError: When there is no Chromium or playwright.
     """
     browser_path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     try:
