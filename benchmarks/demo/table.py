@@ -15,31 +15,25 @@ from .run import DemoReport, Row
 
 @dataclass(frozen=True)
 class DemoColumn:
-    """A column of the demo's table.
-
-    Attributes:
-        title: Its heading.
-        value: The figure of a row; None is "n/a".
-        form: How the figure is written.
-    """
+    """A column: its heading, the figure of a row (None is "n/a"), and how that is written."""
 
     title: str
     value: Callable[[Row], float | None]
     form: str = "{:.3f}"
 
     def text(self, row: Row) -> str:
-        """Return the cell."""
+        """The cell."""
         value = self.value(row)
         return MISSING if value is None else self.form.format(value)
 
 
 def score(name: str) -> Callable[[Row], float | None]:
-    """Return what reads the figure ``name`` of a row's evaluation."""
+    """The figure ``name`` of a row's evaluation."""
     return lambda row: None if row.scores is None else getattr(row.scores, name)
 
 
 def dice(split: str) -> Callable[[Row], float | None]:
-    """Return what reads the Dice of a split."""
+    """Dice of a split."""
     return lambda row: None if row.scores is None or row.scores.dice is None else row.scores.dice[split]
 
 
@@ -65,7 +59,7 @@ COLUMNS = {"classification": [*SPLITS, *COMMON], "segmentation": [*SPLITS, *DICE
 
 
 def demo_table(report: DemoReport) -> Table:
-    """Return one line a model: original, reference, each method."""
+    """One line a model: original, reference, each method."""
     kind = report.task.kind
     table = titled(f"{report.config.data}: forgetting {report.task.rule}")
     what = "IoU" if kind == "segmentation" else "accuracy"

@@ -71,7 +71,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int | None:
-    """Return the largest resident memory of this process so far, in bytes; None where the system does not tell."""
+    """The largest resident memory of this process so far, in bytes; None where the system does not tell."""
     with suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
