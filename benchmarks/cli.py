@@ -1,4 +1,4 @@
-"""The command ``unlearn-kit``."""
+"""The command line ``unlearn-kit``: a command for each file of ``commands``."""
 
 from __future__ import annotations
 

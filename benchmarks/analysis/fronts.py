@@ -12,9 +12,15 @@ Spot = tuple[float, float]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with the half-width of its 95 % t interval (None for a single value), from ``n`` runs.
+    """A mean with the half-width of its 95 % t interval.
 
     Runs of one training share its luck, so with several trainings the interval is over their means.
+
+    Attributes:
+        mean: The mean.
+        half: The half-width; None for a single value.
+        n: How many runs stand behind it.
+        trainings: How many trainings these runs are of.
     """
 
     mean: float
@@ -24,7 +30,10 @@ class Interval:
 
 
 def pareto_front(spots: Sequence[Spot]) -> list[int]:
-    """Places of the spots that no other is at least as small as on both axes and smaller on one; by the first axis."""
+    """Return the places of the spots that no other dominates, by the first axis.
+
+    A spot dominates another when it is at most as large on both axes and smaller on one; equal spots stand together.
+    """
     order = sorted(range(len(spots)), key=lambda place: spots[place])
     front: list[int] = []
     lowest = math.inf
@@ -37,7 +46,7 @@ def pareto_front(spots: Sequence[Spot]) -> list[int]:
 
 
 def hypervolume(spots: Sequence[Spot], corner: Spot) -> float:
-    """Share of the rectangle from the origin to ``corner`` that the spots dominate (both axes: small is good)."""
+    """Return the share of the rectangle from the origin to ``corner`` that the spots dominate (small is good)."""
     area, height = 0.0, corner[1]
     for place in pareto_front(spots):
         x, y = spots[place]
@@ -48,15 +57,16 @@ def hypervolume(spots: Sequence[Spot], corner: Spot) -> float:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Of the known values; None where none is. What is not finite is not known."""
+    """Return the mean of the known values, or None where none is known. What is not finite is not known."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     return sum(known) / len(known) if known else None
 
 
 def interval(values: Mapping[Any, Sequence[float]]) -> Interval:
-    """The mean over trainings (the keys) of the means over their runs, with its 95 % t interval.
+    """Return the mean over trainings (the keys) of the means over their runs, with its 95 % t interval.
 
-    Raises: ValueError when there is no value.
+    Raises:
+        ValueError: When there is no value.
     """
     import numpy as np
     from scipy.stats import t

@@ -150,7 +150,8 @@ def _evaluations(record: Record | None) -> dict[int, Evaluation]:
 def task_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a record's ``config`` asks for beside the method and its seeds; equal ones may be compared.
 
-    Where the data come from is no part of it, as it is none of the nodes' keys.
+    Runs may be compared where it is equal. Where the data come from is no part of it, as it is no part of the nodes'
+    keys.
     """
     return {**{name: config[name] for name in TASK}, "data": without_places(config["data"])}
 

@@ -11,7 +11,7 @@ LABELS = {"original": "original (do nothing)", "reference": "reference (retraine
 
 
 def wide(console: Console) -> Console:
-    """The same console, wide enough for a table when its output goes to a file or a pipe."""
+    """Return the same console, wide enough for a table when its output goes to a file or a pipe."""
     if not console.is_terminal:
         console.width = max(console.width, 160)
     return console

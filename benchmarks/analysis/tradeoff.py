@@ -74,7 +74,7 @@ class UnlearningRun:
 
 @dataclass(frozen=True)
 class TradeoffPoint:
-    """A value of the knob, over all seeds: both scores, their gaps to the reference, and the distance of the two."""
+    """A value of the knob, over all seeds: both scores, their gaps to the reference, the distance of the two."""
 
     value: Any
     x: Interval
@@ -110,7 +110,10 @@ class TradeoffCurve:
         """Return the share of the "do nothing" square that the curve dominates, in [0, 1]; 1 is the reference itself.
 
         The square's side is the gap of doing nothing on ``x``: its far corner has forgotten nothing, and lost as much
-        on ``y`` as was to be forgotten. Doing nothing scores 0. None where there is nothing to forget.
+        on ``y`` as was to be forgotten.
+
+        Returns:
+            A share in [0, 1]: doing nothing scores 0, the reference itself 1. None where there is nothing to forget.
         """
         points = self.points(x, y)
         sides = {run.training_seed: gap for run in self.runs if (gap := run.nothing_gap(x)) is not None}
@@ -265,7 +268,9 @@ def _centre(scores: Iterable[Scores | None]) -> Scores | None:
 def ranking(curves: Sequence[TradeoffCurve], x: str = "forget", y: str = "retain") -> pd.DataFrame:
     """Return every point of every curve, nearest to the reference first, with intervals; ``on_front`` over all methods.
 
-    ``hypervolume`` is the whole curve's and the same for all of its points.
+    Returns:
+        A table of one row a point, with intervals; ``on_front`` is over all methods, ``hypervolume`` is the whole
+        curve's and the same for all of its points.
     """
     import pandas as pd
 

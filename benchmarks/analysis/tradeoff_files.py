@@ -26,7 +26,17 @@ def save_tradeoff(
 ) -> list[Path]:
     """Write the runs and rankings as CSV and Parquet (where pyarrow is installed), figures as PNG, SVG and PDF.
 
-    Files are ``NAME-runs.*``, ``NAME-X-Y.*``. A pair of axes that no run has scores on is left out. Returns the paths.
+    A pair of axes that no run has scores on is left out.
+
+    Args:
+        curves: The curves of one task.
+        folder: Where the files ``NAME-runs.*`` and ``NAME-X-Y.*`` go.
+        name: How their names begin.
+        pairs: The axes of each ranking and figure.
+        title: What stands above the figures.
+
+    Returns:
+        The paths of the files.
     """
     import importlib.util
 
@@ -63,10 +73,18 @@ def figure_of(
     title: str = "",
     most: int = READABLE,
 ) -> Figure:
-    """Means over seeds of two scores, with their intervals as crosses, beside original and reference.
+    """Draw means over seeds of two scores, with their intervals as crosses, beside original and reference.
 
-    Every curve is shown, and of the methods that are a single point the ``most`` nearest to the reference; the title
-    says how many are left out.
+    Args:
+        curves: The curves of one task: every one is drawn.
+        x: The score on the horizontal axis.
+        y: The score on the vertical axis.
+        title: What stands above the figure.
+        most: How many of the methods that are a single point are drawn: those nearest to the reference. The title says
+            how many are left out.
+
+    Returns:
+        The figure.
     """
     from unlearn_kit.plots import tradeoff_figure
 

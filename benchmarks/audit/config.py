@@ -19,16 +19,18 @@ class AuditConfig:
     """An audit of some methods on one request; None stands for the data set's own recipe.
 
     Attributes:
-        study: the data, request, network, training, methods, seed and folder, as a demo has them.
-        models: oracles, and as many originals: how many stand behind ``u_lira`` and ``klom``. At least 4.
-        pairs: how many of them the audits of single models are run on, each beside a reference of its own; two of them
+        study: The data, request, network, training, methods, seed and folder, as a demo has them.
+        models: How many references, and as many originals, stand behind ``u_lira`` and ``klom``. At least 4.
+        pairs: How many of them the audits of single models are run on, each beside a reference of its own; two of them
             make an interval.
-        random_labels: give the samples to forget wrong labels first, which only memorising can fit: a forget set on
-            which an audit must detect that nothing was done. For requests of single samples.
-        cache: folder for trained models and margins (None: inside the study's folder).
-        workers: processes that train shadow models and run methods, each on one thread; 1 does it all in this one.
+        random_labels: Whether the samples to forget get wrong labels first, which only memorising can fit: a forget set
+            on which an audit must detect that nothing was done. For requests of single samples.
+        cache: The folder of trained models and margins (None: inside the study's folder).
+        workers: How many processes train shadow models and run methods, each on one thread; 1 does it all in this one.
 
-    Raises: ValueError, TypeError naming the option.
+    Raises:
+        ValueError: On an option that does not fit, by its name.
+        TypeError: On an option of a wrong type, by its name.
     """
 
     study: DemoConfig
@@ -57,16 +59,16 @@ class AuditConfig:
 
     @property
     def methods(self) -> list[Method]:
-        """What is audited."""
+        """Return what is audited."""
         return self.study.chosen
 
     @property
     def folder(self) -> Path:
-        """Where results go."""
+        """Return where results go."""
         return self.study.out if self.study.out is not None else Path("out") / f"audit-{self.study.data}"
 
     def task(self, bundle: DataBundle) -> UnlearnTask:
-        """The request, with the samples to forget mislabelled where that is asked for."""
+        """Return the request, with the samples to forget mislabelled where that is asked for."""
         task = self.study.rule.task(bundle, self.study.seed)
         if not self.random_labels or task.forget_indices is None:
             return task

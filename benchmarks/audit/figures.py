@@ -19,7 +19,13 @@ CUT = 200  # steps after which relearning is given up
 
 @dataclass(frozen=True)
 class Ideal:
-    """A reference, and what it scores: judged once, however many models are set beside it."""
+    """A reference and what it scores: judged once, however many models are set beside it.
+
+    Attributes:
+        model: The reference.
+        scores: Its evaluation.
+        relearning: How fast it learns the forget data again, by what it learns them from.
+    """
 
     model: nn.Module
     scores: Evaluation
@@ -45,7 +51,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class AuditFigure:
-    """A figure: its key, its heading, the group it belongs to, and which value is ideal, in words."""
+    """A figure of an audit.
+
+    Attributes:
+        key: Its name among the values of :func:`figures`.
+        title: Its heading.
+        group: The part of the table that it stands in.
+        ideal: Which value is ideal, in words.
+        form: How a value is written.
+    """
 
     key: str
     title: str
@@ -85,7 +99,11 @@ FIGURES = (
 
 
 def figures(pair: Pair) -> dict[str, float | None]:
-    """Every row's value, None where there is nothing to measure; models are untouched."""
+    """Measure every figure of a model; no model is changed.
+
+    Returns:
+        The value of each of :data:`FIGURES` by key, None where there is nothing to measure.
+    """
     model, reference, task, seed = pair.model, pair.ideal.model, pair.task, pair.seed
     scores = metrics.evaluate(model, task, pair.ideal.scores, seed=seed)
     logistic = metrics.membership_inference(model, task, seed=seed)

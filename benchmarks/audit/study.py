@@ -32,7 +32,15 @@ Figures = Mapping[str, list[float | None]]
 
 @dataclass(frozen=True)
 class Audited:
-    """A method's figures: of the shadow models, and of each pair by row (None is "n/a"); or the reason of none."""
+    """What was found of one method.
+
+    Attributes:
+        name: The method with its options.
+        shadow: The figures of the shadow models.
+        pairs: Each figure of each pair; None is "n/a".
+        verdicts: What is said of each claim.
+        reason: Why there are no figures.
+    """
 
     name: str
     shadow: ShadowReport | None = None
@@ -43,7 +51,16 @@ class Audited:
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What an audit found; ``nothing`` is the original, ``reference`` a second reference beside the first."""
+    """What an audit found.
+
+    Attributes:
+        config: What was asked.
+        task: The request.
+        nothing: The original, to which nothing was done.
+        reference: A second reference beside the first.
+        methods: Each method that was audited.
+        seconds: How long it took.
+    """
 
     config: AuditConfig
     task: UnlearnTask
@@ -55,7 +72,14 @@ class AuditReport:
 
 @dataclass(frozen=True)
 class AuditEstimate:
-    """Seconds of one process: training the shadow models, and one run of each method (None: unknown)."""
+    """Seconds that an audit will take.
+
+    Attributes:
+        training: Of one process that trains all shadow models.
+        runs: Of one run of each method; None where it is unknown.
+        models: How many models there are on each side.
+        workers: How many processes share the work.
+    """
 
     training: float
     runs: Mapping[str, float | None]
@@ -64,7 +88,10 @@ class AuditEstimate:
 
     @property
     def text(self) -> str:
-        """In words. Workers share the runs one by one, and the trainings in two pieces: oracles and originals."""
+        """Say it in words.
+
+        Workers share the runs one by one, and the trainings in two pieces: references and originals.
+        """
         training, at_once = self.training / min(2, self.workers), min(self.models, self.workers)
         known = {name: seconds * self.models / at_once for name, seconds in self.runs.items() if seconds is not None}
         parts = [f"{2 * self.models} trainings {in_words(training)}"]
@@ -76,7 +103,10 @@ class AuditEstimate:
 class AuditStudy:
     """The data, the request and the shadow models of an audit; nothing is trained before it is asked for.
 
-    Raises: ValueError, TypeError on a request that does not fit the data; DataNotFoundError.
+    Raises:
+        ValueError: On a request that does not fit the data.
+        TypeError: On an option of a wrong type.
+        DataNotFoundError: When the data are not there.
     """
 
     def __init__(self, config: AuditConfig, progress: Progress | None = None) -> None:
@@ -155,7 +185,7 @@ class AuditStudy:
         return {**method.options, "device": self.config.study.device}
 
     def _ideals(self) -> list[Ideal]:
-        """The reference of each pair: oracle k for original k."""
+        """Judge the reference of each pair: reference k beside original k."""
         originals, oracles = self.shadow.originals(), self.shadow.references()
         return [
             Ideal.of(oracles[place], originals[place], self.task, self._evaluation_seed(place))
@@ -166,7 +196,7 @@ class AuditStudy:
         return derive(self.config.study.seed, "evaluation", place)
 
     def _pairs(self, name: str, models: Iterable[nn.Module], ideals: Sequence[Ideal]) -> Figures:
-        """Figures of each row over the pairs: model k, made from original k, beside oracle k."""
+        """Measure every figure over the pairs: model k, made from original k, beside reference k."""
         originals, found = self.shadow.originals(), []
         for place, (model, ideal) in enumerate(zip(models, ideals, strict=True)):
             found.append(figures(Pair(model, ideal, originals[place], self.task, self._evaluation_seed(place))))
@@ -189,7 +219,7 @@ class AuditStudy:
 def _verdicts(
     shadow: ShadowReport, pairs: Figures, plain: ShadowReport, nothing: Figures, second: Figures
 ) -> dict[str, str]:
-    """Every claim about a method, given what doing nothing (``plain``, ``nothing``) and a second reference show."""
+    """Judge each claim about a method, given what doing nothing (``plain``, ``nothing``) and a second reference do."""
     return {
         "u_lira": u_lira_verdict(shadow.u_lira, plain.u_lira),
         **{f"klom_{split}": klom_verdict(found) for split, found in shadow.klom.items()},
@@ -198,11 +228,11 @@ def _verdicts(
 
 
 def _silent(_what: str, _done: int, _of: int) -> None:
-    """No progress."""
+    """Show no progress."""
 
 
 def as_json(report: AuditReport) -> dict[str, Any]:
-    """Everything as plain values; every figure with mean, half-width of its 95 % t interval, and n."""
+    """Return everything as plain values; every figure with its mean, the half-width of its 95 % t interval, and n."""
     study, config = report.config.study, report.config
 
     def row(audited: Audited) -> dict[str, Any]:

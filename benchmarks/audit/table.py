@@ -15,7 +15,7 @@ from .study import Audited, AuditReport
 
 
 def _table(title: str, caption: str, headings: Sequence[str]) -> Table:
-    """An empty table; figures are aligned on the right, words on the left."""
+    """Return an empty table; figures are aligned on the right, words on the left."""
     table = titled(title, caption)
     for heading in headings:
         words = heading in ("", "ideal") or heading.startswith("verdict")
@@ -24,7 +24,7 @@ def _table(title: str, caption: str, headings: Sequence[str]) -> Table:
 
 
 def shadow_table(report: AuditReport) -> Table:
-    """U-LiRA and KLoM of every method."""
+    """Return U-LiRA and KLoM of every method as a table."""
     config = report.config
     table = _table(
         f"{config.study.data}: {config.study.rule.text}, {config.models} models on each side",
@@ -61,7 +61,7 @@ def _pair(found: Klom | None, prefix: str = "") -> str:
 
 
 def method_table(report: AuditReport, audited: Audited) -> Table:
-    """Every figure of one method with its 95 % t interval, what stands beside it, and the verdict."""
+    """Return a table of every figure of one method: its 95 % t interval, what stands beside it, the verdict."""
     table = _table(
         f"{audited.name}, {report.config.pairs} pairs",
         "mean ± half-width of the 95 % t interval over pairs",

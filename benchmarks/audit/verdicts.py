@@ -12,13 +12,13 @@ Values = Sequence[float | None]
 
 
 def differences(first: Values, second: Values) -> Summary | None:
-    """Summary of ``first - second``, pair by pair, over the pairs that have both."""
+    """Return the summary of ``first - second``, pair by pair, over the pairs that have both."""
     found = [a - b for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     return summary(found)
 
 
 def told_apart(difference: Summary | None) -> bool | None:
-    """Whether the 95 % interval of a difference leaves 0 out; None where there is no interval."""
+    """Return whether the 95 % interval of a difference leaves 0 out; None where there is no interval."""
     if difference is None or difference.interval is None:
         return None
     low, high = difference.interval
@@ -26,7 +26,7 @@ def told_apart(difference: Summary | None) -> bool | None:
 
 
 def paired_verdict(method: Values, reference: Values, nothing: Values) -> str:
-    """A single-model figure: the method's pairs against a second reference's, and whether the audit sees anything.
+    """Judge a figure of single models: the method's pairs against those of a second reference.
 
     Where not even doing nothing differs from a second reference, the audit has shown nothing about a method.
     """
@@ -44,7 +44,7 @@ def paired_verdict(method: Values, reference: Values, nothing: Values) -> str:
 
 
 def u_lira_verdict(method: ULira | None, nothing: ULira | None) -> str:
-    """Forget-set membership over many models."""
+    """Judge the membership of forget data over many models."""
     if method is None:
         return "n/a"
     low, high = method.interval
@@ -59,7 +59,10 @@ def u_lira_verdict(method: ULira | None, nothing: ULira | None) -> str:
 
 
 def klom_verdict(method: Klom | None) -> str:
-    """Divergence of margins from its floor; both at the same number of models, which are what chance is judged over."""
+    """Judge the divergence of margins from its floor.
+
+    Both are at the same number of models, which are what chance is judged over.
+    """
     if method is None:
         return "n/a"
     apart = float(np.mean(method.per_example - method.floor_per_example))

@@ -1,4 +1,4 @@
-"""``unlearn-kit audit``."""
+"""The command ``unlearn-kit audit``: methods against many retrained references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``unlearn-kit demo``."""
+"""The command ``unlearn-kit demo``: the main job, end to end, on one task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``unlearn-kit list``."""
+"""The command ``unlearn-kit list``: what the toolkit has."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def list_all(
 
 
 def _tables(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[Table]:
-    """Yield one table a kind."""
+    """Yield a table of each kind."""
     from rich.markup import escape
 
     from ..analysis.tables import titled

@@ -1,4 +1,4 @@
-"""``unlearn-kit report``."""
+"""The command ``unlearn-kit report``: what a folder of results says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``unlearn-kit run``."""
+"""The command ``unlearn-kit run``: a matrix of methods, data sets and seeds."""
 
 from __future__ import annotations
 

@@ -45,11 +45,11 @@ class Tally:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         self._console.print(text, soft_wrap=True, highlight=False)
 
     def update(self, what: str, done: int, of: int) -> None:
-        """``done`` of ``of`` pieces of ``what`` are done."""
+        """Show that ``done`` of ``of`` pieces of ``what`` are done."""
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=of)
             if self._bars.disable:

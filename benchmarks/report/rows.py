@@ -99,7 +99,15 @@ class ReportRun:
 
 @dataclass
 class ReportRow:
-    """One method with one set of options; ``role`` is "original", "reference" or "method", ``rank`` from 1."""
+    """One method with one set of options, over all its runs.
+
+    Attributes:
+        text: The method with its options.
+        method: The method's name, or "original" or "reference".
+        runs: Its runs, in the order of their seeds.
+        curve: The knob that it is a value of, its other options, and the value; None for a row by itself.
+        rank: Its place among the methods, from 1; None where it has none.
+    """
 
     text: str
     method: str

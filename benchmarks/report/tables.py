@@ -18,7 +18,14 @@ CAPTION = f"Mean ± half-width of the 95 % t interval over n trainings ({TIMES} 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure: its name among a run's values, its heading, what it is, and which values are good."""
+    """A figure of the report.
+
+    Attributes:
+        name: Its name among a run's values.
+        title: Its heading.
+        about: What it is, and which values are good.
+        form: How a value is written.
+    """
 
     name: str
     title: str
@@ -119,7 +126,8 @@ def _in_latex(text: str) -> str:
 def as_csv(found: Sequence[ReportTask]) -> str:
     """Return a line for each row, unrounded, with the ends of intervals in columns of their own; an empty cell is n/a.
 
-    ``task`` is the task's title, which no two tasks share.
+    The ends of intervals have columns of their own; an empty cell is n/a. ``task`` is the task's title, which no two
+    tasks share.
     """
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")

@@ -17,7 +17,14 @@ from .rows import ReportRow, ReportRun
 
 @dataclass
 class ReportTask:
-    """One task: data, what is forgotten, network and training. ``rows``: original, reference, then by rank."""
+    """One task: data, what is forgotten, network and training.
+
+    Attributes:
+        name: Its name in identifiers.
+        title: Its name for people, which no other task of the report has.
+        config: What was asked.
+        rows: Original, reference, then the methods by rank.
+    """
 
     name: str
     title: str

@@ -13,7 +13,7 @@ MARGIN = 0.02  # differences below two points are never called one
 
 
 def margin(share: float, count: int) -> float:
-    """How far a share of ``count`` samples may be off by chance: two standard errors, and at least two points.
+    """Return how far a share of ``count`` samples may be off by chance: two standard errors, at least two points.
 
     For a mean of other scores in [0, 1], such as the IoU of images, it is an upper bound, since none spread more than
     zeros and ones of the same mean: over few images only a large difference counts as one.
@@ -22,15 +22,15 @@ def margin(share: float, count: int) -> float:
 
 
 def auc_margin(members: int, others: int) -> float:
-    """How far an AUC near one half may be off by chance (Mann-Whitney): two standard errors, at least two points."""
+    """Return how far an AUC near one half may be off by chance: two standard errors of Mann-Whitney, at least .02."""
     return max(MARGIN, 2 * math.sqrt((members + others + 1) / (12 * members * others)))
 
 
 def nothing_to_forget(original: Evaluation, reference: Evaluation) -> bool:
-    """Whether the original and the retrained reference cannot be told apart on the forget set.
+    """Return whether the original and the retrained reference cannot be told apart on the forget set.
 
-    Both the score there (held-out data where the rule names a class, else training data) and the membership AUC must
-    be within the margin; then ranking methods would rank noise.
+    Both the score there (held-out data where the rule names a class, else training data) and the membership AUC must be
+    within the margin; then ranking methods would rank noise.
     """
     mine, theirs, count = forget_score(original), forget_score(reference), forget_count(reference)
     if mine is None or theirs is None or abs(mine - theirs) >= margin(theirs, count):
@@ -42,14 +42,14 @@ def nothing_to_forget(original: Evaluation, reference: Evaluation) -> bool:
 
 
 def over_forgets(scores: Evaluation, reference: Evaluation) -> bool:
-    """Whether a model is clearly worse on the forget set than one that never saw it, which marks those samples."""
+    """Return whether a model is clearly worse on the forget set than the reference, which marks those samples."""
     if scores.forget is None or reference.forget is None:
         return False
     return scores.forget < reference.forget - margin(reference.forget, reference.sizes["forget"])
 
 
 def beside_itself(scores: Evaluation) -> Evaluation:
-    """The reference's scores with its distances to itself filled in: 0 and 1, where they are defined."""
+    """Return the reference's scores with its distances to itself filled in: 0 and 1, where they are defined."""
     values = {
         "forget": scores.forget,
         "retain": scores.retain,
@@ -65,7 +65,7 @@ def beside_itself(scores: Evaluation) -> Evaluation:
 
 
 def evaluation_of(scores: Mapping[str, Any]) -> Evaluation:
-    """The evaluation whose ``as_dict`` is ``scores``."""
+    """Return the evaluation whose ``as_dict`` is ``scores``."""
     values = dict(scores)
     if values["per_class"] is not None:
         values["per_class"] = {int(label): score for label, score in values["per_class"].items()}
@@ -73,17 +73,17 @@ def evaluation_of(scores: Mapping[str, Any]) -> Evaluation:
 
 
 def forget_score(scores: Evaluation) -> float | None:
-    """The score on held-out forget data where there are any, else on the training data."""
+    """Return the score on held-out forget data where there are any, else on the training data."""
     return scores.forget_test if scores.sizes["forget_test"] else scores.forget
 
 
 def retain_score(scores: Evaluation) -> float | None:
-    """The score on retained data, held out or trained on as in :func:`forget_score`."""
+    """Return the score on retained data, held out or trained on as in :func:`forget_score`."""
     return scores.retain_test if scores.sizes["forget_test"] else scores.retain
 
 
 def forget_count(scores: Evaluation) -> int:
-    """The number of samples behind :func:`forget_score`."""
+    """Return the number of samples behind :func:`forget_score`."""
     return scores.sizes["forget_test"] or scores.sizes["forget"]
 
 
@@ -92,26 +92,28 @@ class ScoredCandidate(Protocol):
 
     @property
     def forget(self) -> float:
-        """On the forget data."""
+        """Return the accuracy on the forget data."""
         ...
 
     @property
     def validation(self) -> float:
-        """On the half of the held-out data that choices are made on."""
+        """Return the accuracy on the validation data, which choices are made on."""
         ...
 
 
 def choose_by_held_out(candidates: Sequence[ScoredCandidate], original: float, *, within: float = 0.02) -> int | None:
-    """The place of the candidate whose forget accuracy is nearest to its own accuracy on unseen data.
+    """Return the place of the candidate whose forget accuracy is nearest to its own accuracy on unseen data.
 
-    A model without those samples would treat them as unseen, so no reference is needed to choose. Only candidates
-    whose validation accuracy is at most ``within`` below the original's are looked at; ties go to the first. None when
-    no candidate is.
+    A model without those samples would treat them as unseen, so no reference is needed to choose. Only candidates whose
+    validation accuracy is at most ``within`` below the original's are looked at; ties go to the first.
 
     Args:
-        candidates: what to choose from.
-        original: the original model's validation accuracy, in [0, 1].
-        within: the accuracy one may pay.
+        candidates: What to choose from.
+        original: The original model's validation accuracy, in [0, 1].
+        within: The accuracy one may pay.
+
+    Returns:
+        The place in ``candidates``; None when no candidate is good enough.
     """
     useful = [place for place, point in enumerate(candidates) if point.validation >= original - within - 1e-12]
     return min(useful, key=lambda place: abs(candidates[place].forget - candidates[place].validation), default=None)

@@ -26,7 +26,8 @@ class Method:
 
     Values are numbers, True, False, None, or else text.
 
-    Raises: ValueError on an unknown name, on "retrain" (it is the reference), on an option the method does not take.
+    Raises:
+        ValueError: On an unknown name, on "retrain" (it is the reference), on an option the method does not take.
     """
 
     text: str
@@ -40,12 +41,12 @@ class Method:
 
     @property
     def name(self) -> str:
-        """The function's name in ``algorithms``."""
+        """Return the function's name in ``algorithms``."""
         return self.text.partition(":")[0]
 
     @property
     def options(self) -> dict[str, Any]:
-        """What is passed on to it."""
+        """Return what is passed on to it."""
         options: dict[str, Any] = {}
         for part in self.text.split(":")[1:]:
             key, equals, value = part.partition("=")
@@ -60,7 +61,8 @@ class Method:
 class Variant:
     """An algorithm with options as values, where a text could not hold them.
 
-    Raises: ValueError on an unknown name, on "retrain", on an option the method does not take.
+    Raises:
+        ValueError: On an unknown name, on "retrain", on an option the method does not take.
     """
 
     name: str
@@ -73,30 +75,38 @@ class Variant:
 
     @property
     def text(self) -> str:
-        """How it is written in tables: ``name:option=value``, the preset by its name alone."""
+        """Return how it is written in tables: ``name:option=value``, the preset by its name alone."""
         parts = [str(v) if k == "preset" else f"{k}={_short(v)}" for k, v in self.options.items()]
         return ":".join([self.name, *parts])
 
 
 def check_method(name: str) -> str:
-    """Return ``name`` when it is a method; raises ValueError suggesting the nearest."""
+    """Return ``name`` when it is a method.
+
+    Raises:
+        ValueError: When it is none, suggesting the nearest.
+    """
     if name == "retrain":
         raise ValueError("expected methods without 'retrain', which is always shown as the reference")
     return check_choice("every method", name, METHODS)
 
 
 def check_option(method: str, option: str) -> str:
-    """Return ``option`` when ``method`` takes it; raises ValueError suggesting the nearest."""
+    """Return ``option`` when ``method`` takes it.
+
+    Raises:
+        ValueError: When it does not, suggesting the nearest.
+    """
     return check_choice(f"every option of {method!r}", option, known_options(method))
 
 
 def known_options(method: str) -> list[str]:
-    """What can be passed to a method beside the model and the task."""
+    """Return what can be passed to a method beside the model and the task."""
     return [n for n in inspect.signature(getattr(algorithms, method)).parameters if n not in ("model", "task")]
 
 
 def value_of(text: str) -> Any:
-    """The number, True, False, None, list or tuple that ``text`` writes, or else the text."""
+    """Return the number, True, False, None, list or tuple that ``text`` writes, or else the text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -131,14 +141,22 @@ def attempt(
     callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> Attempt:
-    """Run ``method``. A refusal (ValueError, TypeError) and a divergence are outcomes; all else is raised.
+    """Run ``method``.
+
+    A refusal (ValueError, TypeError) and a divergence are outcomes; all else is raised.
 
     Args:
-        method: what is run.
-        model, task, seed, device: passed on.
-        show: the text beside a progress bar; None for no bar.
-        callbacks: what watches the method, where it can be watched.
-        **options: passed on.
+        method: What is run.
+        model: The original.
+        task: What it shall forget.
+        seed: Of the unlearning.
+        device: Where it runs.
+        show: The text beside a progress bar; None for no bar.
+        callbacks: What watches the method, where it can be watched.
+        **options: What else is passed on.
+
+    Returns:
+        The result, or the reason why there is none.
     """
     function = getattr(algorithms, method.name)
     watching = [*watchers(show), *callbacks] if "callbacks" in known_options(method.name) else []
@@ -153,7 +171,10 @@ def attempt(
 
 
 def watchers(show: str | None) -> list[Callback]:
-    """What tells on standard error that ``show`` is being trained: a progress bar on a terminal, elsewhere one line."""
+    """Return what tells on standard error that ``show`` is being trained; nothing for None.
+
+    On a terminal that is a progress bar, elsewhere one line, written at once.
+    """
     if show is None:
         return []
     if sys.stderr.isatty():

@@ -19,13 +19,17 @@ def write_json(value: Any, path: Path) -> Path:
 
     None is written as null and stands for "n/a"; so is a number that is not finite.
 
-    Raises: TypeError on what JSON cannot hold.
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: On what JSON cannot hold.
     """
     return write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n", path)
 
 
 def write_text(text: str, path: Path) -> Path:
-    """Write ``text`` to ``path``, whole or not at all."""
+    """Write ``text`` to ``path``, whole or not at all; return the path."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -39,7 +43,7 @@ def write_text(text: str, path: Path) -> Path:
 
 
 def plain(value: Any) -> Any:
-    """``value`` with None in place of every NaN and infinity, which JSON does not have."""
+    """Return ``value`` with None in place of every NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -48,7 +52,7 @@ def plain(value: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """The versions a figure may depend on; packages that are not installed are left out."""
+    """Return the versions a figure may depend on; packages that are not installed are left out."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -32,7 +32,20 @@ def measure(
     repeats: int = 3,
     chunk: int = 64,
 ) -> dict[str, Any]:
-    """CPU seconds a network, both ways, and their ratio; the smallest of ``repeats``, taken in turns."""
+    """Measure the CPU seconds of a network, both ways: the smallest of ``repeats``, taken in turns.
+
+    Args:
+        network: Its name.
+        count: How many are trained at once.
+        epochs: Of each training.
+        batch_size: Of each training.
+        alone: How many are trained one after the other.
+        repeats: How often both ways are measured.
+        chunk: How many are stacked.
+
+    Returns:
+        The seconds of a network both ways, their ratio, and what was asked.
+    """
     digits = data.load("digits").train
     half = len(digits) // 2
     subsets = [torch.randperm(len(digits), generator=torch.Generator().manual_seed(i))[:half] for i in range(count)]
@@ -70,7 +83,7 @@ def measure(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print a table, or JSON."""
+    """Measure, and print a table or JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.ensembles", description=__doc__)
     parser.add_argument("--networks", nargs="+", default=["mlp", "small-cnn"], choices=["mlp", "small-cnn"])
     parser.add_argument("--models", nargs="+", type=int, default=[16, 64, 128])

@@ -17,7 +17,7 @@ from ..suites.runner import run_suite
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the suite and print its overhead."""
     parser = argparse.ArgumentParser(description="The share of the wall time that no worker spends on a node.")
     parser.add_argument("suite", nargs="?", default="quick")
     parser.add_argument("--workers", type=int, default=2)

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.speed.report_open [DIR]``: how large the report of a run's folder is, and how soon it opens.
+"""How large the report of a run's folder is, and how soon it opens.
 
-Without a folder, of about 200 made-up runs.
-Seconds until a headless Chromium has loaded the page, and until the first chart is there when a reader scrolls to it at
-once, both from the start of the navigation; the smallest and the median of several, each in a fresh page.
+``python -m benchmarks.speed.report_open [DIR]``; without a folder, the report of about 200 made-up runs. Measured are
+the seconds until a headless Chromium has loaded the page, and until the first chart is there when a reader scrolls to
+it at once, both from the start of the navigation; the smallest and the median of several, each in a fresh page.
 """
 
 from __future__ import annotations

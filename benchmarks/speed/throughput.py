@@ -14,7 +14,7 @@ from ..suites.runner import run_suite
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the suite twice and print the ratio of the wall times."""
     parser = argparse.ArgumentParser(description="Wall time of a suite with one worker and with two.")
     parser.add_argument("suite", nargs="?", default="quick")
     parser.add_argument("--only", default=None)
