@@ -43,14 +43,15 @@ def plain_attention() -> Iterator[None]:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy in nats ``(B,)`` of class labels ``(B,)`` or masks ``(B, ..., H, W)`` (mean over the pixels)."""
+    """Return cross-entropy in nats ``(B,)`` of labels ``(B,)`` or masks ``(B, ..., H, W)`` (the mean over pixels)."""
     return per_sample(label_loss(logits, targets))
 
 
 def trainable(model: nn.Module) -> Named:
-    """The parameters of ``model`` that require a gradient, detached.
+    """Return the parameters of ``model`` that require a gradient, detached.
 
-    Raises: ValueError when there are none.
+    Raises:
+        ValueError: When there are none.
     """
     found = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     if not found:
@@ -59,7 +60,7 @@ def trainable(model: nn.Module) -> Named:
 
 
 def chunk_size(model: nn.Module, memory: int = MEMORY) -> int:
-    """How many samples' gradients, and one tensor made of each, fit in ``memory`` bytes: 1 to 64.
+    """Return how many samples' gradients, and one tensor made of each, fit in ``memory`` bytes: 1 to 64.
 
     Beyond 64 nothing gets faster on a CPU, while the activations, which are not counted, go on growing.
     """
@@ -70,24 +71,27 @@ def chunk_size(model: nn.Module, memory: int = MEMORY) -> int:
 def per_sample_gradients(
     model: nn.Module, inputs: Tensor, targets: Tensor, *, loss: SampleLoss = cross_entropy, memory: int = MEMORY
 ) -> Named:
-    """The gradient of each sample's own loss: ``(B, *shape)`` for a parameter of ``shape``.
+    """Return the gradient of each sample's own loss: ``(B, *shape)`` for a parameter of ``shape``.
 
     Args:
-        model: logits ``(B, C, ...)``; its modes stay as they are.
-        inputs, targets: ``(B, ...)``, on the model's device.
-        loss: one value a sample.
-        memory: bytes that the work may take beside the result; it sets how many samples are done at once.
+        model: A module that returns logits ``(B, C, ...)``; its modes stay as they are.
+        inputs: ``(B, ...)``, on the model's device.
+        targets: ``(B, ...)``, on the model's device.
+        loss: Returns one value a sample.
+        memory: Bytes that the work may take beside the result; it sets how many samples are done at once.
 
-    Raises: ValueError on a model without trainable parameters.
+    Raises:
+        ValueError: When the model has no trainable parameters.
     """
     with evaluating(model):
         return _vectorized(model, loss, chunk_size(model, memory))(trainable(model), inputs, targets)
 
 
 def mean_gradients(model: nn.Module, batches: Batches, *, loss: SampleLoss = cross_entropy) -> Named:
-    """The gradient of the mean loss over all samples of ``batches``.
+    """Return the gradient of the mean loss over all samples of ``batches``.
 
-    Raises: ValueError when there is no sample, or a gradient is not finite.
+    Raises:
+        ValueError: When there is no sample, or a gradient is not finite.
     """
 
     def total(parameters: Named, x: Tensor, y: Tensor) -> Tensor:
@@ -99,11 +103,12 @@ def mean_gradients(model: nn.Module, batches: Batches, *, loss: SampleLoss = cro
 def mean_squared_gradients(
     model: nn.Module, batches: Batches, *, loss: SampleLoss = cross_entropy, memory: int = MEMORY
 ) -> Named:
-    """The mean over samples of the squared gradient of each sample's own loss: the diagonal empirical Fisher.
+    """Return the mean over samples of each one's own squared gradient: the diagonal empirical Fisher.
 
     Squares of batch-mean gradients would shrink with the batch size and mean something else.
 
-    Raises: ValueError when there is no sample, or a gradient is not finite.
+    Raises:
+        ValueError: When there is no sample, or a gradient is not finite.
     """
     return _mean_of(torch.square, model, batches, loss, memory)
 
@@ -111,9 +116,10 @@ def mean_squared_gradients(
 def mean_absolute_gradients(
     model: nn.Module, batches: Batches, *, loss: SampleLoss = cross_entropy, memory: int = MEMORY
 ) -> Named:
-    """The mean over samples of the absolute gradient of each sample's own loss.
+    """Return the mean over samples of the absolute gradient of each sample's own loss.
 
-    Raises: ValueError when there is no sample, or a gradient is not finite.
+    Raises:
+        ValueError: When there is no sample, or a gradient is not finite.
     """
     return _mean_of(torch.abs, model, batches, loss, memory)
 
@@ -121,15 +127,16 @@ def mean_absolute_gradients(
 def hessian_vector_product(
     model: nn.Module, batches: Batches, vector: Named, *, loss: SampleLoss = cross_entropy
 ) -> Named:
-    """``H v`` for the Hessian H of the mean loss over all samples of ``batches``.
+    """Return ``H v`` for the Hessian H of the mean loss over all samples of ``batches``.
 
     Args:
-        model: logits ``(B, C, ...)``.
-        batches: read once; give a list to call this again.
-        vector: one tensor of its shape for each trainable parameter.
-        loss: one value a sample.
+        model: A module that returns logits ``(B, C, ...)``.
+        batches: Read once; give a list to call this again.
+        vector: One tensor of its shape for each trainable parameter.
+        loss: Returns one value a sample.
 
-    Raises: ValueError when the vector has other names or shapes, when there is no sample, when a product is not finite.
+    Raises:
+        ValueError: When the vector has other names or shapes, there is no sample, or a product is not finite.
     """
     wanted = {name: p.shape for name, p in trainable(model).items()}
     came = {name: v.shape for name, v in vector.items()}

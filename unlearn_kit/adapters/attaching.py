@@ -29,20 +29,23 @@ def attach(
     *,
     full: Sequence[str] = (),
 ) -> nn.Module:
-    """A copy of ``model`` with low-rank adapters, of which they alone take gradients.
+    """Return a copy of ``model`` with low-rank adapters, which alone take gradients.
 
     Args:
-        model: any module, or one that is adapted already: the new adapter is added, and all are active.
+        model: Any module, or one that is adapted already: the new adapter is added, and all are active.
         where: "all" convolutions and linear layers; "head", the declared head; a part of their names such as
             "decoder"; a pattern such as "encoder.*.conv2"; a module; or several of these.
-        rank: of each update, at least 1.
-        alpha: the update is scaled by ``alpha / rank``.
-        dropout: on the adapters' input while training, in [0, 1).
-        name: of this adapter.
-        full: names of modules that the adapter replaces by a trained copy of their own (such as the head).
+        rank: The rank of each update, at least 1.
+        alpha: The update is scaled by ``alpha / rank``.
+        dropout: On the adapters' input while training, in [0, 1); where a layer's weight is read, by channels for the
+            whole batch.
+        name: The name of this adapter.
+        full: Names of modules that the adapter replaces by a trained copy of their own (such as the head).
 
-    Raises: ValueError when ``where`` chooses nothing, ``name`` is taken, or another adapter replaces a module of
-        ``full``; TypeError, ValueError naming the argument.
+    Raises:
+        ValueError: When ``where`` chooses nothing, ``name`` is taken, another adapter replaces a module of ``full``, or
+            an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
     """
     from peft import LoraConfig, PeftModel, get_peft_model
 
@@ -89,7 +92,7 @@ def attach(
 
 
 def select(model: nn.Module, where: Where) -> list[str]:
-    """Names of the convolutions and linear layers that ``where`` chooses (see :func:`attach`), in order."""
+    """Return the names of the convolutions and linear layers that ``where`` chooses (see :func:`attach`), in order."""
     modules = plain_names(model)
     layers = [key for key, module in modules.items() if isinstance(module, ADAPTABLE)]
     wanted = [where] if isinstance(where, (str, nn.Module)) else list(where)

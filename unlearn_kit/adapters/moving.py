@@ -21,7 +21,9 @@ from .structure import adapter_names, base_state, check_adapted, digest, plain_n
 def save(model: nn.Module, path: str | Path) -> Path:
     """Write all adapters of ``model`` to one safetensors file, without the original's weights.
 
-    Raises: TypeError on a model without adapters; FileNotFoundError on a missing folder.
+    Raises:
+        TypeError: When the model has no adapters.
+        FileNotFoundError: When the folder is missing.
     """
     adapted = check_adapted(model)
     tensors: dict[str, Tensor] = {}
@@ -35,15 +37,15 @@ def save(model: nn.Module, path: str | Path) -> Path:
 
 
 def load(model: nn.Module, path: str | Path, *, any_weights: bool = False) -> nn.Module:
-    """A copy of ``model`` with the adapters in ``path`` attached and active.
+    """Return a copy of ``model`` with the adapters in ``path`` attached and active.
 
     Args:
-        model: the original the adapters were trained on.
-        path: written by :func:`save`.
-        any_weights: accept an original of the same architecture with other weights or buffers.
+        model: The original the adapters were trained on.
+        path: A file written by :func:`save`.
+        any_weights: Accept an original of the same architecture with other weights or buffers.
 
-    Raises: CheckpointError when the file is unreadable, of another architecture (naming what differs) or
-        other weights.
+    Raises:
+        CheckpointError: When the file is unreadable, of another architecture (naming what differs) or other weights.
     """
     tensors, metadata = load_tensors_file(path)
     if "adapters" not in metadata:
@@ -71,13 +73,14 @@ def load(model: nn.Module, path: str | Path, *, any_weights: bool = False) -> nn
 
 
 def gather(models: Mapping[str, nn.Module]) -> nn.Module:
-    """One new model with the adapters of several, each of which has one, trained beside the same original.
+    """Return a new model with the adapters of several, each of which has one, trained beside the same original.
 
     Args:
-        models: adapted models by the name that their adapter gets. All of them act.
+        models: Adapted models by the name that their adapter gets. All of them act.
 
-    Raises: TypeError on a model without adapters; ValueError when there is none, one has several, or the originals
-        differ in weights or buffers.
+    Raises:
+        TypeError: When a model has no adapters.
+        ValueError: When there is no model, one has several adapters, or the originals differ in weights or buffers.
     """
     if not models:
         raise ValueError("expected at least one adapted model, but got none")
@@ -97,7 +100,7 @@ def gather(models: Mapping[str, nn.Module]) -> nn.Module:
 
 
 def _without(model: nn.Module) -> nn.Module:
-    """A copy of the original inside an adapted model."""
+    """Return a copy of the original inside an adapted model."""
     from peft.utils import ModulesToSaveWrapper
 
     held: Any = copy.deepcopy(check_adapted(model))
@@ -109,7 +112,7 @@ def _without(model: nn.Module) -> nn.Module:
 
 
 def _take(model: Any, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What it takes to attach an adapter elsewhere: its options and its tensors."""
+    """Return what it takes to attach an adapter elsewhere: its options and its tensors."""
     from peft import get_peft_model_state_dict
 
     config = model.peft_config[name]
@@ -125,7 +128,7 @@ def _take(model: Any, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _give(model: nn.Module, row: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> nn.Module:
-    """A copy of ``model`` with an adapter that was taken from another."""
+    """Return a copy of ``model`` with an adapter that was taken from another."""
     from peft import set_peft_model_state_dict
 
     modules = plain_names(model)

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 
 def adapter_names(model: nn.Module) -> list[str]:
-    """Names of the adapters, in the order they were attached.
+    """Return the names of the adapters, in the order they were attached.
 
-    Raises: TypeError on a model without adapters.
+    Raises:
+        TypeError: When the model has no adapters.
     """
     return list(check_adapted(model).peft_config)
 
 
 def base_state(model: nn.Module, *, buffers: bool = True) -> dict[str, Tensor]:
-    """The original's parameters (and buffers) inside an adapted model, under the names they had."""
+    """Return the original's parameters (and buffers) inside an adapted model, under the names they had."""
     keys = set(dict(model.named_parameters()))
     state = {}
     for key, value in model.state_dict().items():
@@ -30,15 +31,16 @@ def base_state(model: nn.Module, *, buffers: bool = True) -> dict[str, Tensor]:
 
 
 def count_trainable(model: nn.Module) -> tuple[int, int]:
-    """Number of parameters that take gradients, and of parameters of the original, without adapters."""
+    """Return the number of parameters that take gradients, and of the original's parameters."""
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return trainable, sum(value.numel() for value in base_state(model, buffers=False).values())
 
 
 def check_adapted(model: nn.Module) -> Any:
-    """The model, as the ``peft.PeftModel`` it is.
+    """Return the model, as the ``peft.PeftModel`` it is.
 
-    Raises: TypeError on a model without adapters.
+    Raises:
+        TypeError: When the model has no adapters.
     """
     from peft import PeftModel
 
@@ -48,7 +50,11 @@ def check_adapted(model: nn.Module) -> Any:
 
 
 def check_name(model: Any, name: str) -> None:
-    """Raises ValueError unless the model has an adapter of this name."""
+    """Refuse a name that no adapter of the model has.
+
+    Raises:
+        ValueError: When there is none.
+    """
     if name not in model.peft_config:
         raise ValueError(f"expected name to be one of {list(model.peft_config)}, but got {name!r}")
 
@@ -59,13 +65,13 @@ def activate(model: Any, names: list[str]) -> None:
 
 
 def plain_name(key: str) -> str:
-    """A name inside an adapted model, as it was in the original."""
+    """Return a name inside an adapted model as it was in the original."""
     key = re.sub(r"^base_model\.model\.?", "", key)
     return re.sub(r"\.(base_layer|original_module)(?=\.|$)", "", key)
 
 
 def plain_names(model: nn.Module) -> dict[str, nn.Module]:
-    """The original's modules by the names they had there, without those that adapters brought."""
+    """Return the original's modules by the names they had there, without those that adapters brought."""
     modules = {}
     for key, module in model.named_modules():
         if key and not re.search(r"\.(lora_\w+|modules_to_save)(\.|$)", f".{key}"):
@@ -74,7 +80,7 @@ def plain_names(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def digest(state: dict[str, Tensor]) -> str:
-    """What tells an original from others: 32 hexadecimal digits of its names, shapes and values."""
+    """Return what tells an original from others: 32 hexadecimal digits of its names, shapes and values."""
     hasher = hashlib.blake2b(digest_size=16)
     for key in sorted(state):
         value = state[key].detach().to("cpu").contiguous()

@@ -19,7 +19,9 @@ from .structure import activate, check_adapted, check_name
 def only(model: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
     """Let just the adapters ``names`` act inside the block; what acted before acts again after it.
 
-    Raises: ValueError on an unknown adapter; TypeError on a model without adapters.
+    Raises:
+        ValueError: When an adapter is unknown.
+        TypeError: When the model has no adapters.
     """
     adapted = check_adapted(model)
     for name in names:
@@ -44,9 +46,10 @@ def only(model: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
 
 
 def switched_off(model: nn.Module) -> Any:
-    """A context manager inside which no adapter acts: the original function, bit for bit.
+    """Let no adapter act inside the block: the original function returns, bit for bit.
 
-    Raises: TypeError on a model without adapters.
+    Raises:
+        TypeError: When the model has no adapters.
     """
     return only(model, ())
 
@@ -56,7 +59,9 @@ def switch_(model: nn.Module, names: Sequence[str]) -> nn.Module:
 
     Changes and returns ``model``; those that act take gradients. See :func:`only` for a while.
 
-    Raises: ValueError on an unknown adapter; TypeError on a model without adapters.
+    Raises:
+        ValueError: When an adapter is unknown.
+        TypeError: When the model has no adapters.
     """
     adapted = check_adapted(model)
     for name in names:
@@ -71,18 +76,19 @@ def switch_(model: nn.Module, names: Sequence[str]) -> nn.Module:
 
 
 def is_on(model: nn.Module) -> bool:
-    """Whether adapters act at all: False inside ``switched_off``."""
+    """Return whether adapters act at all: False inside ``switched_off``."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return not any(module.disable_adapters for module in model.modules() if isinstance(module, BaseTunerLayer))
 
 
 def scale(model: nn.Module, factor: float, name: str = "default") -> nn.Module:
-    """A copy in which the adapter ``name`` acts ``factor`` times as strongly: 0 not at all, -1 in reverse.
+    """Return a copy in which the adapter ``name`` acts ``factor`` times as strongly: 0 not at all, -1 in reverse.
 
     Modules the adapter replaces move along the line from the original's weights.
 
-    Raises: ValueError on an unknown adapter or a factor that is not finite.
+    Raises:
+        ValueError: When the adapter is unknown, or the factor is not finite.
     """
     from peft.tuners.lora import LoraLayer
     from peft.utils import ModulesToSaveWrapper
@@ -102,21 +108,22 @@ def scale(model: nn.Module, factor: float, name: str = "default") -> nn.Module:
 
 
 def negate(model: nn.Module, name: str = "default") -> nn.Module:
-    """:func:`scale` by -1."""
+    """Return a copy in which the adapter ``name`` acts in reverse: :func:`scale` by -1."""
     return scale(model, -1.0, name)
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """A plain module with the active adapters added into its weights; no longer reversible.
+    """Return a plain module with the active adapters added into its weights; no longer reversible.
 
-    Raises: TypeError on a model without adapters.
+    Raises:
+        TypeError: When the model has no adapters.
     """
     merged: nn.Module = copy.deepcopy(check_adapted(model)).merge_and_unload()
     return merged.requires_grad_(True)
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """``model`` itself where it has no adapters, else :func:`merge` of it: what works on any revision needs no more."""
+    """Return ``model`` itself where it has no adapters, else :func:`merge` of it."""
     # Before peft is imported no model has adapters, and importing it takes seconds.
     peft = sys.modules.get("peft")
     return merge(model) if peft is not None and isinstance(model, peft.PeftModel) else model

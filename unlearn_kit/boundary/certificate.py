@@ -93,16 +93,16 @@ class Certificate:
     flipped: Tensor
 
     def stable_within(self, error: float | Tensor) -> Tensor:
-        """Whether an inner error of at most ``error`` (Euclidean; a number or ``(B,)``) leaves the label, ``(B,)``."""
+        """Return whether an inner error of at most ``error`` (Euclidean; a number or ``(B,)``) leaves the label."""
         return self.stability_radius > error
 
     @property
     def stable(self) -> Tensor:
-        """Whether the exact solution of the inner problem has the found label, ``(B,)``."""
+        """Return whether the exact solution of the inner problem has the found label, ``(B,)``."""
         return self.stable_within(self.inner_error)
 
     def summary(self) -> str:
-        """What is guaranteed for how many of the samples, and what is not, in words."""
+        """Say in words what is guaranteed for how many of the samples, and what is not."""
         count, most = len(self.gap), int(self.steps.max())
         within = int((self.average_gap <= self.bound).sum())
         concave, stable = int((self.concavity > 0).sum()), int(self.stable.sum())
@@ -126,7 +126,7 @@ class Certificate:
         return "\n".join(lines)
 
     def rows(self, chosen: Tensor) -> Certificate:
-        """The certificate of the samples ``chosen`` alone (indices or a bool mask)."""
+        """Return the certificate of the samples ``chosen`` alone (indices or a bool mask)."""
         return Certificate(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
 
 
@@ -145,21 +145,25 @@ def certify(
     pushes: int = 8,
     seed: int = 0,
 ) -> Certificate:
-    """The certificate of what ``search`` found near ``x``, by the way it went.
+    """Certify what ``search`` found near ``x``, by the way it went.
 
     Args:
-        search, model, x, y: as of the search.
-        found: its result.
-        trace: its steps.
-        samples: how many points of each way, and of the box at random, curvature and slopes are looked at.
-        iterations: of the power iteration for each curvature.
-        rounds: of ascents toward other labels, at most; 0 leaves the slopes to the sampled points. A round costs at
+        search: The search.
+        model: As of the search, as are the inputs and the labels.
+        x: Inputs ``(B, ...)``.
+        y: Labels ``(B,)``.
+        found: What the search returned.
+        trace: The steps of the search.
+        samples: How many points of each way, and of the box at random, curvature and slopes are looked at.
+        iterations: Of the power iteration for each curvature.
+        rounds: Of ascents toward other labels, at most; 0 leaves the slopes to the sampled points. A round costs at
             most ``rivals * (pushes + 1)`` forward and backward passes.
-        rivals: other labels tried in each round, nearest first.
-        pushes: steps of each ascent.
-        seed: of the random points.
+        rivals: Other labels tried in each round, nearest first.
+        pushes: Steps of each ascent.
+        seed: Of the random points.
 
-    Raises: ValueError on outputs with several decisions a sample.
+    Raises:
+        ValueError: When the model makes several decisions a sample.
     """
     check_count("samples", samples)
     check_count("iterations", iterations)
@@ -231,7 +235,7 @@ def certify(
 
 
 def gap(direction: Tensor, points: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The Frank-Wolfe gap ``max_v <direction, v - points>`` over the box from ``low`` to ``high``, ``(B,)``.
+    """Return the Frank-Wolfe gap ``max_v <direction, v - points>`` over the box from ``low`` to ``high``, ``(B,)``.
 
     ``direction`` is the gradient of what is MAXIMISED; all are ``(B, ...)``. Never negative; 0 at a stationary point.
 
@@ -284,7 +288,7 @@ class _Sums:
 
 
 def _secants(x: Tensor, way: list[Tensor], slopes: list[Tensor], pulls: list[float]) -> list[Tensor]:
-    """``||grad phi(v) - grad phi(u)|| / ||v - u||`` of each step: a curvature that sees kinks, too."""
+    """Return ``||grad phi(v) - grad phi(u)|| / ||v - u||`` of each step: a curvature that sees kinks, too."""
     found = []
     for number, closeness in enumerate(pulls[:-1]):
         moved = way[number + 1] - way[number]

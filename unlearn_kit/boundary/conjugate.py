@@ -14,13 +14,14 @@ def conjugate_gradients(
     """Solve ``A v = b`` for the symmetric positive definite ``A`` of each sample.
 
     Args:
-        apply: ``A v`` for ``v`` of the shape of ``b``, each sample by itself.
-        b: right sides ``(B, ...)``.
-        tolerance: largest residual, relative to the right side (Euclidean).
-        iterations: at most.
+        apply: Returns ``A v`` for ``v`` of the shape of ``b``, each sample by itself.
+        b: Right sides ``(B, ...)``.
+        tolerance: The largest residual, relative to the right side (Euclidean).
+        iterations: The most iterations.
 
-    Returns: solutions of the shape of ``b``, and which of them were found, ``(B,)`` bool: not those of a system that is
-        not positive definite, or did not converge.
+    Returns:
+        Solutions of the shape of ``b``, and which of them were found, ``(B,)`` bool: not those of a system that is not
+        positive definite, or did not converge.
     """
 
     def dot(u: Tensor, v: Tensor) -> Tensor:

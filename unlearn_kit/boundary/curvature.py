@@ -18,45 +18,52 @@ STEEPER, HALVINGS = 1e-3, 10
 
 
 class Extremes(NamedTuple):
-    """Of each sample's Hessian, ``(B,)``: the largest absolute eigenvalue, and the largest one with its sign."""
+    """The ends of each sample's spectrum.
+
+    Attributes:
+        largest: The largest absolute eigenvalue of the Hessian, ``(B,)``.
+        top: The largest eigenvalue with its sign, ``(B,)``.
+    """
 
     largest: Tensor
     top: Tensor
 
 
 class Surroundings(NamedTuple):
-    """What was met around points: slopes of the logit differences, ``(B, C)``, and other labels.
+    """What was met around points.
 
-    ``changed`` is ``(B,)``: a Euclidean distance just short of the nearest point seen to have another label, infinite
-    where none was seen.
+    Attributes:
+        slopes: Those of the logit differences, ``(B, C)``.
+        changed: A Euclidean distance just short of the nearest point seen to have another label, infinite where none
+            was seen, ``(B,)``.
     """
 
     slopes: Tensor
     changed: Tensor
 
     def radius(self, lead: Tensor) -> Tensor:
-        """Within which no label changes if no slope is steeper, by the differences ``lead`` at the points, ``(B,)``."""
+        """Return the radius ``(B,)`` within which no label changes if no slope is steeper, by the points' ``lead``."""
         crossing = (lead / self.slopes).nan_to_num(nan=torch.inf, posinf=torch.inf)
         return torch.minimum(crossing.amin(1), self.changed)
 
 
 def input_gradient(loss: Loss, points: Tensor) -> Tensor:
-    """The gradient of each sample's own loss at ``points``; ``loss`` returns ``(B,)``, the samples by themselves."""
+    """Return the gradient of each sample's own loss at ``points``; ``loss`` returns ``(B,)``, samples by themselves."""
     gradient: Tensor = grad(lambda u: loss(u).sum())(points)
     return gradient.detach()
 
 
 def extremes(loss: Loss, points: Tensor, closeness: float, *, iterations: int, generator: torch.Generator) -> Extremes:
-    """Power iteration for the Hessian of ``loss(u) - closeness / 2 ||u - x||^2`` with respect to each sample's input.
+    """Estimate the spectrum of the Hessian of ``loss(u) - closeness / 2 ||u - x||^2`` by each sample's input.
 
-    Rayleigh quotients never exceed the largest eigenvalue: both figures are estimates from below.
+    Rayleigh quotients of a power iteration never exceed the largest eigenvalue: both figures are estimates from below.
 
     Args:
-        loss: ``(B,)`` of inputs ``(B, ...)``, the samples by themselves (batch norm in eval mode).
-        points: where, ``(B, ...)``.
-        closeness: of the pull, whose Hessian is known.
-        iterations: products of Hessian and vector for each of the two.
-        generator: of the first vector, on the device of the points.
+        loss: Returns ``(B,)`` of inputs ``(B, ...)``, the samples by themselves (batch norm in eval mode).
+        points: Where, ``(B, ...)``.
+        closeness: The weight of the pull, whose Hessian is known.
+        iterations: Products of Hessian and vector for each of the two.
+        generator: The source of the first vector, on the device of the points.
     """
 
     def total(u: Tensor) -> Tensor:
@@ -88,7 +95,7 @@ def extremes(loss: Loss, points: Tensor, closeness: float, *, iterations: int, g
 
 
 def difference_slopes(model: nn.Module, points: Tensor, labels: Tensor) -> Tensor:
-    """Euclidean norm of the gradient of ``z_label - z_j`` with respect to the input, ``(B, C)``; 0 at the label."""
+    """Return the Euclidean norm of the input's gradient of ``z_label - z_j``, ``(B, C)``; 0 at the label."""
     with torch.enable_grad():
         u = points.detach().requires_grad_(True)
         logits = model(u)
@@ -102,7 +109,7 @@ def difference_slopes(model: nn.Module, points: Tensor, labels: Tensor) -> Tenso
 
 
 def leads(logits: Tensor, labels: Tensor) -> Tensor:
-    """The label's logit less each other one, ``(B, C)``; infinite at the label itself."""
+    """Return the label's logit less each other one, ``(B, C)``; infinite at the label itself."""
     z = torch.cat([torch.zeros_like(logits), logits], 1) if is_binary(logits) else logits
     own = labels.unsqueeze(1)
     return (z.gather(1, own) - z).scatter(1, own, torch.inf)
@@ -111,12 +118,14 @@ def leads(logits: Tensor, labels: Tensor) -> Tensor:
 def nearest_change(
     model: nn.Module, points: Tensor, labels: Tensor, seen: Iterable[tuple[Tensor, Tensor]], *, halvings: int = HALVINGS
 ) -> Tensor:
-    """A distance just short of the nearest other label on the way from ``points`` to the points ``seen``, ``(B,)``.
+    """Return a distance ``(B,)`` just short of the nearest other label on the way from ``points`` to those ``seen``.
 
     Args:
-        model, points, labels: at the points ``(B, ...)`` the model has the labels ``(B,)``.
-        seen: points ``(B, ...)`` with the logits there. Only the nearest with another label is followed back.
-        halvings: of that way, a forward pass each; what is returned is less than ``2 ** -halvings`` of it too short.
+        model: The model.
+        points: Points ``(B, ...)``.
+        labels: The model's labels there, ``(B,)``.
+        seen: Points ``(B, ...)`` with the logits there. Only the nearest with another label is followed back.
+        halvings: Of that way, a forward pass each; what is returned is less than ``2 ** -halvings`` of it too short.
     """
     shift, nearest = torch.zeros_like(points), torch.full_like(points.flatten(1)[:, 0], torch.inf)
     for u, logits in seen:
@@ -144,14 +153,16 @@ def challenge(
     is linear are the same everywhere: there, nothing changes.
 
     Args:
-        model, points, labels: as of ``nearest_change``.
-        known: what was met before.
-        reach: of the ball where ``known`` sets no limit, ``(B,)``.
-        rounds: at most. Each costs at most ``rivals * (steps + 1)`` forward and backward passes, and ``halvings``
-            forward passes.
-        rivals: other labels that are tried in each round, nearest first by lead over slope.
-        steps: of each ascent, of a length that crosses the ball.
-        halvings: as of ``nearest_change``.
+        model: As of ``nearest_change``.
+        points: As of ``nearest_change``.
+        labels: As of ``nearest_change``.
+        known: What was met before.
+        reach: The radius of the ball where ``known`` sets no limit, ``(B,)``.
+        rounds: The most rounds. Each costs at most ``rivals * (steps + 1)`` forward and backward passes, and
+            ``halvings`` forward passes.
+        rivals: Other labels that are tried in each round, nearest first by lead over slope.
+        steps: Of each ascent, of a length that crosses the ball.
+        halvings: As of ``nearest_change``.
     """
     slopes, changed = known.slopes.clone(), known.changed.clone()
     with torch.no_grad():
@@ -185,7 +196,7 @@ def challenge(
 
 
 def _lead_gradient(model: nn.Module, points: Tensor, labels: Tensor, rival: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient of each label's lead over its rival ``(B, 1)``, and the logits."""
+    """Return the gradient of each label's lead over its rival ``(B, 1)``, and the logits."""
     with torch.enable_grad():
         u = points.detach().requires_grad_(True)
         logits = model(u)
@@ -194,14 +205,14 @@ def _lead_gradient(model: nn.Module, points: Tensor, labels: Tensor, rival: Tens
 
 
 def _nearer(shift: Tensor, nearest: Tensor, other: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest shift to another label so far, and its length, after ``other``, where the logits are."""
+    """Return the nearest shift to another label so far, and its length, after ``other``, where the logits are."""
     length = _norm(other)
     better = (leads(logits, labels).amin(1) < 0) & (length < nearest)
     return torch.where(better.reshape(-1, *[1] * (shift.dim() - 1)), other, shift), torch.where(better, length, nearest)
 
 
 def _crossing(model: nn.Module, points: Tensor, labels: Tensor, shift: Tensor, length: Tensor, halvings: int) -> Tensor:
-    """How far along ``shift`` the label was last seen unchanged, by halving; infinite where ``length`` is."""
+    """Return how far along ``shift`` the label was last seen unchanged, by halving; infinite where ``length`` is."""
     low, high = torch.zeros_like(length), torch.ones_like(length)
     if length.isfinite().any():
         for _ in range(halvings):

@@ -31,9 +31,9 @@ class SmoothPoints:
     """Points that gradients flow through, to the weights of the model and to the settings given as tensors.
 
     Attributes:
-        inputs: the points, of the shape of x.
-        logits: of the model there, ``(B, C, ...)``.
-        converged: bool ``(B,)``, whether the point is a fixed point (unrolled: always True).
+        inputs: The points, of the shape of x.
+        logits: The model's logits there, ``(B, C, ...)``.
+        converged: Bool ``(B,)``, whether the point is a fixed point (unrolled: always True).
     """
 
     inputs: Tensor
@@ -55,7 +55,7 @@ def smoothed_search(
     iterations: int = 500,
     strict: bool = True,
 ) -> SmoothPoints:
-    """The search with the sign replaced by its expectation over the noise, as a differentiable function.
+    """Search with the sign replaced by its expectation over the noise: a differentiable function.
 
     "unrolled" takes the search's own steps and differentiates through each of them. "implicit" goes on to a fixed point
     and solves there for the derivative, by conjugate gradients on Hessian-vector products: the gradient of the exact
@@ -68,20 +68,24 @@ def smoothed_search(
     problem that the noise regularises, inside the box, with a derivative with respect to the noise.
 
     Args:
-        search: the settings. ``stop_when_flipped`` is refused: where a sample stops is no smooth function.
-        model: a module, evaluated in eval mode; or a function of inputs that returns logits and treats samples by
+        search: The settings. ``stop_when_flipped`` is refused: where a sample stops is no smooth function.
+        model: A module, evaluated in eval mode; or a function of inputs that returns logits and treats samples by
             themselves.
-        x, y: as of ``PerturbedSign.search``.
+        x: As of ``PerturbedSign.search``.
+        y: As of ``PerturbedSign.search``.
         mode: "unrolled" or "implicit".
-        radius, closeness, noise: scalar tensors in place of the search's own settings.
-        tolerance: "implicit": largest residual of a fixed point, in pixels, and of the linear system, relative
+        radius: A scalar tensor in place of the search's own setting, as are the next two.
+        closeness: In place of the search's own.
+        noise: In place of the search's own.
+        tolerance: "implicit": the largest residual of a fixed point, in pixels, and of the linear system, relative
             (default: 1e-10 in float64, 1e-5 else).
-        iterations: "implicit": at most, of the fixed point and of the conjugate gradients.
+        iterations: "implicit": the most iterations, of the fixed point and of the conjugate gradients.
         strict: "implicit": refuse samples whose fixed point or linear system does not converge, or that are no maximum,
             rather than give them gradient 0.
 
-    Raises: ValueError on noise of 0, on ``stop_when_flipped``, on noise that schedules change where a fixed point is
-        asked for; when ``strict``, on samples that do not converge (of the linear system: in the backward pass).
+    Raises:
+        ValueError: When the noise is 0, with ``stop_when_flipped``, when schedules change the noise where a fixed point
+            is asked for; when ``strict``, where samples do not converge (of the linear system: in the backward pass).
 
     Source: implicit differentiation as in arXiv 1909.04630; smoothing over the noise as in arXiv 2302.02589.
     """
@@ -133,13 +137,13 @@ class _Inner:
         return self.search.closeness_at(step) if self.closeness is None else self.closeness
 
     def slope(self, u: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss ``(B,)``, its gradient at u, and the direction of ascent: with a graph of their own."""
+        """Return the loss ``(B,)``, its gradient at u, and the direction of ascent: with a graph of their own."""
         loss = per_sample(label_loss(self.forward(u), self.y))
         (gradient,) = torch.autograd.grad(loss.sum(), u, create_graph=True)
         return loss, gradient, gradient - self.pull(step) * (u - self.x)
 
     def scale(self, gradient: Tensor, step: int) -> Tensor:
-        """The scale of the noise on each sample, never quite 0."""
+        """Return the scale of the noise on each sample, never quite 0."""
         least = torch.finfo(self.x.dtype).tiny
         c: float | Tensor = self.noise if self.noise is not None else self.search.noise_share(step)
         if self.search.noise_scale == "relative":
@@ -151,7 +155,7 @@ class _Inner:
         return torch.as_tensor(c, dtype=self.x.dtype, device=self.x.device).clamp(min=least)
 
     def vertex(self, direction: Tensor, scale: Tensor) -> Tensor:
-        """Where the noisy oracle sends a Frank-Wolfe step, on average."""
+        """Return where the noisy oracle sends a Frank-Wolfe step, on average."""
         sign = expected_sign(self.search.noise_distribution, direction, scale)
         return self.low + (self.high - self.low) * (1 + sign) / 2
 
@@ -176,7 +180,7 @@ class _Inner:
         return self.radius if self.search.steps == 1 else 2.5 * self.radius / self.search.steps
 
     def fixed_point(self, tolerance: float, iterations: int) -> tuple[Tensor, Tensor]:
-        """Points where the smoothed step rests, and which of them do to within ``tolerance``, ``(B,)``.
+        """Find points where the smoothed step rests, and which of them do to within ``tolerance``, ``(B,)``.
 
         Projected steps rest where projected gradient ascent does, which gets there faster. A sample's step is halved
         when it did not climb; one toward the average vertex, when the way that is left got longer.
@@ -229,7 +233,7 @@ def _implicit(inner: _Inner, tolerance: float, iterations: int, strict: bool) ->
     shape = (-1, *[1] * (points.dim() - 1))
 
     def curved(v: Tensor) -> Tensor:
-        """The Hessian of what is maximised, times v."""
+        """Return the Hessian of what is maximised, times v."""
         (product,) = torch.autograd.grad(direction, fixed, v, retain_graph=True)
         return product
 

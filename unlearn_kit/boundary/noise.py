@@ -39,7 +39,7 @@ DISTRIBUTIONS: dict[str, Callable[[tuple[int, ...], torch.Generator], Tensor]] =
 
 
 def draw(distribution: str, steps: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Perturbations ``(steps, *shape)`` of scale 1 from one of ``DISTRIBUTIONS``."""
+    """Draw perturbations ``(steps, *shape)`` of scale 1 from one of ``DISTRIBUTIONS``."""
     return DISTRIBUTIONS[distribution]((steps, *shape), generator)
 
 
@@ -79,7 +79,7 @@ ORACLE_LOSS: dict[str, float] = {
 
 
 def expected_sign(distribution: str, values: Tensor, scale: float | Tensor) -> Tensor:
-    """``E sign(values + scale z)`` for z of one of ``DISTRIBUTIONS``, in [-1, 1], of the shape of ``values``.
+    """Return ``E sign(values + scale z)`` for z of one of ``DISTRIBUTIONS``, in [-1, 1], of the shape of ``values``.
 
     Differentiable in both; ``scale`` must be above 0 and broadcast. Normal: ``erf(g / (sqrt 2 c))``; uniform:
     ``clip(g / c, -1, 1)``; Laplace: ``sgn(g) (1 - exp(-|g| / c))``; Cauchy: ``(2 / pi) arctan(g / c)``.

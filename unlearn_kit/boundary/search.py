@@ -21,11 +21,11 @@ class BoundaryPoints:
     """What a search found.
 
     Attributes:
-        inputs: the points, of the shape of x.
-        labels: the model's labels there, ``(B,)`` or ``(B, H, W)``, int64.
-        logits: the model's logits there, ``(B, C, ...)``.
-        flipped: bool, of the shape of ``labels``: whether the label differs from the model's own label at x.
-        certificate: what is guaranteed of the points, where it was asked for.
+        inputs: The points, of the shape of x.
+        labels: The model's labels there, ``(B,)`` or ``(B, H, W)``, int64.
+        logits: The model's logits there, ``(B, C, ...)``.
+        flipped: Bool, of the shape of ``labels``: whether the label differs from the model's own label at x.
+        certificate: What is guaranteed of the points, where it was asked for.
     """
 
     inputs: Tensor
@@ -50,20 +50,24 @@ class PerturbedSign:
     ``p_y - 1`` rounds to zero in single precision, and the sign is that of a different function).
 
     Args:
-        radius: half width of the box, in pixel units.
-        steps: number K of steps. With one step closeness is inert: x' - x is still zero.
-        step_size: pixel units for "projected" (default: the radius for one step, else 2.5 radius / K); a share in
+        radius: Half width of the box, in pixel units.
+        steps: The number K of steps. With one step closeness is inert: x' - x is still zero.
+        step_size: Pixel units for "projected" (default: the radius for one step, else 2.5 radius / K); a share in
             (0, 1] for "frank-wolfe" (default 2 / (t + 1), t = 1, 2, ...).
-        closeness: weight of the pull toward x, at least 0.
-        noise: scale of z, at least 0; in gradient units, or in units of each sample's own gradient RMS.
+        closeness: The weight of the pull toward x, at least 0.
+        noise: The scale of z, at least 0; in gradient units, or in units of each sample's own gradient RMS.
         noise_distribution: "normal", "uniform" (-1, 1), "laplace" or "cauchy".
         noise_scale: "absolute" or "relative".
         update: "projected" or "frank-wolfe".
-        bounds: range of valid pixels, or None.
-        seed: of the perturbations, when ``search`` is given no generator (None: 0).
-        stop_when_flipped: leave a sample alone once its label differs from the one at x (dense outputs: once all do).
+        bounds: The range of valid pixels, or None.
+        seed: Of the perturbations, when ``search`` is given no generator (None: 0).
+        stop_when_flipped: Leave a sample alone once its label differs from the one at x (dense outputs: once all do).
 
-    Step size, closeness and noise may be schedules over the K steps. Raises: ValueError, TypeError naming it.
+    Step size, closeness and noise may be schedules over the K steps.
+
+    Raises:
+        ValueError: When a setting is out of range, by its name.
+        TypeError: When a setting is of another type, by its name.
 
     Source: arXiv 2505.21872, algorithm 1.
     """
@@ -104,7 +108,7 @@ class PerturbedSign:
 
     @property
     def deterministic(self) -> bool:
-        """Whether there is no noise: the points then depend on the model and the sample alone."""
+        """Return whether there is no noise: the points then depend on the model and the sample alone."""
         return not is_schedule(self.noise) and self.noise == 0
 
     def search(
@@ -117,19 +121,23 @@ class PerturbedSign:
         perturbations: Tensor | None = None,
         certificate: bool = False,
     ) -> BoundaryPoints:
-        """Search near every sample of a batch. The model is evaluated in eval mode and stays as it was.
+        """Search near every sample of a batch.
+
+        The model is evaluated in eval mode and stays as it was.
 
         Args:
-            model: the original model, logits ``(B, C, ...)``.
-            x: inputs ``(B, ...)`` within ``bounds``.
-            y: labels ``(B,)``, or masks ``(B, H, W)``; the ascended loss is the cross-entropy toward them.
-            generator: source of the perturbations.
+            model: The original model, which returns logits ``(B, C, ...)``.
+            x: Inputs ``(B, ...)`` within ``bounds``.
+            y: Labels ``(B,)``, or masks ``(B, H, W)``; the ascended loss is the cross-entropy toward them.
+            generator: The source of the perturbations.
             perturbations: z itself, ``(steps, *x.shape)``, of scale 1, in place of drawing it.
-            certificate: whether to measure what is guaranteed of each point (see ``boundary.Certificate``); the points
+            certificate: Whether to measure what is guaranteed of each point (see ``boundary.Certificate``); the points
                 are the same, and take several times as long.
 
-        Raises: ValueError on pixels outside ``bounds``, on labels the model has no output for, on non-finite logits;
-            with a certificate, on outputs with several decisions a sample.
+        Raises:
+            TypeError: When x is not floating point, or class labels are.
+            ValueError: When pixels are outside ``bounds``, the model has no output for a label, or logits are not
+                finite; with a certificate, when the model makes several decisions a sample.
         """
         self._check(x, y, perturbations)
         x = x.detach()
@@ -169,7 +177,12 @@ class PerturbedSign:
         return replace(found, certificate=certify(self, model, x, y, found, trace))
 
     def box(self, x: Tensor, radius: float | Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The lowest and the highest point that may be found near ``x``, of its shape (another radius: of that box)."""
+        """Return the lowest and the highest point that may be found near ``x``, of its shape.
+
+        Args:
+            x: Inputs ``(B, ...)``.
+            radius: Another half width of the box than the search's own.
+        """
         reach = self.radius if radius is None else radius
         low, high = x - reach, x + reach
         if self.bounds is not None:
@@ -198,7 +211,7 @@ class PerturbedSign:
 
     @staticmethod
     def _gradient(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Each sample's own gradient (the batch is summed, never averaged) and the logits; no parameter gets one."""
+        """Return the gradient of each sample by itself (a sum over the batch, never a mean) and the logits."""
         x = x.detach().requires_grad_(True)
         with torch.enable_grad():
             logits = model(x)
@@ -207,22 +220,22 @@ class PerturbedSign:
         return gradient, logits.detach()
 
     def closeness_at(self, step: int) -> float:
-        """The weight of the pull toward x at ``step`` (0-based)."""
+        """Return the weight of the pull toward x at ``step`` (0-based)."""
         return value_at(self.closeness, step, self.steps)
 
     def noise_share(self, step: int) -> float:
-        """The noise at ``step``, in the units of ``noise_scale``."""
+        """Return the noise at ``step``, in the units of ``noise_scale``."""
         return value_at(self.noise, step, self.steps)
 
     def noise_at(self, gradient: Tensor, step: int) -> float | Tensor:
-        """The scale of z in gradient units: a number, or one a sample in the shape that multiplies ``gradient``."""
+        """Return the scale of z in gradient units: a number, or one a sample in a shape that broadcasts."""
         scale = self.noise_share(step)
         if self.noise_scale == "relative":
             return scale * _rms(gradient).reshape(-1, *[1] * (gradient.dim() - 1))
         return scale
 
     def size_at(self, step: int) -> float:
-        """The step size, or for "frank-wolfe" the share of the way."""
+        """Return the step size, or for "frank-wolfe" the share of the way."""
         if self.update == "frank-wolfe":
             share = 2 / (step + 2) if self.step_size is None else value_at(self.step_size, step, self.steps)
             return check_number("step_size of a frank-wolfe update", share, low=0, high=1)
@@ -247,7 +260,7 @@ class PerturbedSign:
 
 
 def _rms(gradient: Tensor) -> Tensor:
-    """Root mean square of each sample's gradient, ``(B,)``; the squares of small gradients would round to zero."""
+    """Return the root mean square of each sample's gradient, ``(B,)``; squares of small ones would round to zero."""
     flat = gradient.flatten(1)
     peak = flat.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
     return (flat / peak).square().mean(dim=1).sqrt() * peak[:, 0]
@@ -256,7 +269,9 @@ def _rms(gradient: Tensor) -> Tensor:
 def check_labels(name: str, labels: Tensor, logits: Tensor) -> None:
     """Refuse labels that the logits ``(B, C, ...)`` have no output for.
 
-    Raises: ValueError naming the argument, TypeError on float class labels.
+    Raises:
+        ValueError: When a label is out of range, or there is not one a decision.
+        TypeError: When class labels are floating point.
     """
     classes = 2 if is_binary(logits) else logits.shape[1]
     if labels.is_floating_point() and not is_binary(logits):

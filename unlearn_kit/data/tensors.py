@@ -25,11 +25,13 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
     """Images and targets held in memory, read a batch at a time.
 
     Args:
-        inputs: ``(N, C, H, W)`` uint8 in 0..255, or float in [0, 1]; ``(N, ...)`` float of any shape also works. uint8
+        inputs: ``(N, C, H, W)``, uint8 in 0..255, or float in [0, 1]; ``(N, ...)`` float of any shape also works. uint8
             is kept as it is (a quarter of the memory) and becomes float32 in [0, 1] when read.
         targets: ``(N,)`` class indices, or masks ``(N, H, W)`` / ``(N, 1, H, W)``.
 
-    Raises: TypeError, ValueError on tensors that do not fit together.
+    Raises:
+        TypeError: When one is no tensor, or the inputs are neither uint8 nor floating point.
+        ValueError: When there are not as many targets as inputs.
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
@@ -46,7 +48,7 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
         return len(self.inputs)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs (floating point, in [0, 1]) and targets at ``indices`` (int64, ``(B,)``)."""
+        """Return inputs (floating point, in [0, 1]) and targets at ``indices`` (int64, ``(B,)``)."""
         x = self.inputs[indices]
         return (x.float().div_(255) if x.dtype == torch.uint8 else x), self.targets[indices]
 
@@ -56,16 +58,18 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
 
 
 def as_tensor(values: Any) -> Tensor:
-    """Numbers in a tensor, an array, a table's column or a list as a tensor; copied only where they must be.
+    """Return the numbers of a tensor, an array, a table's column or a list as a tensor; copied only where they must be.
 
-    Raises: TypeError, ValueError when they are no numbers.
+    Raises:
+        TypeError: When they are no numbers.
+        ValueError: When they are no numbers, or rows differ in length.
     """
     # Columns of pandas are read-only, which torch warns of.
     return values if isinstance(values, Tensor) else torch.as_tensor(np.require(values, requirements="W"))
 
 
 def _reads_as(dataset: Any, kind: type) -> bool:
-    """Whether ``dataset`` is a ``kind`` that yields its samples as ``kind`` itself does."""
+    """Return whether ``dataset`` is a ``kind`` that yields its samples as ``kind`` itself does."""
     own = type(dataset)
     return issubclass(own, kind) and all(
         getattr(own, name, None) is getattr(kind, name, None) for name in ("__getitem__", "__getitems__")
@@ -73,13 +77,13 @@ def _reads_as(dataset: Any, kind: type) -> bool:
 
 
 def held_in_tensors(dataset: Any) -> bool:
-    """Whether whole batches of ``dataset`` are read from tensors, not sample by sample."""
+    """Return whether whole batches of ``dataset`` are read from tensors, not sample by sample."""
     base, _ = resolve(dataset)
     return _reads_as(base, TensorImages) or _reads_as(base, TensorDataset)
 
 
 def resolve(dataset: Any) -> tuple[Any, Tensor | None]:
-    """The data set under any chain of ``Subset``, and the indices into it (None for all)."""
+    """Return the data set under any chain of ``Subset``, and the indices into it (None for all)."""
     indices: Tensor | None = None
     while _reads_as(dataset, Subset):
         own = torch.as_tensor(dataset.indices, dtype=torch.int64)
@@ -89,11 +93,13 @@ def resolve(dataset: Any) -> tuple[Any, Tensor | None]:
 
 
 def subset(dataset: Any, indices: Sequence[int] | np.ndarray | Tensor) -> Subset[tuple[Tensor, Tensor]]:
-    """The samples of ``dataset`` at ``indices``, or where a bool mask ``(N,)`` is True.
+    """Return the samples of ``dataset`` at ``indices``, or where a bool mask ``(N,)`` is True.
 
     A subset of a subset points at the data below both.
 
-    Raises: TypeError when the indices are no integers; ValueError on a mask of another length.
+    Raises:
+        TypeError: When the indices are no integers.
+        ValueError: When a mask is of another length.
     """
     base, outer = resolve(dataset)
     chosen = as_tensor(indices)
@@ -138,7 +144,7 @@ def drawn(dataset: Any, seed: int) -> Any:
 
 
 def labels_of(dataset: Any) -> Tensor | None:
-    """All targets of ``dataset`` on the CPU, without decoding one input; None when it does not expose them.
+    """Return all targets of ``dataset`` on the CPU, without decoding one input; None when it does not expose them.
 
     Looked for: ``.targets``, ``.labels``, the last tensor of a ``TensorDataset``; through subsets and concatenations.
     None also where reading a sample may change its target: with torchvision's ``target_transform`` or ``transforms``.
@@ -164,7 +170,7 @@ def labels_of(dataset: Any) -> Tensor | None:
 
 
 def _may_change_targets(dataset: Any) -> bool:
-    """Whether targets that are read may be others than those that are held."""
+    """Return whether targets that are read may be others than those that are held."""
     if isinstance(dataset, TensorImages):
         return not _reads_as(dataset, TensorImages)
     # torchvision makes ``transforms`` of any ``transform``: that pair changes the target by its second part alone.
@@ -177,10 +183,10 @@ def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) 
     """Yield ``(inputs, targets)`` for each tensor of indices, in order.
 
     Args:
-        dataset: map-style, yielding ``(input, target)``.
-        index_batches: int64 tensors ``(B,)`` of positions in ``dataset``, asked for as they are read (with workers, a
+        dataset: Map-style, yielding ``(input, target)``.
+        index_batches: Int64 tensors ``(B,)`` of positions in ``dataset``, asked for as they are read (with workers, a
             few ahead).
-        workers: processes that decode; ignored for data held in tensors.
+        workers: Processes that decode; ignored for data held in tensors.
     """
     check_count("workers", workers, low=0)
     base, outer = resolve(dataset)
@@ -214,9 +220,10 @@ def in_order(
 
 
 def load_tensors(dataset: Any, *, workers: int = 0) -> tuple[Tensor, Tensor]:
-    """All inputs ``(N, ...)`` and targets ``(N, ...)`` of a data set that fits in memory.
+    """Return all inputs ``(N, ...)`` and targets ``(N, ...)`` of a data set that fits in memory.
 
-    Raises: ValueError when it is empty.
+    Raises:
+        ValueError: When it is empty.
     """
     if len(dataset) == 0:
         raise ValueError("expected a data set with at least one sample, but got an empty one")

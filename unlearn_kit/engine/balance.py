@@ -19,7 +19,7 @@ OPPOSED = 1e-6
 
 
 def nash(first: Gradient, second: Gradient) -> Gradient:
-    """The Nash bargaining solution of two gradients: ``a1 g1 + a2 g2`` with a > 0 and ``G'G a = 1 / a``.
+    """Return the Nash bargaining solution of two gradients: ``a1 g1 + a2 g2`` with a > 0 and ``G'G a = 1 / a``.
 
     In closed form ``a_i = 1 / (|g_i| sqrt(1 + cos))``, cos of the angle between them. It helps both equally, in units
     of their own lengths: nothing changes when either is scaled by a positive number, and its norm is sqrt 2 whatever
@@ -40,7 +40,7 @@ def nash(first: Gradient, second: Gradient) -> Gradient:
 
 
 def pcgrad(first: Gradient, second: Gradient) -> Gradient:
-    """The sum of two gradients, each freed of what points against the other where they are in conflict.
+    """Return the sum of two gradients, each freed of what points against the other where they are in conflict.
 
     Its product with either is never negative. Without a conflict it is their sum.
 
@@ -55,7 +55,8 @@ RULES: Mapping[str, Callable[[Gradient, Gradient], Gradient]] = {"nash": nash, "
 def check_balance(balance: str, objective: Objective) -> None:
     """Refuse an unknown rule, and an objective that does not read just two streams.
 
-    Raises: ValueError.
+    Raises:
+        ValueError: When it is refused.
     """
     check_choice("balance", balance, get_args(Balance))
     if len(objective.streams) != 2:

@@ -22,14 +22,16 @@ class Run:
     """A run as its callbacks see it.
 
     Attributes:
-        model: the model in training.
-        phase: name of the current phase.
-        step, total: steps done in this phase, and its number of steps.
-        done, planned: steps done in the whole run, and how many it has.
-        epoch: passes over the lead stream completed in this phase.
-        history: the records logged so far.
-        stopping: why the run is about to end; None while it goes on.
-        chosen: a ``state_dict`` that replaces the final weights; None for the last ones.
+        model: The model in training.
+        phase: The name of the current phase.
+        step: Steps done in this phase.
+        total: The number of steps of this phase.
+        done: Steps done in the whole run.
+        planned: The number of steps of the whole run.
+        epoch: Passes over the lead stream completed in this phase.
+        history: The records logged so far.
+        stopping: Why the run is about to end; None while it goes on.
+        chosen: A ``state_dict`` that replaces the final weights; None for the last ones.
     """
 
     model: nn.Module
@@ -60,19 +62,19 @@ class Callback:
     chooses: ClassVar[bool] = False
 
     def on_start(self, run: Run) -> None:
-        """Before the first step."""
+        """Act before the first step."""
 
     def on_step(self, run: Run) -> None:
-        """After each step."""
+        """Act after each step."""
 
     def on_epoch(self, run: Run) -> None:
-        """After each pass over the lead stream, and at the end of each phase's turn."""
+        """Act after each pass over the lead stream, and at the end of each phase's turn."""
 
     def on_end(self, run: Run) -> None:
-        """After the last step, also when the run stopped early."""
+        """Act after the last step, also when the run stopped early."""
 
     def state(self) -> dict[str, Any]:
-        """What must be saved to resume: values that JSON holds, and tensors under the key "tensors"."""
+        """Return what must be saved to resume: values that JSON holds, and tensors under the key "tensors"."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -128,10 +130,10 @@ class StopWhen(Callback):
     """End the run as soon as ``metric(model)`` satisfies ``reached``, looking every epoch or every ``every`` steps.
 
     Args:
-        metric: a function of the model, such as ``lambda m: accuracy(m, task.forget)``; None ("n/a") is never reached.
-        reached: ``lambda value: value <= 0.05``.
-        every: steps between looks; None for once an epoch.
-        name: of the metric, in the reason and the history.
+        metric: A function of the model, such as ``lambda m: accuracy(m, task.forget)``; None ("n/a") is never reached.
+        reached: Says of a value whether it ends the run, such as ``lambda value: value <= 0.05``.
+        every: Steps between looks; None for once an epoch.
+        name: The name of the metric, in the reason and the history.
     """
 
     def __init__(
@@ -163,7 +165,10 @@ class StopWhen(Callback):
 class BestSoFar(Callback):
     """Keep the weights with the largest ``score(model)``, looked at every epoch, as the run's result.
 
-    ``best`` is that score; None and NaN are no score.
+    None and NaN are no score.
+
+    Attributes:
+        best: The largest score so far; None before there is one.
     """
 
     chooses = True
@@ -195,7 +200,11 @@ class BestSoFar(Callback):
 class WeightAverage(Callback):
     """Make a moving average of the weights the run's result: ``a <- keep a + (1 - keep) w`` every ``every`` steps.
 
-    It starts from the first weights it sees. ``keep`` in [0, 1); at 0 the last weights seen are the result.
+    It starts from the first weights it sees.
+
+    Args:
+        keep: The share of the average that is kept, in [0, 1); at 0 the last weights seen are the result.
+        every: Steps between looks.
     """
 
     chooses = True
@@ -225,7 +234,7 @@ class WeightAverage(Callback):
 
 
 def _measure(metric: Callable[[nn.Module], float | None], run: Run) -> float | None:
-    """Metrics may draw random numbers, and call the model: the run must not notice."""
+    """Return the metric of the model; it may draw random numbers and call the model, and the run does not notice."""
     with isolated(derive(0, "metric", run.done)), evaluating(run.model):
         value = metric(run.model)
     return None if value is None else float(value)

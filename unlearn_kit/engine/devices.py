@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 class Devices:
     """The few things that differ with mixed precision or several processes; without an accelerator, nothing.
 
-    Attributes: ``device``; ``part`` (this process and how many there are); ``shared`` (whether there are several).
+    Attributes:
+        device: Where the model is trained.
+        part: The place of this process, and how many there are.
+        shared: Whether there are several processes.
 
-    Raises: ValueError on an accelerator that accumulates gradients: a batch here is one step.
+    Raises:
+        ValueError: When the accelerator accumulates gradients: a batch here is one step.
     """
 
     def __init__(self, device: torch.device, accelerator: Accelerator | None) -> None:
@@ -32,14 +36,14 @@ class Devices:
             )
 
     def prepare(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """The optimiser, made aware of the precision."""
+        """Return the optimiser, made aware of the precision."""
         if self.accelerator is None:
             return optimizer
         prepared: torch.optim.Optimizer = self.accelerator.prepare_optimizer(optimizer, device_placement=True)
         return prepared
 
     def forward(self, model: nn.Module, inputs: Tensor) -> Tensor:
-        """Logits, in float32 where they were computed in half precision."""
+        """Return the logits, in float32 where they were computed in half precision."""
         if self.accelerator is None:
             outputs: Tensor = model(inputs)
             return outputs
@@ -48,7 +52,7 @@ class Devices:
         return outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
 
     def backward(self, loss: Tensor, parameters: Iterable[nn.Parameter]) -> None:
-        """Gradients of the loss, the mean over all processes."""
+        """Compute the gradients of the loss, averaged over all processes."""
         if self.accelerator is None:
             loss.backward()
             return
@@ -62,7 +66,7 @@ class Devices:
         nn.utils.clip_grad_norm_(parameters, norm)
 
     def average(self, tensors: Iterable[Tensor]) -> None:
-        """Each tensor, in place, the mean over all processes."""
+        """Replace each tensor, in place, by its mean over all processes."""
         if self.accelerator is None or not self.shared:
             return
         for tensor in tensors:

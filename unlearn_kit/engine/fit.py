@@ -38,7 +38,15 @@ CHUNK, CHUNK_NUMBERS = 512, 2**22
 
 @dataclass(frozen=True)
 class FitResult:
-    """A trained copy of the model, the log, wall seconds, and why the run ended early (None: it did not)."""
+    """What a run made.
+
+    Attributes:
+        model: The trained copy.
+        history: The records that were logged, in order.
+        seconds: Wall time, in seconds.
+        stopped: Why the run ended early; None when it did not.
+        details: What else a method has to tell.
+    """
 
     model: nn.Module
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -66,24 +74,30 @@ def fit(
     seed, the phase and the step alone.
 
     Args:
-        model: logits ``(B, C, ...)``.
-        program: phases, or alternations of phases, in order.
-        seed: of data order, dropout and random targets.
-        device: where to train (default: where the model is).
-        callbacks: called at the joints of the run, in order; at most one that chooses the final weights.
-        log_every: steps between records of the history; the first and last step of a phase are always logged.
-        checkpoint: a file that the run is saved to and, when it exists, continued from. A run of another model,
+        model: A module that returns logits ``(B, C, ...)``.
+        program: Phases, or alternations of phases, in order.
+        seed: The seed of data order, dropout and random targets.
+        device: Where to train (default: where the model is).
+        callbacks: Called at the joints of the run, in order; at most one that chooses the final weights.
+        log_every: Steps between records of the history; the first and last step of a phase are always logged.
+        checkpoint: A file that the run is saved to and, when it exists, continued from. A run of another model,
             program, seed or other data is refused: data are told apart by their length, their labels and 16 samples;
             functions by their code, defaults and closures, so that the version of Python must be the same.
-        checkpoint_every: steps between saves.
-        accelerator: an ``accelerate.Accelerator``, for mixed precision or several devices; every process is then given
+        checkpoint_every: Steps between saves.
+        accelerator: An ``accelerate.Accelerator``, for mixed precision or several devices; every process is then given
             its share of each batch, and must call this with the same model. None: one device in the model's own
             precision, without that library.
 
-    Raises: DivergenceError when a loss or a weight is no longer finite; CheckpointError when the checkpoint is of
-        another run; FileNotFoundError when its folder is missing; ValueError, TypeError on a program that does not fit
-        the model or the data, on two callbacks that choose the final weights, or on a function that cannot be told
-        apart from others, with a checkpoint. All but the first before anything is trained.
+    Returns:
+        The trained copy and the log of its training.
+
+    Raises:
+        DivergenceError: When a loss or a weight is no longer finite. All others are raised before anything is trained.
+        CheckpointError: When the checkpoint is of another run.
+        FileNotFoundError: When the checkpoint's folder is missing.
+        ValueError: When the program does not fit the model or the data, or two callbacks choose the final weights.
+        TypeError: When the model is no module or, with a checkpoint, the program holds a function that cannot be told
+            apart from others.
     """
     check_model(model)
     check_count("log_every", log_every)
@@ -226,7 +240,7 @@ class _Trainer:
 
     @property
     def _process(self) -> tuple[int, ...]:
-        """What tells the random numbers of several processes apart."""
+        """Return what tells the random numbers of several processes apart."""
         return (self.devices.part[0],) if self.devices.part[0] > 0 else ()
 
     def _step(
@@ -280,7 +294,7 @@ class _Trainer:
         return Batch(x, y, indices, name, source, self._tables(leg, name, step))
 
     def _tables(self, leg: Leg, name: str, step: int) -> dict[Target, Goal]:
-        """Goals of the cached targets on a stream, for the current epoch of that stream or for the whole run."""
+        """Return the goals of a stream's cached targets, for its current epoch or for the whole run."""
         cached = leg.phase.terms.cached_targets(name)
         if not cached:
             return {}
@@ -295,7 +309,7 @@ class _Trainer:
         return tables
 
     def _table(self, stream: Stream, target: Target, source: torch.Generator, epoch: int, total: int) -> Goal:
-        """The target's goals for the samples that the stream yields in one of its passes (others stay zero)."""
+        """Compute the target's goals for the samples that the stream yields in one of its passes (others stay zero)."""
         first = epoch * stream.batches_per_epoch
         passed = [stream.indices(n) for n in range(first, min(first + stream.batches_per_epoch, total))]
         rows = torch.cat(passed).sort().values
@@ -310,5 +324,5 @@ class _Trainer:
 
 
 def chunk_size(numbers: int) -> int:
-    """How many samples' cached targets are computed at once, where one sample's input has so many numbers."""
+    """Return how many samples' cached targets to compute at once, where one sample's input has so many numbers."""
     return max(1, min(CHUNK, CHUNK_NUMBERS // max(1, numbers)))

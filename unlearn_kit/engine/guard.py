@@ -13,7 +13,7 @@ from ..modules import batch_norms, cpu_state
 
 
 class Guard:
-    """Keeps the last weights at which everything was finite, and masked entries where they are."""
+    """A keeper of the last weights at which everything was finite, and of masked entries where they are."""
 
     def __init__(
         self,
@@ -37,7 +37,8 @@ class Guard:
     def check_loss(self, step: int, total: Tensor, parts: Mapping[str, Tensor]) -> None:
         """Keep the weights when the loss and they are finite.
 
-        Raises: DivergenceError naming the first part that is not.
+        Raises:
+            DivergenceError: When one is not, naming the first part.
         """
         if not torch.isfinite(total):
             self._fail(step, next((name for name, value in parts.items() if not torch.isfinite(value)), "total"))
@@ -48,7 +49,8 @@ class Guard:
     def check_parameters(self, step: int) -> None:
         """Look at the weights themselves, which after the last step no loss would do.
 
-        Raises: DivergenceError.
+        Raises:
+            DivergenceError: When one of them is not finite.
         """
         # A sum is ten times faster than a look at every entry, which decides where it overflows.
         if torch.stack([tensor.sum() for tensor in self.numbers]).isfinite().all():
@@ -75,7 +77,7 @@ class Guard:
 
 @contextmanager
 def training(model: nn.Module, trained: Mapping[str, nn.Parameter], batch_norm: str) -> Iterator[None]:
-    """Training mode with gradients for ``trained`` alone, batch norm as asked for.
+    """Put ``model`` into training mode, with gradients for ``trained`` alone and batch norm as asked for.
 
     Every module and every parameter gets its own setting back.
     """

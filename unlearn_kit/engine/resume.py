@@ -21,16 +21,22 @@ Numbers = (bool, int, float, str)
 
 @dataclasses.dataclass
 class OptimizerState:
-    """What an optimiser has to be given back: tensors and numbers by parameter, and the numbers of its groups."""
+    """What an optimiser has to be given back.
+
+    Attributes:
+        state: Tensors and numbers by name, for each parameter's place.
+        groups: The numbers of each group of parameters.
+    """
 
     state: dict[int, dict[str, Any]]
     groups: list[dict[str, Any]]
 
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer) -> OptimizerState:
-        """The state of ``optimizer``.
+        """Take the state of ``optimizer``.
 
-        Raises: CheckpointError naming an optimiser whose state holds more than tensors and numbers.
+        Raises:
+            CheckpointError: When its state holds more than tensors and numbers.
         """
         held = optimizer.state_dict()
         for state in held["state"].values():
@@ -44,7 +50,7 @@ class OptimizerState:
         return cls(held["state"], groups)
 
     def restore(self, optimizer: torch.optim.Optimizer) -> None:
-        """Give it back to a new optimiser of the same kind."""
+        """Give the state back to a new optimiser of the same kind."""
         groups = optimizer.state_dict()["param_groups"]
         merged = [{**group, **saved} for group, saved in zip(groups, self.groups, strict=True)]
         optimizer.load_state_dict({"state": self.state, "param_groups": merged})
@@ -82,9 +88,13 @@ def save_run(
 
 
 def load_run(path: Path, mark: Mark, run: Run, callbacks: Sequence[Callback]) -> dict[str, OptimizerState]:
-    """Read a run back into ``run`` with its model, and the callbacks; returns the optimisers' states by key.
+    """Read a run back into ``run`` with its model, and into the callbacks.
 
-    Raises: CheckpointError when the file is unreadable, or of another run.
+    Returns:
+        The optimisers' states by key.
+
+    Raises:
+        CheckpointError: When the file is unreadable, or of another run.
     """
     tensors, metadata = load_tensors_file(path)
     others = [part for part, text in mark.items() if metadata.get(f"run/{part}") != text]

@@ -38,11 +38,16 @@ class Stationarity(Callback):
     all the same: for shuffled batches it is measured (``proofs_notebooks``), not proved.
 
     Args:
-        phase: whose objective, streams and batches are meant.
-        every: one measurement in as many steps, at a place in them that ``seed`` draws: at equal distances, each might
+        phase: The phase whose objective, streams and batches are meant.
+        every: One measurement in as many steps, at a place in them that ``seed`` draws: at equal distances, each might
             follow the same batch of an epoch.
-        samples: of each stream, at most.
-        seed: of the choice of samples and steps.
+        samples: The most samples of each stream.
+        seed: The seed of the choice of samples and steps.
+
+    Attributes:
+        records: One for each measurement: "step", "objective" and "squared_gradient".
+        smoothness: The largest change of the gradient over a change of the weights, an estimate of L from below.
+        variance: That of the gradient of a step's batches; None with too few samples.
     """
 
     def __init__(self, phase: Phase, *, every: int = 10, samples: int = 512, seed: int = 0) -> None:
@@ -82,9 +87,12 @@ class Stationarity(Callback):
             self._measure(run, run.done)
 
     def details(self) -> dict[str, Any]:
-        """For ``UnlearnResult.details``: ``records``, ``mean`` (of the squared norms at the weights that steps started
-        from, weighted by their rates), its ``bound`` (None where the theory would not apply to independent batches
-        either), the estimates in that, and ``why`` it would not. Mean and bound are of the steps up to the last record.
+        """Return what was measured, for ``UnlearnResult.details``.
+
+        Returns:
+            ``records``; ``mean``, of the squared norms at the weights that steps started from, weighted by their rates;
+            its ``bound``, None where the theory would not apply to independent batches either; the estimates in that;
+            and ``why`` it would not. Mean and bound are of the steps up to the last record.
         """
         planned, records = self._rates(), self.records
         rates = planned[: int(records[-1]["step"])] if records else []
@@ -129,7 +137,7 @@ class Stationarity(Callback):
         return Batch(x[rows], y[rows], indices, name, generator(self.seed, "stationarity", name), tables)
 
     def _parameters(self, run: Run) -> list[nn.Parameter]:
-        """What the phase trains, at every measurement the same: before the first step the model's flags are its own."""
+        """Return what the phase trains, the same at every measurement: before the first step, the flags are others."""
         return [run.model.get_parameter(name) for name in self._trained]
 
     def _gradient(self, run: Run, batches: dict[str, Batch], step: int) -> tuple[float, Tensor]:
@@ -154,7 +162,7 @@ class Stationarity(Callback):
         self.records.append({"step": step, "objective": value, "squared_gradient": float(gradient.square().sum())})
 
     def _spread(self, run: Run) -> float | None:
-        """Variance of the gradient of a step's batches, at the first weights: the mean squared distance to the mean."""
+        """Return the variance of the gradient of a step's batches, at the first weights; None with too few samples."""
         sizes = {name: self.phase.batch_of(name) for name in self._data}
         count = min((len(self._data[name][0]) // size for name, size in sizes.items()), default=0)
         if count < 2:
@@ -169,7 +177,7 @@ class Stationarity(Callback):
 
 @contextmanager
 def _training(model: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Gradients for ``parameters`` alone; every parameter gets its own setting back."""
+    """Take gradients for ``parameters`` alone; every parameter gets its own setting back."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     chosen = {id(parameter) for parameter in parameters}
     try:
@@ -182,7 +190,7 @@ def _training(model: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None
 
 
 def _weights(places: list[int], rates: list[float]) -> list[float]:
-    """What the record at each of the steps ``places`` weighs in the sum over all steps of rate times squared norm.
+    """Return what the record at each step of ``places`` weighs in the sum over all steps of rate times squared norm.
 
     A step between two records gives its rate to both, by where it lies between them in the sum of the rates: there the
     squared norm is interpolated, in the time of the gradient flow. A step at a record gives it all.

@@ -24,7 +24,15 @@ class Stream:
     A data set that draws random numbers when it is read (an augmentation) finds the global random states of Python,
     NumPy and torch seeded for the seed, the stream's name, the pass and the sample, with any number of workers.
 
-    Raises: ValueError when the data set is empty.
+    Args:
+        name: The name of the stream.
+        dataset: Map-style, of ``(input, target)``.
+        batch_size: Samples a batch, at least 1.
+        seed: The seed of the order, and of what the data set draws.
+        workers: Processes that decode; ignored for data held in tensors.
+
+    Raises:
+        ValueError: When the data set is empty.
     """
 
     def __init__(self, name: str, dataset: Any, batch_size: int, seed: int, *, workers: int = 0) -> None:
@@ -36,7 +44,7 @@ class Stream:
         self._order: tuple[int, Tensor] | None = None
 
     def indices(self, number: int) -> Tensor:
-        """Positions ``(B,)`` of batch ``number`` (0-based)."""
+        """Return the positions ``(B,)`` of batch ``number`` (0-based)."""
         epoch, place = divmod(number, self.batches_per_epoch)
         if self._order is None or self._order[0] != epoch:
             source = generator(self.seed, "order", self.name, epoch)

@@ -25,15 +25,22 @@ def supervised_phase(
     stream: str = "train",
     **options: Any,
 ) -> Phase:
-    """Train every weight on ``dataset``, batch norm included, with a learning rate that falls along half a cosine.
+    """Return a phase that trains every weight, batch norm included, at a rate that falls along half a cosine.
 
     Args:
-        dataset: map-style, of ``(input, target)``.
-        epochs, batch_size, lr, optimizer, weight_decay, **options: as in :class:`Phase`.
-        objective: reads ``stream`` alone (default: cross-entropy toward the labels).
-        stream: the name it is read by.
+        dataset: Map-style, of ``(input, target)``.
+        epochs: Passes over the data.
+        batch_size: Samples a step.
+        lr: The rate at the first step; None leaves a function's optimiser its own.
+        optimizer: A name or a function, as in :class:`Phase`.
+        weight_decay: Of the named optimisers.
+        objective: What is minimised; it reads ``stream`` alone (default: cross-entropy toward the labels).
+        stream: The name the data are read by.
+        **options: As in :class:`Phase`.
 
-    Raises: ValueError, TypeError naming the argument.
+    Raises:
+        ValueError: When an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
     """
     schedule: ScalarOrSchedule | None = None if lr is None else cosine(check_number("lr", lr, low=0), 0.0)
     return Phase(
@@ -53,5 +60,14 @@ def supervised_phase(
 def train(
     model: nn.Module, dataset: Any, *, epochs: int, seed: int = 0, callbacks: Any = (), **options: Any
 ) -> FitResult:
-    """Train a copy of ``model`` on ``dataset``: how originals are made. Options: see ``supervised_phase``."""
+    """Train a copy of ``model`` on ``dataset``: how originals are made.
+
+    Args:
+        model: A module that returns logits ``(B, C, ...)``.
+        dataset: Map-style, of ``(input, target)``.
+        epochs: Passes over the data.
+        seed: The seed of data order and dropout.
+        callbacks: As in :func:`fit`.
+        **options: As in :func:`supervised_phase`.
+    """
     return fit(model, supervised_phase(dataset, epochs=epochs, **options), seed=seed, callbacks=callbacks)

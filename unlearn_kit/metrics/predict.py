@@ -17,12 +17,15 @@ from ..seeding import derive, isolated, seed_draws
 
 
 class Reading(TypedDict, total=False):
-    """How data are read: options that every metric over a data set shares.
+    """Options of how data are read, which every metric over a data set shares.
 
-    ``batch_size`` (512), ``device`` (None: where each model is; otherwise a copy of the model moves there)
-    and ``workers`` (0: processes that decode; ignored for data held in tensors). None of them changes a
-    result, also where data draw random numbers when they are read: each sample has random states of its own. (A layer
-    that draws random numbers in eval mode depends on the batches.)
+    None of them changes a result, also where data draw random numbers when they are read: each sample has random states
+    of its own. (A layer that draws random numbers in eval mode depends on the batches.)
+
+    Attributes:
+        batch_size: Samples a batch (512).
+        device: None for where each model is (the default); otherwise a copy of the model moves there.
+        workers: Processes that decode (0); ignored for data held in tensors.
     """
 
     batch_size: int
@@ -39,13 +42,14 @@ def map_batches(
     device: torch.device | str | None = None,
     workers: int = 0,
 ) -> tuple[Tensor, ...] | None:
-    """``function(*logits, targets)`` of every batch, concatenated; None when the data set is empty.
+    """Return ``function(*logits, targets)`` of every batch, concatenated; None when the data set is empty.
 
     Every model sees every sample once, in order, in eval mode and without gradients; modes and the caller's
     random state are as before afterwards. Only what ``function`` returns is kept, so large masks need not be.
 
-    Raises: TypeError when a model is no module or returns no tensor; ValueError on non-finite or misshapen
-    logits.
+    Raises:
+        TypeError: When a model is no module or returns no tensor.
+        ValueError: When logits are not finite, or misshapen.
     """
     for model in models:
         if not isinstance(model, nn.Module):
@@ -82,12 +86,14 @@ def _logits(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def predict(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> tuple[Tensor, Tensor]:
-    """Logits ``(N, C, ...)`` and targets ``(N, ...)`` of a whole data set, in its order, on the CPU.
+    """Return logits ``(N, C, ...)`` and targets ``(N, ...)`` of a whole data set, in its order, on the CPU.
 
     The model is run in eval mode without gradients; its modes, its buffers and the caller's random state are
     untouched. An empty data set gives two tensors of shape ``(0,)``.
 
-    Raises: TypeError, ValueError as :func:`map_batches`.
+    Raises:
+        TypeError: As of :func:`map_batches`.
+        ValueError: As of :func:`map_batches`.
     """
     found = map_batches([model], dataset, lambda logits, targets: (logits, targets), **reading)
     return (found[0], found[1]) if found else (torch.empty(0), torch.empty(0, dtype=torch.int64))
@@ -96,17 +102,18 @@ def predict(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> tuple
 def mean_score(
     models: Sequence[nn.Module], dataset: Any, score: Callable[..., Tensor], **reading: Unpack[Reading]
 ) -> float | None:
-    """The mean over the data set of ``score(*logits, targets) -> (B,)``; None when the data set is empty."""
+    """Return the mean over the data set of ``score(*logits, targets) -> (B,)``; None when the data set is empty."""
     found = map_batches(models, dataset, lambda *outputs: (score(*outputs),), **reading)
     return float(found[0].mean()) if found else None
 
 
 def class_labels(logits: Tensor, targets: Tensor) -> Tensor:
-    """Targets as int64 class indices of the shape of the decisions: ``(B, ...)`` for logits ``(B, C, ...)``.
+    """Return targets as int64 class indices of the shape of the decisions: ``(B, ...)`` for logits ``(B, C, ...)``.
 
     Binary masks may be ``(B, 1, H, W)`` and floating point; above 0.5 is class 1.
 
-    Raises: ValueError when shape or range do not fit the logits.
+    Raises:
+        ValueError: When shape or range do not fit the logits.
     """
     shape = torch.Size((logits.shape[0], *logits.shape[2:]))
     if targets.shape not in (shape, (*shape[:1], 1, *shape[1:])):
@@ -123,6 +130,6 @@ def class_labels(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def class_logits(logits: Tensor) -> Tensor:
-    """Logits in float64 with one channel a class: a single logit z becomes (0, z), of equal probabilities."""
+    """Return logits in float64 with one channel a class: a single logit z becomes (0, z), of equal probabilities."""
     z = logits.double()
     return torch.cat([torch.zeros_like(z), z], dim=1) if is_binary(logits) else z
