@@ -37,7 +37,7 @@ def mean_feature_head(
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
 ) -> FitResult:
-    """Each round set the head to the class means of the features; then train everything else toward ``objective``.
+    """Set the head to the class means of the features each round, then train everything else toward ``objective``.
 
     Row k of the head becomes ``s (m_k - m) / |m_k - m|``, with m_k the mean feature of the training data of class k
     (forget and retain; without any, the row stays), m the mean of the m_k, and the bias ``-row m``. The paper's scale

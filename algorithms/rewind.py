@@ -23,7 +23,9 @@ class Rewind(Callback):
         phase, steps: an epoch ends after every ``steps`` steps of this phase.
         labels: mask classes whose pixels alone count; none for whole samples.
 
-    Attributes: ``errors`` (on the forget data, one an epoch), ``chosen`` (the epoch, from 0).
+    Attributes:
+        errors: On the forget data, one an epoch.
+        chosen: The epoch, from 0.
 
     Raises:
         ValueError: When ``validation`` is empty.
@@ -57,7 +59,7 @@ class Rewind(Callback):
 
 
 def error(model: nn.Module, dataset: Any, labels: tuple[int, ...] = ()) -> float:
-    """Share of samples (for masks, of pixels, or those of ``labels``) predicted wrong, in [0, 1].
+    """Return the share of samples (for masks, of pixels, or those of ``labels``) predicted wrong, in [0, 1].
 
     Raises:
         ValueError: When there is none.

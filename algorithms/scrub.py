@@ -40,7 +40,7 @@ def scrub(
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
 ) -> FitResult:
-    """Each epoch ascend ``T^2 KL(p0 || p)`` on forget, then descend ``gamma CE + alpha T^2 KL(p0 || p)`` on retain.
+    """Ascend ``T^2 KL(p0 || p)`` on forget, then descend ``gamma CE + alpha T^2 KL(p0 || p)`` on retain, each epoch.
 
     Only the first ``msteps`` epochs ascend. One optimiser makes all steps.
 

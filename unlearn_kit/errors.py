@@ -28,8 +28,11 @@ class DataNotFoundError(FileNotFoundError):
 class DivergenceError(RuntimeError):
     """Training produced a non-finite number.
 
-    Attributes: ``phase`` (its name), ``step`` (0-based, within the phase), ``part`` (the term, or "parameters"),
-    ``state`` (the last ``state_dict`` at which everything was finite, on the CPU).
+    Attributes:
+        phase: Its name.
+        step: 0-based, within the phase.
+        part: The term, or "parameters".
+        state: The last ``state_dict`` at which everything was finite, on the CPU.
     """
 
     def __init__(self, phase: str, step: int, part: str, state: dict[str, torch.Tensor]) -> None:

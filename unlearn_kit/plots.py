@@ -105,7 +105,7 @@ def _magnify(
     reference: Point,
     original: Point | None,
 ) -> None:
-    """An enlarged view of points that are crowded around the reference, where the figure has an empty place for it."""
+    """Enlarge the points that are crowded around the reference, where the figure has an empty place for it."""
     crowd = np.array([reference, *points.values()])
     if len(crowd) < CROWD:
         return

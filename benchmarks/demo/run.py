@@ -69,8 +69,12 @@ class DemoReport:
 def run_demo(config: DemoConfig) -> DemoReport:
     """Train, revise, judge and write; see :class:`DemoConfig`.
 
-    Raises: ValueError, TypeError on options that do not fit the data; DataNotFoundError; DivergenceError when the
-    original or the reference cannot be trained; OSError when the folder cannot be written.
+    Raises:
+        ValueError: When an option does not fit the data.
+        TypeError: When an option does not fit the data.
+        DataNotFoundError: When the data are not there.
+        DivergenceError: When the original or the reference cannot be trained.
+        OSError: When the folder cannot be written.
     """
     started = time.perf_counter()
     bundle = load(config.data, config.root, **config.data_options)

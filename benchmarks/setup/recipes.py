@@ -102,7 +102,8 @@ RULES: Mapping[str, tuple[str, str, Callable[..., UnlearnTask]]] = {
 class ForgetRule:
     """A rule such as ``class:0``, ``fraction:0:0.5``, ``random:0.1`` or ``where:device:B``.
 
-    Raises: ValueError when it is not of one of these forms.
+    Raises:
+        ValueError: When it is not of one of these forms.
     """
 
     text: str
@@ -121,9 +122,11 @@ class ForgetRule:
             raise ValueError(f"expected forget to be one of {forms}, but got {self.text!r}") from None
 
     def task(self, bundle: DataBundle, seed: int) -> UnlearnTask:
-        """The task this rule makes of a data set.
+        """Return the task this rule makes of a data set.
 
-        Raises: ValueError, TypeError on a class, share or column that the data set does not have.
+        Raises:
+            ValueError: When the data set does not have the class, share or column.
+            TypeError: When the class or share is no number.
         """
         form, *parts = self.text.split(":")
         return RULES[form][2](bundle, seed, *parts)

@@ -43,7 +43,7 @@ def summary(records: Sequence[Record]) -> str:
 
 
 def draw(dial: Record, path: Path, title: str) -> None:
-    """The path, the sweep, both parents and the three nearest composed models around the reference, held-out data."""
+    """Draw the path, the sweep, both parents and the three nearest composed models around the reference."""
     rows = dial["rows"]
 
     def at(row: Record) -> tuple[float, float]:

@@ -187,7 +187,7 @@ def _move(value: Tensor, direction: Tensor, lr: Any) -> None:
 
 @contextmanager
 def quiet_vmap() -> Iterator[None]:
-    """Without torch's advice that some operation under ``vmap`` is a loop: what is slow is not chosen."""
+    """Silence torch's advice that some operation under ``vmap`` is a loop: what is slow is not chosen."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")
         yield

@@ -74,7 +74,7 @@ class Ensemble:
         return len(next(iter(self.stack.values())))
 
     def __getitem__(self, place: int) -> nn.Module:
-        """A network of its own, in eval mode."""
+        """Return a network of its own, in eval mode."""
         return unstack_into(copy.deepcopy(self.template), self.stack, range(len(self))[place]).eval()
 
     def models(self) -> Iterator[nn.Module]:
@@ -117,7 +117,9 @@ class Ensemble:
     def load(cls, template: nn.Module, path: str | Path) -> Ensemble:
         """Return the networks that :meth:`save` wrote; ``template`` gives the architecture and is copied.
 
-        Raises: CheckpointError when the file is damaged or of another architecture; FileNotFoundError.
+        Raises:
+            CheckpointError: When the file is damaged or of another architecture.
+            FileNotFoundError: When there is none.
         """
         stack, header = load_tensors_file(path)
         wanted, sizes = stack_of([template]), {len(value) for value in stack.values() if value.dim()}

@@ -56,7 +56,9 @@ class TensorCache:
     Args:
         folder: made when it does not exist.
 
-    Attributes: ``hits`` and ``misses`` count what was found and what was computed.
+    Attributes:
+        hits: How often something was found.
+        misses: How often it was computed.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:

@@ -194,7 +194,10 @@ def anamnesis_index(
     Returns:
         The ratio and both reports, or None where there is nothing to relearn or nothing to train on.
 
-    Raises: as :func:`relearn_time`; ValueError on a report of other settings.
+    Raises:
+        ValueError: On a report of other settings, and as :func:`relearn_time`.
+        TypeError: As :func:`relearn_time`.
+        DivergenceError: When lr is too large.
     """
     judged = _judged(task, settings.get("limit", 2_000), settings.get("seed", 0))
     best = _original_score(original, judged, settings.get("workers", 0))

@@ -44,8 +44,10 @@ class Workers:
         Where it ends early, by an error or because no more is asked for, all processes are killed; the next call starts
         others.
 
-        Raises: what ``function`` raised, with the process's traceback as a note; TypeError on what cannot be pickled;
-            RuntimeError when a process died.
+        Raises:
+            Exception: What ``function`` raised, with the process's traceback as a note.
+            TypeError: On what cannot be pickled.
+            RuntimeError: When a process died.
         """
         if self._call is not None:  # an earlier call that was left, but not closed: its answers would come in
             self.close()
@@ -144,7 +146,7 @@ def _unpacked(data: bytes) -> Any:
 
 
 def _work(pipe: connection.Connection) -> None:
-    """A process's life: take what it holds, then call functions until the program that started it is gone."""
+    """Live as a process: take what it holds, then call functions until the program that started it is gone."""
     settle_in(threads=1)
     with suppress(EOFError, OSError):
         pipe.send_bytes(b"there")

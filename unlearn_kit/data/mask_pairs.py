@@ -75,7 +75,8 @@ def check_size(size: object) -> tuple[int, int] | None:
 def check_no_root(name: str, root: str | Path | None, source: str) -> None:
     """Refuse a ``root`` where nothing would be read from it.
 
-    Raises: ValueError.
+    Raises:
+        ValueError: When one is given.
     """
     if root is not None:
         raise ValueError(f"expected root to be None, since {name} {source}, but got {str(root)!r}")

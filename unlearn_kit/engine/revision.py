@@ -203,7 +203,7 @@ def _check_outputs(model: nn.Module, task: UnlearnTask) -> None:
 
 
 def _copy_modes(source: nn.Module, target: nn.Module) -> None:
-    """Each module of ``target`` into the mode of its namesake; modules a method added follow the whole model."""
+    """Put each module of ``target`` into the mode of its namesake; those a method added follow the whole model."""
     modes = {name: module.training for name, module in source.named_modules()}
     for name, module in target.named_modules():
         module.training = modes.get(name, source.training)

@@ -216,7 +216,8 @@ class Objective(Algebra):
     def check(self, streams: Iterable[str]) -> None:
         """Refuse an objective that reads a stream which is not brought along.
 
-        Raises: ValueError.
+        Raises:
+            ValueError: When one is missing, by its name.
         """
         given = list(streams)
         for term in self.terms:

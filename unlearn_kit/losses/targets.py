@@ -31,7 +31,7 @@ class Target(Hashable, Protocol):
         ...
 
     def __call__(self, batch: Batch) -> Goal:
-        """The goal of every sample of ``batch``; no gradient flows through it."""
+        """Return the goal of every sample of ``batch``; no gradient flows through it."""
         ...
 
 

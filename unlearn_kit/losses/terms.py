@@ -22,7 +22,7 @@ class TermFactory(Protocol):
     """Makes terms of one distance."""
 
     def __call__(self, *, on: str, to: Target = ..., name: str | None = None, **options: Any) -> Term:
-        """A term on stream ``on`` toward ``to`` (default: the data's own labels)."""
+        """Return a term on stream ``on`` toward ``to`` (default: the data's own labels)."""
         ...
 
 

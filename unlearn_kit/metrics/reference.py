@@ -72,7 +72,7 @@ def js_divergence(model: nn.Module, reference: nn.Module, dataset: Any, **readin
 
 
 def completeness(model: nn.Module, reference: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> float | None:
-    """Share of samples on which both predict the same class, in [0, 1]; ideal: between two references."""
+    """Return the share of samples on which both predict the same class, in [0, 1]; ideal: between two references."""
     return mean_score([model, reference], dataset, lambda p, q, _: agreement(p, q), **reading)
 
 

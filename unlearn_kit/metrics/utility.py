@@ -29,7 +29,7 @@ def correct(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def accuracy(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> float | None:
-    """Share of samples (for masks: the mean over images of the share of pixels) predicted right, in [0, 1].
+    """Return the share of samples (of masks: of pixels, a mean over images) predicted right, in [0, 1].
 
     Ideal: the retrained reference's value on the same data. None on an empty data set.
     """

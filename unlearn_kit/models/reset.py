@@ -57,7 +57,8 @@ def reinitialize_(module: nn.Module, *, seed: int) -> nn.Module:
     """Give ``module`` (say, a network's last block) fresh weights in place, as :func:`fresh_copy` does;
     returns it.
 
-    Raises: as :func:`fresh_copy`, and then ``module`` is untouched.
+    Raises:
+        ValueError: As :func:`fresh_copy`, and then ``module`` is untouched.
     """
     module.load_state_dict(fresh_copy(module, seed=seed).state_dict())
     return module
