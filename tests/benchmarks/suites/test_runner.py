@@ -210,10 +210,12 @@ def test_device_memory_is_that_of_the_device_the_node_ran_on(
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", peak)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", peak)
-    monkeypatch.setattr("benchmarks.suites.execute._original", lambda *_: Product({"cost": {}}))
+    work = {"hashes": {}, "history": [], "parameters": 1, "cost": {"seconds": 0.0, "cpu_seconds": 0.0}}
+    draft = SimpleNamespace(record=work, tensors={}, samples=[])
+    monkeypatch.setattr("benchmarks.suites.execute._original", lambda *_: draft)
     node = plan(tiny())[0]
     found = execute(replace(node, config={**node.config, "device": device}), {})
-    assert found.record["cost"]["device_memory_bytes"] == expected
+    assert found.record.cost.device_memory_bytes == expected
     assert asked == ([] if device == "cpu" else [torch.device(device)] * 2)
 
 
@@ -245,9 +247,9 @@ def test_several_evaluation_seeds_read_each_split_once(whole: Path, monkeypatch:
     node = next(node for node in plan(tiny()) if node.name == "digits/class:0/mlp/seed 0/original")
     ended = execute_safely(node, lambda key: stored_product(Store(whole, create=False), key))
     assert ended.product is not None
-    found = ended.product.record["evaluations"]
-    assert [one["seed"] for one in found] == [0, 1]
-    assert sizes == [found[0]["scores"]["sizes"][name] for name in ("forget", "retain", "forget_test", "retain_test")]
+    found = ended.product.record.evaluations
+    assert [one.seed for one in found] == [0, 1]
+    assert sizes == [found[0].scores["sizes"][name] for name in ("forget", "retain", "forget_test", "retain_test")]
 
 
 def test_a_revision_is_the_algorithms_own(whole: Path) -> None:
