@@ -12,11 +12,46 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # What a fragment begins with: "The labels of ...", "Whether ...", "Of the data."
 FRAGMENTS = frozenset(
-    """
-    A All An As Between Both Each Every From How Images In Its Labels Logits Mean Names Of On One Per-sample Points
-    Positions Probabilities Share Steps That The Those Under What When Whether Which Why With Without
-""".split()
-)  # noqa: SIM905 - as a text it can be read
+    [
+        "A",
+        "All",
+        "An",
+        "As",
+        "Between",
+        "Both",
+        "Each",
+        "Every",
+        "From",
+        "How",
+        "Images",
+        "In",
+        "Its",
+        "Labels",
+        "Logits",
+        "Mean",
+        "Names",
+        "Of",
+        "On",
+        "One",
+        "Per-sample",
+        "Points",
+        "Positions",
+        "Probabilities",
+        "Share",
+        "Steps",
+        "That",
+        "The",
+        "Those",
+        "Under",
+        "What",
+        "When",
+        "Whether",
+        "Which",
+        "Why",
+        "With",
+        "Without",
+    ]
+)
 SECTIONS = ("Args:", "Attributes:", "Raises:", "Returns:", "Yields:")
 
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import importlib
 import os
-import pickle
 import sys
-from contextlib import suppress
 from functools import lru_cache, partial
-from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from unlearn_kit.errors import check_choice, check_count
-from unlearn_kit.processes import Worker, settle_in, start_worker
+from unlearn_kit.processes import Pool, WorkerDiedError
 
 from ..setup.devices import check_device, is_any_gpu
 from .plan import Node
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
     from .execute import Finished, Product
 
 BACKENDS = ("local", "ray")
-LEAVING = 10  # seconds a worker without work is given to end
 
 
 class Backend(Protocol):
@@ -90,81 +86,52 @@ class Local:
     """Worker processes that live as long as the run; one that dies takes one node with it and is replaced."""
 
     def __init__(self, store: Store, workers: int, threads: int) -> None:
-        self.store, self.threads = store, threads
-        self._places: dict[connection.Connection, int] = {}
-        self._idle = [self._start(place) for place in range(workers)]
-        self._busy: dict[connection.Connection, tuple[Worker, Node]] = {}
+        self._pool = Pool(str(store.root), workers, threads=threads, prepare=_Here)
+        self._nodes: dict[int, Node] = {}
 
     def free(self) -> int:
         """Return how many workers wait."""
-        return len(self._idle)
+        return self._pool.free()
 
     def submit(self, node: Node) -> None:
         """Begin a node."""
-        worker = self._idle.pop()
-        # Before it is sent: a worker that is dead already is found when its end is waited for.
-        self._busy[worker.pipe] = (worker, node)
-        with suppress(OSError):
-            _send(worker.pipe, node)
+        self._nodes[self._pool.submit(_Here.work, node)] = node
 
     def wait(self, timeout: float) -> list[Finished]:
         """Return what ended."""
-        from .execute import Finished
-
         found = []
-        for pipe in connection.wait(list(self._busy), timeout):
-            worker, node = self._busy.pop(pipe)  # type: ignore[call-overload]
-            try:
-                found.append(_receive(worker.pipe))
-                self._idle.append(worker)
-            except (EOFError, OSError):
-                reason = f"the worker process died ({worker.end()})"
-                found.append(Finished(node.key, None, reason, f"{reason}\nwhile working on {node.name}\n"))
-                worker.pipe.close()
-                self._idle.append(self._start(self._places.pop(worker.pipe)))
+        for job, finished, error in self._pool.wait(timeout):
+            node = self._nodes.pop(job)
+            found.append(finished if error is None else _failed(node, error))
         return found
 
     def close(self) -> None:
         """Stop everything at once."""
-        idle, busy = self._idle, [worker for worker, _ in self._busy.values()]
-        self._idle, self._busy = [], {}
-        for worker in busy:
-            worker.process.kill()
-        for worker in idle:  # at the end of its pipe a worker leaves by itself
-            worker.pipe.close()
-        for worker in (*idle, *busy):
-            worker.process.join(LEAVING)
-            worker.process.kill()
-            worker.process.join()
-            worker.pipe.close()
-
-    def _start(self, place: int) -> Worker:
-        worker = start_worker(_work, str(self.store.root), self.threads, place, threads=self.threads)
-        self._places[worker.pipe] = place
-        return worker
+        self._pool.close()
 
 
-def _send(pipe: connection.Connection, value: Any) -> None:
-    # Pickled here, since torch would otherwise hand tensors over in shared memory that dies with the worker.
-    pipe.send_bytes(pickle.dumps(value))
+class _Here:
+    """What a worker process of this machine works with: the store, what it read last, and its place."""
+
+    def __init__(self, root: str, place: int) -> None:
+        from .execute import warm_up
+
+        warm_up()
+        self.product = lru_cache(maxsize=16)(partial(stored_product, Store(root, create=False)))
+        self.place = place
+
+    def work(self, node: Node) -> Finished:
+        from .execute import execute_safely
+
+        return execute_safely(node, self.product, self.place)
 
 
-def _receive(pipe: connection.Connection) -> Any:
-    return pickle.loads(pipe.recv_bytes())
+def _failed(node: Node, error: Exception) -> Finished:
+    from .execute import Finished, failed
 
-
-def _work(pipe: connection.Connection, root: str, threads: int, place: int) -> None:
-    """Read a node, work and send what came of it, until the runner is gone: a worker's life."""
-    settle_in(threads)
-    from .execute import execute_safely, warm_up
-
-    warm_up()
-    store = Store(root, create=False)
-    product = lru_cache(maxsize=16)(partial(stored_product, store))
-    with suppress(EOFError, OSError):
-        while True:
-            node = _receive(pipe)
-            _send(pipe, execute_safely(node, product, place))
+    if not isinstance(error, WorkerDiedError):
+        return failed(node, error)
+    return Finished(node.key, None, str(error), f"{error}\nwhile working on {node.name}\n", died=True)
 
 
 def stored_product(store: Store, key: str) -> Product:
@@ -240,8 +207,8 @@ class OnRay:
             try:
                 found.append(self.ray.get(reference))
             except self.ray.exceptions.RayError as error:
-                reason = f"the worker process died ({type(error).__name__})"
-                found.append(Finished(node.key, None, reason, str(error)))
+                reason = f"a worker process died ({type(error).__name__})"
+                found.append(Finished(node.key, None, reason, str(error), died=True))
         return found
 
     def close(self) -> None:

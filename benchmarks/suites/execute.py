@@ -71,12 +71,14 @@ class Finished:
         product: What came of it; None after an error.
         reason: The error's last line.
         trace: Its traceback.
+        died: Whether its worker died, rather than the node itself being wrong.
     """
 
     key: str
     product: Product | None = None
     reason: str = ""
     trace: str = ""
+    died: bool = False
 
 
 def execute_safely(node: Node, product: Callable[[str], Product], place: int = 0) -> Finished:

@@ -73,8 +73,8 @@ def run_suite(
     """Run what of a suite is not in the folder yet.
 
     Every node is written as soon as it is finished; killed at any moment, the same call goes on from there. A node that
-    fails is recorded with its traceback, those that need it are skipped, all others go on. Several runners may share
-    the folder.
+    fails is recorded with its traceback, those that need it are skipped, all others go on; one whose worker process or
+    machine died is run once more first. Several runners may share the folder.
 
     Args:
         suite: What to run.
@@ -136,6 +136,7 @@ class _Run:
         self.claims: dict[str, Claim] = {}
         self.finished: set[str] = set()
         self.lost: set[str] = set()
+        self.retried: set[str] = set()
         for node in nodes:
             if (record := store.read(node.key)) is None:
                 self.pending[node.key] = node
@@ -198,6 +199,13 @@ class _Run:
 
     def _end(self, one: Finished) -> None:
         node = self.nodes[one.key]
+        if one.died and one.key not in self.retried:
+            # Memory that ran out, a machine that left: not the method's fault, so it is tried once more.
+            self.retried.add(one.key)
+            self.claims.pop(one.key).release()
+            self.pending[one.key] = node
+            self._tell(f"again {node.name}: {one.reason}")
+            return
         if one.product is None:
             self.store.write_failure(
                 one.key,

@@ -26,7 +26,7 @@ from benchmarks.cli import app
 from benchmarks.report.build import FORMATS, write_report
 from benchmarks.setup.records import write_json
 from benchmarks.speed import overhead
-from benchmarks.suites import backends, parse_suite, runner
+from benchmarks.suites import parse_suite, runner
 from benchmarks.suites.backends import Local, check_backend, make_backend, stored_product
 from benchmarks.suites.execute import Finished, Product, execute, execute_safely
 from benchmarks.suites.plan import Node, plan
@@ -564,21 +564,23 @@ class Bomb:
 
 def test_a_worker_that_dies_fails_its_own_node_and_is_replaced(tmp_path: Path) -> None:
     nodes = plan(tiny(forget="class:0", methods=["finetune"]))
-    backend = make_backend("local", Store(tmp_path), workers=1, threads=1)
+    store = Store(tmp_path)
+    backend = make_backend("local", store, workers=1, threads=1)
     assert isinstance(backend, Local)
     try:
         backend.submit(Node("original", "k", "bomb", {"data": Bomb(os.abort)}))
         (found,) = backend.wait(120)
         assert (found.key, found.product) == ("k", None)
-        assert found.reason == "the worker process died (SIGABRT)"
+        assert found.reason == "a worker process died (SIGABRT)"
+        assert found.died
         assert backend.free() == 1
         backend.submit(nodes[0])
         (found,) = backend.wait(120)
         assert found.product is not None
         assert found.product.record.threads == 1
         # What cannot be read fails its own node with the reason, and costs no worker.
-        backend.store.write(found.product.record, found.product.tensors)
-        path = backend.store.path("tensors", nodes[0].key, ".safetensors")
+        store.write(found.product.record, found.product.tensors)
+        path = store.path("tensors", nodes[0].key, ".safetensors")
         path.write_bytes(path.read_bytes()[:-1])
         needy = Node("result", "k", "needy", {}, {"original": nodes[0].key})
         for change, reason in (
@@ -598,32 +600,24 @@ def test_a_worker_that_dies_fails_its_own_node_and_is_replaced(tmp_path: Path) -
         backend.close()
 
 
-def test_local_workers_keep_to_one_gpu_each_and_hand_it_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Dead:
-        """A worker's process and pipe in one, whose end has come."""
+def test_a_node_whose_worker_died_is_tried_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = tiny(forget="class:0", methods=["finetune"])
+    dying = plan(suite)[0].key
+    for deaths, failed, skipped in ((1, 0, 0), (2, 1, 2)):
+        left = [Finished("", None, "a worker process died (SIGKILL)", "gone", died=True)] * deaths
 
-        pipe = property(lambda self: self)
+        def work(node: Node, *rest: Any, left: list[Finished] = left) -> Finished:
+            if left and node.key == dying:
+                return replace(left.pop(), key=node.key)
+            return execute_safely(node, *rest)
 
-        def end(self) -> str:
-            return "SIGKILL"
-
-        def recv_bytes(self) -> bytes:
-            raise EOFError
-
-        def send_bytes(self, data: bytes) -> None:
-            pass
-
-        def close(self) -> None:
-            pass
-
-    places: list[int] = []
-    monkeypatch.setattr(backends, "start_worker", lambda *given, **_: places.append(given[-1]) or Dead())
-    monkeypatch.setattr(backends.connection, "wait", lambda pipes, _: pipes[-1:])
-    local = Local(Store(tmp_path), workers=3, threads=1)
-    for name in ("a", "b", "c"):  # of the last worker, the one before it, and the first
-        local.submit(Node("original", name, name, {"device": "cuda"}))
-    assert [one.key for _ in range(3) for one in local.wait(1)] == ["c", "b", "a"]
-    assert places == [0, 1, 2, 0, 1, 2]
+        backend = Here(Store(tmp_path / str(deaths)), work)
+        monkeypatch.setattr(runner, "make_backend", lambda *_, found=backend, **__: found)
+        found = run_suite(suite, tmp_path / str(deaths))
+        assert backend.begun.count(plan(suite)[0].name) == 2
+        assert (len(found.failed), len(found.skipped)) == (failed, skipped)
+        assert set(found.failed.values()) <= {"a worker process died (SIGKILL)"}
+        assert found.complete == (deaths == 1)
 
 
 def test_a_node_runs_on_the_gpu_of_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:

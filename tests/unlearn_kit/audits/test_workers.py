@@ -16,7 +16,6 @@ from torch.utils.data import TensorDataset
 
 import algorithms
 from unlearn_kit import UnlearnTask, models, processes
-from unlearn_kit.audits import workers as audit_workers
 from unlearn_kit.audits.shadow import ShadowAudit
 from unlearn_kit.audits.workers import Workers
 
@@ -82,21 +81,6 @@ def test_a_process_that_dies_is_named_and_replaced() -> None:
             list(workers.each(os._exit, [()]))
         answers.close()
         assert multiprocessing.active_children() == []
-
-
-def test_an_error_keeps_its_kind_and_tells_where_it_was() -> None:
-    try:
-        divmod(1, 0)
-    except ZeroDivisionError as error:
-        _, got = audit_workers._unpacked(audit_workers._failure(error))
-    assert type(got) is ZeroDivisionError
-    assert "in a worker process:\nTraceback" in got.__notes__[0]
-
-    class LocalError(Exception):
-        """Cannot be found by its name."""
-
-    _, got = audit_workers._unpacked(audit_workers._failure(LocalError("odd")))
-    assert type(got) is RuntimeError
 
 
 def test_what_cannot_be_sent_is_refused_before_a_process_starts() -> None:
