@@ -8,12 +8,13 @@ from typing import Any, Literal, Unpack
 
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
 from unlearn_kit import UnlearnTask, adapters
 from unlearn_kit import losses as L
 from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_count, check_number
-from unlearn_kit.modules import head_name
+from unlearn_kit.modules import device_of, head_name
 from unlearn_kit.schedules import ScalarOrSchedule
 from unlearn_kit.seeding import derive
 
@@ -95,8 +96,8 @@ def erase_to_retain(
 
     The result's model is adapted: ``adapters.switched_off`` undoes the revision, ``adapters.merge`` makes it final,
     ``adapters.save`` keeps it apart. ``details`` holds "objectives" (formulas by phase), "trainable" (parameters that
-    were trained, and all of the original's), "stop_level" (of the result), and "stopped" (why the erase phase ended
-    early, or None).
+    were trained, and all of the original's), "skipped" (why layers that ``where`` covers got no adapter, by name),
+    "stop_level" (of the result), and "stopped" (why the erase phase ended early, or None).
 
     Args:
         model: the original and teacher; logits ``(B, 1, H, W)``, ``(B, K, H, W)`` or ``(B, C)``.
@@ -153,9 +154,10 @@ def erase_to_retain(
         check_stop(task, chosen["stop_at"])
 
     head = head_name(model) if chosen["restore_epochs"] else None
-    adapted = adapters.attach(
-        model, chosen["where"], rank, alpha, dropout, "erase", full=() if head is None else (head,)
-    )
+    full = () if head is None else (head,)
+    example = default_collate([task.forget[0]])[0].to(device_of(model))
+    places = chosen["where"] if isinstance(chosen["where"], (str, nn.Module)) else list(chosen["where"])
+    adapted = adapters.attach(model, places, rank, alpha, dropout, "erase", full=full, example=example)
     low_rank = [name for name, p in adapted.named_parameters() if p.requires_grad and ".lora_" in name]
     supervised = _supervised(task)
     keep = L.Objective((supervised,))
@@ -197,6 +199,7 @@ def erase_to_retain(
     details = {
         "objectives": objectives,
         "trainable": adapters.count_trainable(final),
+        "skipped": adapters.skipped(model, places, example=example),
         "stop_level": stop_level(model if falls_along(task) else final, task, chosen["stop_at"]) if stops else None,
         "stopped": fitted.stopped,
     }

@@ -11,7 +11,9 @@ gradients are wanted, which rounds otherwise: compare outputs without gradients.
 Source: LoRA, arXiv 2106.09685; for unlearning, arXiv 2511.16574.
 """
 
-from .attaching import ADAPTABLE, Where, attach, select
+from .attaching import attach
+from .choosing import Where, select, skipped
+from .layers import ADAPTABLE
 from .moving import gather, load, save
 from .structure import adapter_names, base_state, count_trainable
 from .switching import is_on, merge, negate, only, plain, scale, switch_, switched_off
@@ -33,6 +35,7 @@ __all__ = [
     "save",
     "scale",
     "select",
+    "skipped",
     "switch_",
     "switched_off",
 ]

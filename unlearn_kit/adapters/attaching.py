@@ -1,22 +1,26 @@
-"""Choosing layers, and attaching adapters to them."""
+"""Attaching adapters to layers of a model."""
 
 from __future__ import annotations
 
 import copy
-import fnmatch
+import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import check_count, check_number
-from ..modules import check_model, head_name
+from ..modules import check_model
+from .activity import check_merges
+from .choosing import Where, choose, summary
 from .layers import layer_kinds
 from .structure import activate, plain_name, plain_names
 
-ADAPTABLE = (nn.Conv2d, nn.Linear)
-Where = str | nn.Module | Iterable[str | nn.Module]
+logger = logging.getLogger("unlearn_kit")
+
+# Names that peft gives to what it puts into a model, and by which the original's tensors are told from an adapter's.
+RESERVED = re.compile(r"(^|\.)(base_layer|original_module|modules_to_save|lora_\w+)(\.|$)|^base_model\.model(\.|$)")
 
 
 def attach(
@@ -28,8 +32,13 @@ def attach(
     name: str = "default",
     *,
     full: Sequence[str] = (),
+    example: Tensor | None = None,
 ) -> nn.Module:
     """Return a copy of ``model`` with low-rank adapters, which alone take gradients.
+
+    Layers whose adapter could not act, or could not be merged, get none: grouped convolutions, weights that are tied or
+    computed (weight and spectral norm, pruning), layers registered twice. Where ``where`` covers them they are skipped,
+    and the log says so (see :func:`skipped`); where it names one, it is refused.
 
     Args:
         model: Any module, or one that is adapted already: the new adapter is added, and all are active.
@@ -41,10 +50,12 @@ def attach(
             whole batch.
         name: The name of this adapter.
         full: Names of modules that the adapter replaces by a trained copy of their own (such as the head).
+        example: A batch of inputs, ``(B, ...)``, by which layers that the output does not depend on are found and
+            skipped, and each adapter is seen to act as its merged weight does.
 
     Raises:
-        ValueError: When ``where`` chooses nothing, ``name`` is taken, another adapter replaces a module of ``full``, or
-            an argument is out of range, by its name.
+        ValueError: When a part of ``where`` chooses nothing or names a layer that can have no adapter, ``name`` is
+            taken, a module of ``full`` cannot be replaced, or an argument is out of range, by its name.
         TypeError: When an argument is of another type, by its name.
     """
     from peft import LoraConfig, PeftModel, get_peft_model
@@ -53,60 +64,93 @@ def attach(
     check_count("rank", rank)
     check_number("alpha", alpha, low=0, open_low=True)
     check_number("dropout", dropout, low=0, high=1, open_high=True)
+    _check_name(name)
     base = plain_names(model)
-    for module in full:
-        if module not in base:
-            raise ValueError(f"expected full to name modules of the model, but got {module!r}")
-    for owner, held in getattr(model, "peft_config", {}).items():
-        for module in full:
-            if module in (held.modules_to_save or ()):
-                raise ValueError(f"expected full to name modules not replaced yet, but {owner!r} replaces {module!r}")
-    inside = tuple(f"{module}." for module in full)
-    chosen = [key for key in select(model, where) if key not in full and not key.startswith(inside)]
-    if not chosen:
-        raise ValueError(f"expected where to choose convolutions or linear layers, but {where!r} chooses none")
+    if isinstance(model, PeftModel):
+        if name in model.peft_config:
+            raise ValueError(f"expected name to be new, but the model has adapters {list(model.peft_config)}")
+    else:
+        for key in base:
+            if RESERVED.search(key):
+                raise ValueError(f"expected model to have no module of a name that peft gives, but it has {key!r}")
+    _check_full(model, base, full)
+    chosen, left_out = choose(model, where, example, full)
+    if left_out:
+        logger.warning("attach skips %d layers that cannot have an adapter: %s", len(left_out), summary(left_out))
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # annotated int, any number works
         lora_dropout=dropout,
         # A pattern is matched against whole names; a list would match any module whose name ends alike.
         target_modules="|".join(re.escape(key) for key in chosen),
-        modules_to_save=list(full) or None,
     )
     config._register_custom_module(layer_kinds())
     adapted: Any
-    if not isinstance(model, PeftModel):
-        adapted = get_peft_model(copy.deepcopy(model), config, adapter_name=name)
-    else:
-        if name in model.peft_config:
-            raise ValueError(f"expected name to be new, but the model has adapters {list(model.peft_config)}")
+    if isinstance(model, PeftModel):
         adapted = copy.deepcopy(model)
         adapted.add_adapter(name, config)
+    else:
+        adapted = get_peft_model(copy.deepcopy(model), config, adapter_name=name)
+    _replace(adapted, name, full)
     activate(adapted, list(adapted.peft_config))
     adapted.train(model.training)
     for key, module in adapted.named_modules():
         known = base.get(plain_name(key))
         if known is not None:
             module.training = known.training
+    if example is not None:
+        check_merges(adapted, name, example)
     return adapted
 
 
-def select(model: nn.Module, where: Where) -> list[str]:
-    """Return the names of the convolutions and linear layers that ``where`` chooses (see :func:`attach`), in order."""
-    modules = plain_names(model)
-    layers = [key for key, module in modules.items() if isinstance(module, ADAPTABLE)]
-    wanted = [where] if isinstance(where, (str, nn.Module)) else list(where)
-    chosen: set[str] = set()
-    for part in wanted:
-        if isinstance(part, nn.Module):
-            inside = {id(module) for module in part.modules()}
-            chosen |= {key for key in layers if id(modules[key]) in inside}
-        elif part == "all":
-            chosen |= set(layers)
-        elif part == "head":
-            head = plain_name(head_name(model))
-            chosen |= {key for key in layers if key == head or key.startswith(f"{head}.")}
-        else:
-            dotted = f".{part}."
-            chosen |= {key for key in layers if dotted in f".{key}." or fnmatch.fnmatch(key, part)}
-    return [key for key in layers if key in chosen]
+def _replace(adapted: Any, name: str, full: Sequence[str]) -> None:
+    """Put copies that the adapter trains beside modules; not by peft, which takes any whose names end alike."""
+    from peft.utils import ModulesToSaveWrapper
+
+    original = adapted.base_model.model
+    for key in full:
+        parent, _, leaf = key.rpartition(".")
+        setattr(original.get_submodule(parent), leaf, ModulesToSaveWrapper(original.get_submodule(key), name))
+    adapted.peft_config[name].modules_to_save = list(full) or None
+
+
+def _check_name(name: object) -> None:
+    """Refuse what cannot name an adapter: a key of a ``ModuleDict``, and a part of names of tensors and in files."""
+    if not isinstance(name, str):
+        raise TypeError(f"expected name to be a str, but got {type(name).__name__}: {name!r}")
+    if not re.fullmatch(r"[\w-]+", name) or hasattr(nn.ModuleDict(), name) or name in "lora_":
+        raise ValueError(
+            f"expected name to be letters, digits, '_' and '-', and no attribute of a ModuleDict, but got {name!r}"
+        )
+
+
+def _check_full(model: nn.Module, base: dict[str, nn.Module], full: Sequence[str]) -> None:
+    """Refuse modules that an adapter cannot replace."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if isinstance(full, str):
+        raise TypeError(f"expected full to be a sequence of names, but got the string {full!r}")
+    owners = {owner: list(config.modules_to_save or ()) for owner, config in getattr(model, "peft_config", {}).items()}
+    slots = [child for owner in model.modules() for child in owner._modules.values()]
+    for place, key in enumerate(full):
+        if key not in base:
+            raise ValueError(f"expected full to name modules of the model, but got {key!r}")
+        if isinstance(base[key], (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)):
+            raise ValueError(f"expected full to name modules that are called, but {key!r} is a container")
+        if sum(child is base[key] for child in slots) > 1:
+            raise ValueError(f"expected full to name modules registered once, but {key!r} is registered more than once")
+        for owner, replaced in owners.items():
+            if any(_overlap(key, other) for other in replaced):
+                raise ValueError(f"expected full to name modules not replaced yet, but {owner!r} replaces {key!r}")
+        for other in full[:place]:
+            if _overlap(key, other):
+                raise ValueError(f"expected full to name modules apart from each other, but got {other!r} and {key!r}")
+    inside = [plain_name(key) for key, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    for layer in inside:
+        for key in full:
+            if f"{layer}.".startswith(f"{key}."):
+                raise ValueError(f"expected full to name modules without adapters, but {layer!r} has one")
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
