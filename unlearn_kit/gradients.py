@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .errors import check_count
 from .modules import device_of, evaluating
 from .outputs import check_finite, label_loss, per_sample
+from .seeding import standard_settings
 
 Named = dict[str, Tensor]
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
@@ -68,6 +69,7 @@ def chunk_size(model: nn.Module, memory: int = MEMORY) -> int:
     return max(1, min(64, check_count("memory", memory) // (2 * size)))
 
 
+@standard_settings()
 def per_sample_gradients(
     model: nn.Module, inputs: Tensor, targets: Tensor, *, loss: SampleLoss = cross_entropy, memory: int = MEMORY
 ) -> Named:
@@ -185,6 +187,7 @@ def _vectorized(model: nn.Module, loss: SampleLoss, chunk: int) -> Callable[[Nam
     return gradients
 
 
+@standard_settings()
 def _mean(
     model: nn.Module, batches: Batches, sums: Callable[[Named, Tensor, Tensor], Named], chunk: int | None
 ) -> Named:

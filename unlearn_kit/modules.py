@@ -49,6 +49,14 @@ def cpu_state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
+def same_state(model: nn.Module, other: nn.Module) -> bool:
+    """Return whether two models hold the same bits under the same names."""
+    mine, theirs = model.state_dict(), other.state_dict()
+    return mine.keys() == theirs.keys() and all(
+        torch.equal(tensor.to(theirs[name].device), theirs[name]) for name, tensor in mine.items()
+    )
+
+
 def check_model(model: object, name: str = "model") -> nn.Module:
     """Return ``model`` when it is a module whose parameters and buffers are finite.
 

@@ -1,4 +1,4 @@
-"""Random numbers: derived seeds, and a fence around the caller's random state."""
+"""Random numbers: derived seeds, and a fence around the caller's random state and torch's global settings."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import hashlib
 import operator
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
+
+AUTOCASTING = ("cpu", "cuda", "mps")  # the kinds of device on which a caller's autocast may be on
 
 
 def derive(seed: int, *keys: object) -> int:
@@ -31,8 +33,47 @@ def generator(seed: int, *keys: object, device: torch.device | str = "cpu") -> t
 
 
 @contextmanager
+def standard_settings() -> Iterator[None]:
+    """Give torch's global settings their defaults, and restore the caller's on leaving.
+
+    Gradients are recorded outside inference mode, new tensors are float32 on the CPU, and no autocast is on: what is
+    computed inside does not depend on where it is called from.
+    """
+    dtype = torch.get_default_dtype()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if torch.get_default_device().type != "cpu":
+            # Not always: within it every call of torch passes through Python.
+            stack.enter_context(torch.device("cpu"))
+        for device in AUTOCASTING:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+
+
+def refuse_inference_mode(name: str) -> None:
+    """Refuse to be called in inference mode, whose tensors can never be trained.
+
+    Args:
+        name: What is called.
+
+    Raises:
+        ValueError: In inference mode.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(f"expected {name} to be called outside torch.inference_mode(), but it is on")
+
+
+@contextmanager
 def isolated(seed: int) -> Iterator[None]:
     """Seed the global random states of Python, NumPy and torch, and restore the caller's on leaving.
+
+    Torch's global settings are the standard ones inside (:func:`standard_settings`), so that gradients are recorded.
 
     One thing is not kept: a seed given to CUDA alone before CUDA was first used. The CPU's seed takes its place.
     """
@@ -40,7 +81,8 @@ def isolated(seed: int) -> Iterator[None]:
     # To ask for the state of GPUs that nothing has used yet would open a context on them. They have none so far: only
     # the seed that waits for their first use, which the caller gave to the CPU too.
     awake, own_seed = torch.cuda.is_initialized(), torch.initial_seed()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if awake else ()):
+    forked = range(torch.cuda.device_count()) if awake else ()
+    with standard_settings(), torch.random.fork_rng(devices=forked):
         try:
             seed_everything(seed)
             yield

@@ -7,6 +7,7 @@ import inspect
 import json
 import random
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -168,6 +169,22 @@ def test_same_seed_same_bits(name: str, classifier: nn.Module) -> None:
     second = run(name, classifier, task, seed=3)
     assert same(state(first.model), state(second.model))
     assert first.history == second.history
+
+
+def test_torch_s_global_settings_change_no_bit(
+    name: str, classifier: nn.Module, unusual_settings: AbstractContextManager[None]
+) -> None:
+    task = of_class()
+    plain = run(name, classifier, task)
+    with unusual_settings:
+        result = run(name, classifier, task)
+    assert same(state(result.model), state(plain.model))
+    assert result.history == plain.history
+
+
+def test_inference_mode_is_refused_by_name(name: str, classifier: nn.Module) -> None:
+    with torch.inference_mode(), pytest.raises(ValueError, match=f"{name} to be called outside torch.inference_mode"):
+        run(name, classifier, of_class())
 
 
 def test_result_tells_what_was_done(name: str, classifier: nn.Module) -> None:

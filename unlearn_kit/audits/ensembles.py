@@ -20,7 +20,7 @@ from ..errors import CheckpointError, DivergenceError, check_choice, check_count
 from ..modules import check_model
 from ..outputs import check_finite
 from ..schedules import ScalarOrSchedule, cosine, is_schedule
-from ..seeding import isolated
+from ..seeding import isolated, standard_settings
 from .ensemble_training import (
     OPTIMIZERS,
     EnsembleRecipe,
@@ -81,7 +81,6 @@ class Ensemble:
         """Return each network in turn, in eval mode."""
         return (self[place] for place in range(len(self)))
 
-    @torch.no_grad()
     def outputs(self, dataset: Any, *, batch_size: int = 512, chunk: int = 64) -> Tensor:
         """Return logits ``(N, samples, C, ...)`` on the CPU; ``chunk`` networks are run at once. Empty: ``(N, 0)``.
 
@@ -92,7 +91,7 @@ class Ensemble:
         at_once = chunk if self.mode == "vmap" else 1
         network, device = stackable(self.template)[0].eval(), next(iter(self.stack.values())).device
         columns = []
-        with isolated(0), quiet_vmap():
+        with isolated(0), torch.no_grad(), quiet_vmap():
             for x, _ in in_order(dataset, batch_size, device=device):
                 rows = []
                 for start in range(0, len(self), at_once):
@@ -129,6 +128,7 @@ class Ensemble:
         return cls(copy.deepcopy(template).eval(), stack, header.get("mode", "vmap"))
 
 
+@standard_settings()
 def train_ensemble(
     build: Callable[[], nn.Module],
     dataset: Any,

@@ -15,7 +15,7 @@ from ..errors import check_choice, check_count, check_number
 from ..losses import cross_entropy
 from ..metrics.evaluate import split_score
 from ..modules import check_model
-from ..seeding import derive
+from ..seeding import derive, standard_settings
 
 if TYPE_CHECKING:
     from ..tasks import UnlearnTask
@@ -86,6 +86,7 @@ class AnamnesisIndex:
         return low / most, high / least
 
 
+@standard_settings()
 def relearn_time(
     model: nn.Module,
     task: UnlearnTask,

@@ -22,7 +22,7 @@ from ..data.tensors import TensorImages, load_tensors
 from ..errors import check_count
 from ..hashing import hash_code, hash_config, hash_dataset, hash_model
 from ..metrics.shadow import Klom, ULira, klom, u_lira
-from ..seeding import generator
+from ..seeding import generator, standard_settings
 from .ensemble_training import Stack, stack_of
 from .ensembles import Ensemble
 from .margins import TensorCache
@@ -137,6 +137,7 @@ class ShadowAudit:
         """Return the seed that a method is given with original ``place``."""
         return self._steps.unlearning_seed(place)
 
+    @standard_settings()
     def margins(
         self, algorithm: Callable[..., Any] | None, *, options: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Tensor], float]:
@@ -169,6 +170,7 @@ class ShadowAudit:
 
         return self.cache.get(self._name("unlearned", what, given), run), seconds
 
+    @standard_settings()
     def revised(self, algorithm: Callable[..., Any], *, options: Mapping[str, Any] | None = None) -> Ensemble:
         """Return the first ``keep`` originals after ``algorithm``, as :meth:`margins` found them.
 
@@ -185,6 +187,7 @@ class ShadowAudit:
 
         return Ensemble(self._steps.template, self.cache.get(self._name("revised", what, given, self.keep), run))
 
+    @standard_settings()
     def audit(
         self, algorithm: Callable[..., Any] | None, *, options: Mapping[str, Any] | None = None, name: str | None = None
     ) -> ShadowReport:

@@ -12,6 +12,7 @@ from ..errors import check_choice, check_count, check_number
 from ..modules import evaluating
 from ..outputs import is_binary, label_loss, per_sample, predicted_labels
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, is_schedule, value_at
+from ..seeding import standard_settings
 from .certificate import Certificate, Trace, certify
 from .noise import DISTRIBUTIONS, draw
 
@@ -111,6 +112,7 @@ class PerturbedSign:
         """Return whether there is no noise: the points then depend on the model and the sample alone."""
         return not is_schedule(self.noise) and self.noise == 0
 
+    @standard_settings()
     def search(
         self,
         model: nn.Module,

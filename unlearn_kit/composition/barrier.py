@@ -19,6 +19,7 @@ from ..gradients import cross_entropy, plain_attention
 from ..metrics.predict import mean_score
 from ..modules import BATCH_NORM, device_of, evaluating
 from ..outputs import check_finite
+from ..seeding import standard_settings
 from .merge import interpolate
 from .state import blank_copy, check_match, layout_of
 
@@ -96,6 +97,7 @@ class BarrierBound:
         return all(f <= bound + 1e-6 * (1 + abs(bound)) for f, bound in zip(self.losses, self.bounds, strict=True))
 
 
+@standard_settings()
 def barrier_bound(
     a: nn.Module, b: nn.Module, data: Any, *, points: int = 11, samples: int = 512, slopes: int = 21
 ) -> BarrierBound:
@@ -161,6 +163,7 @@ def directional_curvature(model: nn.Module, direction: dict[str, Tensor], data: 
     return _derivatives(model, direction, data)[1]
 
 
+@standard_settings()
 def _derivatives(model: nn.Module, direction: dict[str, Tensor], data: Any) -> tuple[float, float]:
     """Return the first and the second derivative along ``direction``."""
     model = _differentiable(model)

@@ -12,7 +12,7 @@ from torch import nn
 from ..data.tensors import drawn, iterate
 from ..errors import check_count
 from ..modules import BATCH_NORM, check_model, device_of
-from ..seeding import generator, isolated
+from ..seeding import generator, isolated, standard_settings
 from ..tasks import UnlearnTask
 from .state import blank_copy
 
@@ -29,6 +29,7 @@ def needs_recalibration(model: nn.Module) -> bool:
     return bool(vars(model).get(STALE, False)) and bool(_tracking(model))
 
 
+@standard_settings()
 def recalibrate_batch_norm(
     model: nn.Module, data: Any, *, batch_size: int = 256, seed: int = 0, workers: int = 0
 ) -> nn.Module:
@@ -76,7 +77,7 @@ def recalibrate_(model: nn.Module, data: Any, *, batch_size: int = 256, seed: in
             order = torch.randperm(len(retain), generator=generator(seed, "recalibrate"))
             # Equal batches: a last one of a single sample has no variance.
             batches = order.tensor_split(math.ceil(len(retain) / batch_size))
-            with isolated(seed):
+            with isolated(seed), torch.no_grad():
                 for x, _ in iterate(drawn(retain, seed), batches, workers=workers):
                     seen += len(x)
                     for layer in layers:

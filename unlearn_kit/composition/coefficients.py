@@ -10,6 +10,7 @@ from torch import nn
 
 from ..errors import check_count, check_number
 from ..metrics import evaluate
+from ..seeding import standard_settings
 from ..tasks import UnlearnTask
 
 
@@ -34,6 +35,7 @@ class CoefficientSearch:
         return min(self.front, key=lambda c: (1 - share) * c.objectives[0] + share * c.objectives[1])
 
 
+@standard_settings()
 def search_coefficients(
     build: Callable[[Sequence[float]], nn.Module],
     objectives: Callable[[nn.Module], Sequence[float]],

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import check_number
 from ..outputs import check_finite
+from ..seeding import standard_settings
 from .batch_norm import settle
 from .state import Layout, Piece, Weight, blank_copy, check_match, merge_into, numbered, pieces, weigher, weighers
 
@@ -101,6 +102,7 @@ def average(
     return _several(models, layout, dict.fromkeys((*layout.parameters, *layout.buffers), rule), recalibrate)
 
 
+@standard_settings()
 def fisher_merge(
     models: Sequence[nn.Module],
     fishers: Sequence[Mapping[str, Tensor]],
@@ -150,6 +152,7 @@ def fisher_merge(
     return _several(models, layout, dict.fromkeys((*layout.parameters, *layout.buffers), rule), recalibrate)
 
 
+@standard_settings()
 def _between(
     a: nn.Module,
     b: nn.Module,
@@ -170,6 +173,7 @@ def _between(
     return settle(out, [a, b], recalibrate)
 
 
+@standard_settings()
 def _several(models: Sequence[nn.Module], layout: Layout, rules: Any, recalibrate: Any) -> nn.Module:
     out = blank_copy(models[0])
     merge_into(out, models, layout, rules, range(len(models)))

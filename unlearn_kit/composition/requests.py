@@ -15,7 +15,7 @@ from ..errors import check_choice
 from ..metrics import Evaluation, evaluate
 from ..modules import check_model
 from ..results import UnlearnResult
-from ..seeding import derive
+from ..seeding import derive, standard_settings
 from ..tasks import UnlearnTask
 from .task_vectors import task_arithmetic
 
@@ -102,6 +102,7 @@ class RequestsResult:
     mode: str
 
 
+@standard_settings()
 def apply_requests(
     model: nn.Module,
     requests: Sequence[UnlearnTask],

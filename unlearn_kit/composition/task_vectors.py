@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_number
+from ..seeding import standard_settings
 from .batch_norm import settle
 from .sparsify import keep_largest, keep_random
 from .state import Layout, Piece, Weight, blank_copy, check_match, merge_into, numbered, weighers
@@ -154,6 +155,7 @@ def _elected(vectors: list[Tensor], weights: Sequence[float]) -> Tensor:
     return (weighted * agree).sum(0) / (sizes * agree).sum(0).clamp(min=torch.finfo(torch.float64).tiny)
 
 
+@standard_settings()
 def _merge(
     base: nn.Module,
     models: Sequence[nn.Module],

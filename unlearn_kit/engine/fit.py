@@ -16,7 +16,7 @@ from ..errors import check_count, check_path_exists
 from ..losses import Batch, Goal, Target
 from ..modules import check_model, device_of, evaluating
 from ..schedules import rate_at
-from ..seeding import derive, generator, isolated, seed_draws
+from ..seeding import derive, generator, isolated, refuse_inference_mode, seed_draws
 from .balance import balanced_backward
 from .callbacks import Callback, Run
 from .devices import Devices
@@ -95,10 +95,12 @@ def fit(
         DivergenceError: When a loss or a weight is no longer finite. All others are raised before anything is trained.
         CheckpointError: When the checkpoint is of another run.
         FileNotFoundError: When the checkpoint's folder is missing.
-        ValueError: When the program does not fit the model or the data, or two callbacks choose the final weights.
+        ValueError: In inference mode, when the program does not fit the model or the data, or two callbacks choose the
+            final weights.
         TypeError: When the model is no module or, with a checkpoint, the program holds a function that cannot be told
             apart from others.
     """
+    refuse_inference_mode("fit")
     check_model(model)
     check_count("log_every", log_every)
     check_count("checkpoint_every", checkpoint_every)

@@ -8,6 +8,7 @@ import inspect
 import math
 import re
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec
@@ -17,9 +18,9 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from ..errors import check_choice
-from ..modules import check_model, device_of
+from ..modules import check_model, device_of, same_state
 from ..results import UnlearnResult
-from ..seeding import derive, isolated
+from ..seeding import derive, isolated, refuse_inference_mode
 from ..tasks import UnlearnTask
 from .fit import FitResult
 from .training import HELP, Training, TrainingOptions, described
@@ -28,6 +29,8 @@ P = ParamSpec("P")
 
 # Not options of the method, but what it is applied to and watched by.
 _NOT_CONFIG = ("model", "task", "callbacks", "accelerator")
+
+UNCHANGED = "{} changed no weight: the result is the model that was given, bit for bit"
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,13 @@ def revision(
         reads_retain: Whether it needs the retain data.
         reinitializes: Whether it gives weights anew, so that frozen ones may change.
 
+    A run that changed no bit of the model warns (UserWarning) and says ``"unchanged"`` in the result's ``details``. The
+    caller's gradient mode, default dtype and device and autocast change no bit.
+
     The algorithm raises:
         TypeError: On an unknown option (naming the nearest), on a model or task that is none.
-        ValueError: On non-finite weights, before or after, and on a model whose output does not fit the task's classes.
+        ValueError: In inference mode, on non-finite weights, before or after, and on a model whose output does not fit
+            the task's classes.
     """
     declared = {"": training} if isinstance(training, Training) else dict(training or {})
     kinds: tuple[Literal["classification", "segmentation"], ...] = ("classification", "segmentation")
@@ -108,6 +115,7 @@ def revision(
             given_options = {name: bound.arguments.pop(name) for name in shared if name in bound.arguments}
             bound.apply_defaults()
             arguments = {name: value for name, value in bound.arguments.items() if name not in shared}
+            refuse_inference_mode(method.__name__)
             given, task = check_model(arguments["model"]), arguments["task"]
             if not isinstance(task, UnlearnTask):
                 raise TypeError(f"expected task to be an UnlearnTask, but got {type(task).__name__}")
@@ -125,7 +133,11 @@ def revision(
             _copy_modes(given, fitted.model)
             told = arguments | {name: value for name, value in options.items() if name in shared}
             config = {k: _plain(v) for k, v in told.items() if k not in _NOT_CONFIG}
-            return UnlearnResult(fitted.model, fitted.history, seconds, method.__name__, config, fitted.details)
+            details = fitted.details
+            if same_state(given, fitted.model):
+                details = details | {"unchanged": True}
+                warnings.warn(UNCHANGED.format(method.__name__), stacklevel=2)
+            return UnlearnResult(fitted.model, fitted.history, seconds, method.__name__, config, details)
 
         algorithm.__signature__ = signature  # type: ignore[attr-defined]
         algorithm.facts = facts  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_choice
+from ..seeding import standard_settings
 from .membership import class_matched, loss, probability_smaller
 from .predict import Reading, class_labels, map_batches
 from .utility import average_gap, class_means, correct, iou_scores, mean_of_present, tug_of_war, tug_of_war_mia
@@ -109,6 +110,7 @@ def evaluate(
     return evaluate_seeds(model, task, theirs, seeds=(seed,), **reading)[seed]
 
 
+@standard_settings()
 def evaluate_seeds(
     model: nn.Module,
     task: UnlearnTask,
@@ -167,6 +169,7 @@ def evaluate_seeds(
     return {seed: _beside(replace(alone, membership=_membership(splits, seed)), theirs.get(seed)) for seed in seeds}
 
 
+@standard_settings()
 def split_score(model: nn.Module, task: UnlearnTask, split: str, **reading: Unpack[Reading]) -> float | None:
     """Return the score of :func:`evaluate` on one split: accuracy, or for masks the IoU per image, then the mean.
 

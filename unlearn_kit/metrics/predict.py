@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..data.tensors import drawn, in_order
 from ..modules import device_of, evaluating
 from ..outputs import check_finite, is_binary
-from ..seeding import derive, isolated, seed_draws
+from ..seeding import derive, isolated, seed_draws, standard_settings
 
 
 class Reading(TypedDict, total=False):
@@ -33,6 +33,7 @@ class Reading(TypedDict, total=False):
     workers: int
 
 
+@standard_settings()
 def map_batches(
     models: Sequence[nn.Module],
     dataset: Any,
@@ -99,6 +100,7 @@ def predict(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> tuple
     return (found[0], found[1]) if found else (torch.empty(0), torch.empty(0, dtype=torch.int64))
 
 
+@standard_settings()
 def mean_score(
     models: Sequence[nn.Module], dataset: Any, score: Callable[..., Tensor], **reading: Unpack[Reading]
 ) -> float | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import check_count
 from ..modules import check_model
+from ..seeding import standard_settings
 from .evaluate import split_score
 from .predict import Reading
 
@@ -30,6 +31,7 @@ class QuantizedScores:
     retain: float | None
 
 
+@standard_settings()
 def quantize_attack(
     model: nn.Module, task: UnlearnTask, *, bits: Sequence[int] = (8, 4), **reading: Unpack[Reading]
 ) -> tuple[QuantizedScores, ...]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..models.reset import fresh_copy
 from ..outputs import per_sample, predicted_labels
+from ..seeding import standard_settings
 from .predict import Reading, class_logits, mean_score
 
 
@@ -76,6 +77,7 @@ def completeness(model: nn.Module, reference: nn.Module, dataset: Any, **reading
     return mean_score([model, reference], dataset, lambda p, q, _: agreement(p, q), **reading)
 
 
+@standard_settings()
 def zrf(
     model: nn.Module,
     dataset: Any,
@@ -112,6 +114,7 @@ class LayerDistances:
     total: float
 
 
+@standard_settings()
 def layerwise_distance(model: nn.Module, reference: nn.Module) -> LayerDistances:
     """Return Euclidean distance of each parameter tensor of two models of one architecture, and of all together.
 

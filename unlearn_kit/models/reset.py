@@ -36,9 +36,9 @@ def fresh_copy(model: nn.Module, *, seed: int) -> nn.Module:
     stuck = [_label(name, module) for name, module in model.named_modules() if _owns(module) and not _can_reset(module)]
     if stuck:
         raise _refusal(model, stuck)
-    fresh = copy.deepcopy(model)
-    fresh.zero_grad(set_to_none=True)
-    with torch.no_grad(), isolated(seed):
+    with isolated(seed), torch.no_grad():
+        fresh = copy.deepcopy(model)
+        fresh.zero_grad(set_to_none=True)
         for parameter in fresh.parameters():
             if _has_numbers(parameter):
                 # Whatever a reset leaves out then shows, and no old weight can shine through.

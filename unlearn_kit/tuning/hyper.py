@@ -17,6 +17,7 @@ from ..losses import Batch, Objective, Term
 from ..modules import check_model, frozen_copy
 from ..outputs import check_finite, label_margin
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, rate_at
+from ..seeding import standard_settings
 
 Knobs = Mapping[str, Tensor]
 
@@ -61,6 +62,7 @@ class Unrolled:
     parameters: dict[str, Tensor]
 
 
+@standard_settings()
 def unroll(
     model: nn.Module,
     loss: Loss,

@@ -104,12 +104,22 @@ def test_the_result_says_what_was_done_and_how_long_it_took() -> None:
     @revision()
     def wait(model: nn.Module, task: UnlearnTask, *, seed: int = 0, device: Any = None) -> FitResult:
         time.sleep(0.02)
-        return FitResult(model)
+        return shake.__wrapped__(model, task)  # type: ignore[attr-defined]
 
     result = shake(dense(), TASK, strength=0.2)
     assert isinstance(result, UnlearnResult)
     assert (result.method, result.history) == ("shake", [{"phase": "shake", "step": 0}])
     assert 0.02 <= wait(dense(), TASK).seconds < 5
+
+
+def test_a_run_that_changed_no_weight_says_so() -> None:
+    @revision()
+    def rest(model: nn.Module, task: UnlearnTask, *, seed: int = 0, device: Any = None) -> FitResult:
+        return FitResult(model, details={"of": "its own"})
+
+    with pytest.warns(UserWarning, match="rest changed no weight"):
+        assert rest(dense(), TASK).details == {"of": "its own", "unchanged": True}
+    assert "unchanged" not in shake(dense(), TASK).details
 
 
 def test_the_configuration_is_json_and_names_every_option_but_what_it_is_applied_to() -> None:
@@ -191,4 +201,5 @@ def test_the_model_is_tried_on_the_first_sample_alone():
         return FitResult(model)
 
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    assert untouched(network, UnlearnTask(large, data, (), (), 2)).method == "untouched"
+    with pytest.warns(UserWarning, match="changed no weight"):
+        assert untouched(network, UnlearnTask(large, data, (), (), 2)).method == "untouched"
