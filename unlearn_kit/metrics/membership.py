@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data.tensors import in_order, labels_of, subset
+from ..data.tensors import read_labels, subset
 from ..errors import check_choice, check_count
 from ..outputs import label_margin, per_sample
 from ..seeding import derive, isolated
@@ -260,14 +260,10 @@ def _classes(dataset: Any) -> Tensor:
     """Return class indices ``(N,)`` of a data set, without running a model; all 0 where targets are masks."""
     if len(dataset) == 0:
         return torch.empty(0, dtype=torch.int64)
-    targets = labels_of(dataset)
-    if targets is None:
-        with isolated(0):  # a random transform of the inputs would draw from the caller
-            if torch.as_tensor(dataset[0][1]).numel() == 1:
-                targets = torch.cat([y.cpu() for _, y in in_order(dataset)])
-    if targets is None or targets.numel() != len(dataset):
-        return torch.zeros(len(dataset), dtype=torch.int64)
-    return targets.flatten().long()
+    with isolated(0):  # a random transform of the inputs would draw from the caller
+        if torch.as_tensor(dataset[0][1]).numel() > 1:
+            return torch.zeros(len(dataset), dtype=torch.int64)
+    return read_labels(dataset).flatten().long()
 
 
 def _class_pairs(members: Tensor, non_members: Tensor, seed: int) -> np.ndarray:
