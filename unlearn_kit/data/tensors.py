@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 from ..errors import check_count
+from ..outputs import IGNORE
 from ..seeding import derive, generator, isolated, seed_draws
 
 Pairs = Dataset[tuple[Tensor, Tensor]]
@@ -197,8 +198,26 @@ def _held_labels(base: Any) -> Tensor | None:
 
 
 def computable(targets: Tensor) -> Tensor:
-    """Return targets in a type that torch can index and compare; of unsigned integers it can with bytes alone."""
-    return targets.long() if targets.dtype in (torch.uint16, torch.uint32, torch.uint64) else targets
+    """Return targets as they are read: wide unsigned integers, which torch cannot index or compare, as int64.
+
+    And masks ``(B, H, W)`` or ``(B, 1, H, W)`` by :func:`binarized`.
+    """
+    if targets.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        return targets.long()
+    return binarized(targets) if targets.dim() > 2 else targets
+
+
+def binarized(mask: Tensor) -> Tensor:
+    """Return a floating point mask in [0, 1] with 1 above one half and 0 elsewhere; ``IGNORE`` stays.
+
+    Fractions are what a resize leaves of a binary mask. A mask with any other number is returned as it is.
+    """
+    if not mask.is_floating_point():
+        return mask
+    ignored = mask == IGNORE
+    if not (ignored | ((mask >= 0) & (mask <= 1))).all():
+        return mask
+    return torch.where(ignored, mask, (mask > 0.5).to(mask))
 
 
 def _yields(dataset: Any, labels: Tensor) -> bool:
