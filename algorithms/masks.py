@@ -19,7 +19,7 @@ from unlearn_kit.losses.targets import one_of
 from unlearn_kit.metrics import accuracy
 from unlearn_kit.metrics.evaluate import forgets_mask_class
 from unlearn_kit.metrics.predict import class_labels, map_batches
-from unlearn_kit.outputs import predicted_labels
+from unlearn_kit.outputs import per_sample, predicted_labels
 
 
 def mask_classes(task: UnlearnTask) -> tuple[int, ...]:
@@ -49,7 +49,7 @@ def forget_loss(task: UnlearnTask, otherwise: SampleLoss = label_cross_entropy) 
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         asked = one_of(targets, labels)
-        share = asked.flatten(1).to(logits).mean(1)
+        share = per_sample(asked.to(logits), targets)
         return share * label_cross_entropy(logits, torch.where(asked, targets, L.IGNORE))
 
     return loss

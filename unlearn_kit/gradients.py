@@ -45,7 +45,7 @@ def plain_attention() -> Iterator[None]:
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Return cross-entropy in nats ``(B,)`` of labels ``(B,)`` or masks ``(B, ..., H, W)`` (the mean over pixels)."""
-    return per_sample(label_loss(logits, targets))
+    return per_sample(label_loss(logits, targets), targets)
 
 
 def trainable(model: nn.Module) -> Named:

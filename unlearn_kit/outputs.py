@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# The label of a decision that asks for nothing, such as a pixel that nobody labelled: losses, searches and metrics
+# leave it out. Data that call it otherwise (255) say so once, with ``ignore_index=``, and are read with this label.
+IGNORE = -1
+
 
 def is_binary(logits: Tensor) -> bool:
     """Return whether a single logit decides between two classes.
@@ -38,24 +42,48 @@ def probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
     return scaled.sigmoid() if is_binary(logits) else scaled.softmax(dim=1)
 
 
-def per_sample(values: Tensor) -> Tensor:
-    """Return mean over everything but the batch: ``(B, ...)`` to ``(B,)``."""
-    return values.flatten(1).mean(dim=1) if values.dim() > 1 else values
+def per_sample(values: Tensor, labels: Tensor | None = None, *, empty: float = 0.0) -> Tensor:
+    """Return the mean over everything but the batch, ``(B,)``, of decisions ``(B, ...)``.
+
+    Args:
+        values: One value a decision.
+        labels: Of the shape of ``values``, or with a channel more; decisions whose label is ``IGNORE`` are left out.
+        empty: What a sample gets all of whose decisions are left out.
+    """
+    if labels is None:
+        return values.flatten(1).mean(dim=1) if values.dim() > 1 else values
+    kept = (labels != IGNORE).reshape(values.shape)
+    count = kept.unsqueeze(-1).flatten(1).sum(1)
+    total = torch.where(kept, values, 0.0).unsqueeze(-1).flatten(1).sum(1)
+    return torch.where(count > 0, total / count.clamp(min=1), empty)
+
+
+def hard_labels(labels: Tensor, logits: Tensor) -> Tensor:
+    """Return labels as class indices ``(B, ...)`` (int64) of logits ``(B, C, ...)``; ``IGNORE`` stays.
+
+    Of two classes, a fraction above one half is class 1: what a resize leaves of a binary mask.
+    """
+    shaped = labels.reshape(logits[:, 0].shape)
+    if not shaped.is_floating_point() or logits.shape[1] > 2:
+        return shaped.long()
+    return torch.where(shaped == IGNORE, IGNORE, (shaped > 0.5).long())
 
 
 def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Return ``z_y - logsumexp of the other logits`` at every decision: ``(B, ...)`` for logits ``(B, C, ...)``.
 
     ``softplus(-margin)`` is the cross-entropy and ``sigmoid(-margin)`` is ``1 - p_y``, both exact down to the smallest
-    float; ``softmax - onehot`` instead rounds ``1 - p_y`` to 0 once it is below 6e-8.
+    float; ``softmax - onehot`` instead rounds ``1 - p_y`` to 0 once it is below 6e-8. It is infinite at ``IGNORE``,
+    where the loss is 0.
     """
+    y = hard_labels(labels, logits)
     if is_binary(logits):
         z = logits[:, 0]
-        return torch.where(labels.reshape(z.shape) > 0.5, z, -z)
-    index = labels.long().reshape(logits[:, 0].shape).unsqueeze(1)
-    chosen = logits.gather(1, index).squeeze(1)
-    others = logits.scatter(1, index, -torch.inf)
-    return chosen - others.logsumexp(dim=1)
+        margin = torch.where(y == 1, z, -z)
+    else:
+        index = y.clamp(min=0).unsqueeze(1)
+        margin = logits.gather(1, index).squeeze(1) - logits.scatter(1, index, -torch.inf).logsumexp(dim=1)
+    return torch.where(y == IGNORE, torch.inf, margin)
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:

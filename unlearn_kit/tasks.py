@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .data.relabel import without_class
-from .data.tensors import as_tensor, in_order, labels_of, subset
+from .data.tensors import as_tensor, labels_of, read_labels, subset
 from .errors import check_count, check_number
 from .seeding import generator, isolated
 
@@ -237,8 +237,8 @@ class UnlearnTask:
         if isinstance(label, bool) or not isinstance(label, int) or not 0 < label < classes:
             raise ValueError(f"expected label to be a foreground class in [1, {classes - 1}], but got {label!r}")
         holding = [
-            (_targets(name, data) == label).flatten(1).any(dim=1) if len(data) else torch.zeros(0, dtype=torch.bool)
-            for name, data in (("train", train), *held_out.sources)
+            (read_labels(data) == label).flatten(1).any(dim=1) if len(data) else torch.zeros(0, dtype=torch.bool)
+            for data in (train, *(source for _, source in held_out.sources))
         ]
         (judged, asked), (chosen_by, wanted), words = held_out.parts(holding[1:], validation_seed)
         indices = holding[0].nonzero().flatten()
@@ -343,19 +343,8 @@ def _draw(members: Tensor, count: int, seed: int) -> Tensor:
     return members[torch.randperm(len(members), generator=generator(seed, "forget"))[:count]]
 
 
-def _targets(name: str, dataset: Any) -> Tensor:
-    labels = labels_of(dataset)
-    if labels is None:
-        # The data set hides its labels: the only way to them is to read it once.
-        with isolated(0):  # a random transform of the inputs would draw from the caller
-            labels = torch.cat([y.cpu() for _, y in in_order(dataset)]) if len(dataset) else torch.empty(0).long()
-    if len(labels) != len(dataset):
-        raise ValueError(f"expected one label a sample of {name}, but got {len(labels)} for {len(dataset)}")
-    return labels
-
-
 def _class_labels(name: str, dataset: Any) -> Tensor:
-    labels = _targets(name, dataset)
+    labels = read_labels(dataset)
     if labels.is_floating_point() or labels.is_complex():
         raise TypeError(f"expected the labels of {name} to be integers, but got {labels.dtype}")
     if labels.dim() != 1:
@@ -392,5 +381,5 @@ def _kind_and_classes(train: Any, test: Any, num_classes: int | None, validation
         return "segmentation", num_classes or 2, held_out
     if num_classes is None:
         exposed = [known for _, data in held_out.sources if (known := labels_of(data)) is not None]
-        return "segmentation", _count_classes(None, _targets("train", train), *exposed), held_out
+        return "segmentation", _count_classes(None, read_labels(train), *exposed), held_out
     return "segmentation", check_count("num_classes", num_classes, low=2), held_out

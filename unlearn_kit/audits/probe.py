@@ -19,6 +19,7 @@ from ..metrics.features import captured
 from ..metrics.predict import Reading, class_labels, map_batches
 from ..metrics.utility import correct, iou_scores, mean_of_present
 from ..modules import head_name
+from ..outputs import IGNORE
 from ..seeding import derive, generator, isolated, standard_settings
 
 if TYPE_CHECKING:
@@ -154,7 +155,8 @@ def _draw(x: Tensor, y: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     x, y = x.flatten(2), y.flatten(1)
     index = (places * y.shape[1]).long().clamp(max=y.shape[1] - 1)
     chosen = x.gather(2, index.unsqueeze(1).expand(-1, x.shape[1], -1))
-    return chosen.movedim(1, 2).flatten(0, 1), y.gather(1, index).flatten()
+    x, y = chosen.movedim(1, 2).flatten(0, 1), y.gather(1, index).flatten()
+    return x[y != IGNORE], y[y != IGNORE]
 
 
 def _score(probe: Any, x: Tensor, y: Tensor, num_classes: int) -> Tensor:

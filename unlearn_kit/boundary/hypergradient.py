@@ -138,7 +138,7 @@ class _Inner:
 
     def slope(self, u: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the loss ``(B,)``, its gradient at u, and the direction of ascent: with a graph of their own."""
-        loss = per_sample(label_loss(self.forward(u), self.y))
+        loss = per_sample(label_loss(self.forward(u), self.y), self.y)
         (gradient,) = torch.autograd.grad(loss.sum(), u, create_graph=True)
         return loss, gradient, gradient - self.pull(step) * (u - self.x)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import check_choice, check_count, check_number
 from ..modules import evaluating
-from ..outputs import is_binary, label_loss, per_sample, predicted_labels
+from ..outputs import IGNORE, is_binary, label_loss, per_sample, predicted_labels
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, is_schedule, value_at
 from ..seeding import standard_settings
 from .certificate import Certificate, Trace, certify
@@ -158,7 +158,8 @@ class PerturbedSign:
                 if step == 0:
                     own = predicted_labels(logits)
                 elif self.stop_when_flipped:
-                    moving = (predicted_labels(logits) == own[active]).flatten(1 if own.dim() > 1 else 0)
+                    asked = (y[active] != IGNORE).reshape(own[active].shape)
+                    moving = (asked & (predicted_labels(logits) == own[active])).flatten(1 if own.dim() > 1 else 0)
                     moving = moving.any(dim=1) if moving.dim() > 1 else moving
                     active, here = active[moving], here[moving]
                     if len(active) == 0:
@@ -218,7 +219,7 @@ class PerturbedSign:
         with torch.enable_grad():
             logits = model(x)
             check_labels("y", y, logits)
-            (gradient,) = torch.autograd.grad(per_sample(label_loss(logits, y)).sum(), x)
+            (gradient,) = torch.autograd.grad(per_sample(label_loss(logits, y), y).sum(), x)
         return gradient, logits.detach()
 
     def closeness_at(self, step: int) -> float:
@@ -276,9 +277,11 @@ def check_labels(name: str, labels: Tensor, logits: Tensor) -> None:
         TypeError: When class labels are floating point.
     """
     classes = 2 if is_binary(logits) else logits.shape[1]
-    if labels.is_floating_point() and not is_binary(logits):
+    if labels.is_floating_point() and logits.shape[1] > 2:
         raise TypeError(f"expected {name} to be integer class labels, but got {labels.dtype}")
-    least, most = (float(v) for v in labels.aminmax())
+    # Pixels may be without a label; a sample without one has nothing to search for.
+    known = labels if logits.dim() == 2 else torch.where(labels == IGNORE, 0, labels)
+    least, most = (float(v) for v in known.aminmax())
     if least < 0 or most > classes - 1:
         raise ValueError(
             f"expected {name} in [0, {classes - 1}] for a model with {logits.shape[1]} outputs, "

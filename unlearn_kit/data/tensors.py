@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 from ..errors import check_count
-from ..seeding import derive, seed_draws
+from ..outputs import IGNORE
+from ..seeding import derive, generator, isolated, seed_draws
 
 Pairs = Dataset[tuple[Tensor, Tensor]]
+
+COMPARED = 32  # samples that are read to see whether a data set yields the labels it holds
 
 
 class TensorImages(Dataset[tuple[Tensor, Tensor]]):
@@ -50,7 +53,7 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs (floating point, in [0, 1]) and targets at ``indices`` (int64, ``(B,)``)."""
         x = self.inputs[indices]
-        return (x.float().div_(255) if x.dtype == torch.uint8 else x), self.targets[indices]
+        return (x.float().div_(255) if x.dtype == torch.uint8 else x), computable(self.targets[indices])
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         x, y = self.batch(torch.tensor([range(len(self))[index]]))
@@ -144,29 +147,99 @@ def drawn(dataset: Any, seed: int) -> Any:
 
 
 def labels_of(dataset: Any) -> Tensor | None:
-    """Return all targets of ``dataset`` on the CPU, without decoding one input; None when it does not expose them.
+    """Return all targets of ``dataset`` on the CPU, without decoding every input; None when it does not expose them.
 
     Looked for: ``.targets``, ``.labels``, the last tensor of a ``TensorDataset``; through subsets and concatenations.
-    None also where reading a sample may change its target: with torchvision's ``target_transform`` or ``transforms``.
+    A data set with a ``__getitem__`` of its own may yield other targets than it holds: some samples are read, one of
+    each label first, and None is returned where one of them has another target. None also where reading a sample may
+    change its target: with torchvision's ``target_transform`` or ``transforms``.
     """
     base, indices = resolve(dataset)
-    found: Tensor | None = None
     if _reads_as(base, ConcatDataset):
         parts = [labels_of(part) for part in base.datasets]
-        found = None if any(part is None for part in parts) else torch.cat([p for p in parts if p is not None])
-    elif _reads_as(base, TensorDataset):
-        found = base.tensors[-1].cpu()
-    elif not _may_change_targets(base):
-        held = next((h for h in (getattr(base, name, None) for name in ("targets", "labels")) if h is not None), None)
-        if held is not None:
-            # Class labels held as a list of ints are common (torchvision); anything else cannot be read in one go.
-            try:
-                found = as_tensor(held).cpu()
-            except (TypeError, ValueError):
-                found = None
-    if found is None or indices is None:
-        return found
-    return found[indices]
+        known = [part for part in parts if part is not None]
+        labels = torch.cat(known) if known and len(known) == len(parts) else None
+        return labels if labels is None or indices is None else labels[indices]
+    labels = _held_labels(base)
+    if labels is None:
+        return None
+    labels = labels if indices is None else labels[indices]
+    return labels if held_in_tensors(base) or _yields(dataset, labels) else None
+
+
+def read_labels(dataset: Any) -> Tensor:
+    """Return all targets ``(N, ...)`` of ``dataset`` on the CPU; where it does not expose them, it is read once."""
+    labels = labels_of(dataset)
+    if labels is not None:
+        return labels
+    with isolated(0):  # a random transform of the inputs would draw from the caller
+        parts = [y.cpu() for _, y in in_order(dataset)]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
+
+
+def _held_labels(base: Any) -> Tensor | None:
+    """Return the targets that ``base`` holds, one a sample, on the CPU; None where there are none to trust."""
+    if _reads_as(base, TensorDataset):
+        return computable(base.tensors[-1]).cpu()
+    if _may_change_targets(base):
+        return None
+    for name in ("targets", "labels"):
+        held = getattr(base, name, None)
+        if held is None:
+            continue
+        # Class labels held as a list of ints are common (torchvision). Names of classes, and what else is no number,
+        # cannot be read in one go.
+        try:
+            labels = computable(as_tensor(held)).cpu()
+        except (TypeError, ValueError):
+            return None
+        return labels if labels.dim() and len(labels) == len(base) else None
+    return None
+
+
+def computable(targets: Tensor) -> Tensor:
+    """Return targets as they are read: wide unsigned integers, which torch cannot index or compare, as int64.
+
+    And masks ``(B, H, W)`` or ``(B, 1, H, W)`` by :func:`binarized`.
+    """
+    if targets.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        return targets.long()
+    return binarized(targets) if targets.dim() > 2 else targets
+
+
+def binarized(mask: Tensor) -> Tensor:
+    """Return a floating point mask in [0, 1] with 1 above one half and 0 elsewhere; ``IGNORE`` stays.
+
+    Fractions are what a resize leaves of a binary mask. A mask with any other number is returned as it is.
+    """
+    if not mask.is_floating_point():
+        return mask
+    ignored = mask == IGNORE
+    if not (ignored | ((mask >= 0) & (mask <= 1))).all():
+        return mask
+    return torch.where(ignored, mask, (mask > 0.5).to(mask))
+
+
+def _yields(dataset: Any, labels: Tensor) -> bool:
+    """Return whether ``COMPARED`` samples of ``dataset`` have the targets ``labels`` that it holds."""
+    order = torch.randperm(len(labels), generator=generator(0, "held labels"))
+    if labels.dim() == 1:
+        # One of each label first: a data set may change a single class.
+        first = torch.from_numpy(np.unique(labels[order].numpy(), return_index=True)[1])
+        order = torch.cat([order[first], order])
+    with isolated(0):  # a random transform of the inputs would draw from the caller
+        return all(_has_target(dataset[at], labels[at]) for at in order[:COMPARED].tolist())
+
+
+def _has_target(sample: Any, label: Tensor) -> bool:
+    """Return whether ``sample`` is a pair whose target is ``label``."""
+    if not isinstance(sample, (tuple, list)) or len(sample) != 2:
+        return False
+    try:
+        target = torch.as_tensor(sample[1])
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return target.shape == label.shape and bool((target.cpu().double() == label.double()).all())
 
 
 def _may_change_targets(dataset: Any) -> bool:
@@ -197,7 +270,7 @@ def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) 
                 yield base.batch(chosen)
             else:
                 x, y = (tensor[chosen] for tensor in base.tensors)
-                yield x, y
+                yield x, computable(y)
         return
     # The loader's own generator keeps it from drawing its worker seed out of the caller's random state.
     loader = DataLoader(
@@ -207,7 +280,7 @@ def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) 
         generator=torch.Generator().manual_seed(0),
     )
     for x, y in loader:
-        yield x, torch.as_tensor(y)
+        yield x, computable(torch.as_tensor(y))
 
 
 def in_order(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -9,13 +10,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ..outputs import IGNORE
+
 if TYPE_CHECKING:
     from .targets import Target
 
 GoalKind = Literal["labels", "probabilities", "logits"]
-
-# A label, or a probability of every class, that asks for nothing: distances leave such decisions out.
-IGNORE = -1
 
 
 class Goal(NamedTuple):
@@ -23,11 +23,27 @@ class Goal(NamedTuple):
 
     ``kind`` is "labels" (int64 ``(B, ...)``, or the float mask of a single-logit output), "probabilities" in [0, 1]
     (``(B, C, ...)``; of both outcomes or of class 1 for a single logit) or "logits" (``(B, C, ...)``). Labels and
-    probabilities that are ``IGNORE`` leave a decision out.
+    probabilities that are ``IGNORE``, and logits that are NaN, leave a decision out.
     """
 
     kind: GoalKind
     values: Tensor
+
+    def asked(self) -> Tensor:
+        """Return ``IGNORE`` at decisions that are left out, ``(B, ...)``."""
+        if self.kind == "labels":
+            return self.values
+        first = self.values[:, 0]
+        return torch.where(first.isnan(), IGNORE, 0) if self.kind == "logits" else first
+
+    def without(self, ignored: Tensor) -> Goal:
+        """Return the goal with the decisions left out where ``ignored`` is True, ``(B, ...)`` or ``(B, 1, ...)``."""
+        shape = self.values.shape if self.kind == "labels" else self.values[:, :1].shape
+        if ignored.numel() != shape.numel() or not ignored.any():
+            return self
+        return Goal(
+            self.kind, torch.where(ignored.reshape(shape), math.nan if self.kind == "logits" else IGNORE, self.values)
+        )
 
 
 @dataclass(frozen=True, eq=False)

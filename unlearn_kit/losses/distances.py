@@ -11,20 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..outputs import is_binary, per_sample
-from .batch import IGNORE, Goal, GoalKind
-
-
-def _mean_over_kept(values: Tensor, labels: Tensor) -> Tensor:
-    """Return per-sample mean of ``values (B, ...)`` over decisions that are not ignored; 0 where all are."""
-    kept = (labels != IGNORE).reshape(values.shape)
-    total = torch.where(kept, values, 0.0).flatten(1).sum(1) if values.dim() > 1 else torch.where(kept, values, 0.0)
-    count = kept.flatten(1).sum(1) if values.dim() > 1 else kept
-    return total / count.clamp(min=1)
+from ..outputs import IGNORE, hard_labels, is_binary, per_sample
+from .batch import Goal, GoalKind
 
 
 def _binary_cross_entropy(logits: Tensor, goal: Goal) -> Tensor:
-    wanted = goal.values.reshape(logits.shape).to(logits)
+    wanted = hard_labels(goal.values, logits) if goal.kind == "labels" else goal.values
+    wanted = wanted.reshape(logits.shape).to(logits)
     return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
 
 
@@ -39,7 +32,7 @@ def _log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
 def _tempered(goal: Goal, temperature: float) -> Tensor:
     """Return the goal's probabilities at ``temperature``, both outcomes of a single logit included."""
     if goal.kind == "logits":
-        return _log_probabilities(goal.values, temperature).exp()
+        return _log_probabilities(goal.values.nan_to_num(), temperature).exp()
     p = goal.values.clamp(min=0)  # IGNORE is negative: its decisions are left out of the mean.
     both = torch.cat([1 - p, p], dim=1) if is_binary(p) else p
     if temperature == 1:
@@ -48,19 +41,14 @@ def _tempered(goal: Goal, temperature: float) -> Tensor:
     return powered / powered.sum(1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)
 
 
-def _mean_over_asked(values: Tensor, goal: Goal) -> Tensor:
-    """Return each sample's mean of ``values (B, ...)`` over the decisions that the goal asks for."""
-    return _mean_over_kept(values, goal.values[:, 0]) if goal.kind == "probabilities" else per_sample(values)
-
-
 def cross_entropy(logits: Tensor, goal: Goal) -> Tensor:
     """Return ``-sum_i q_i log p_i`` in nats for a goal q of labels, probabilities or logits (through their softmax)."""
     if goal.kind == "labels":
         if is_binary(logits):
-            return _mean_over_kept(_binary_cross_entropy(logits, goal), goal.values)
-        labels = goal.values.reshape(logits[:, 0].shape).long()
-        return _mean_over_kept(F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none"), labels)
-    return _mean_over_asked(-(_tempered(goal, 1.0) * _log_probabilities(logits)).sum(1), goal)
+            return per_sample(_binary_cross_entropy(logits, goal), goal.asked())
+        labels = hard_labels(goal.values, logits)
+        return per_sample(F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none"), labels)
+    return per_sample(-(_tempered(goal, 1.0) * _log_probabilities(logits)).sum(1), goal.asked())
 
 
 def label_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -71,15 +59,19 @@ def label_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 def kl(logits: Tensor, goal: Goal, *, temperature: float = 1.0) -> Tensor:
     """Return ``T^2 KL(q || p)`` in nats, both sides at temperature T (the factor keeps gradients comparable over T)."""
     q = _tempered(goal, temperature)
-    log_q = _log_probabilities(goal.values, temperature) if goal.kind == "logits" else q.clamp(min=1e-38).log()
+    if goal.kind == "logits":
+        log_q = _log_probabilities(goal.values.nan_to_num(), temperature)
+    else:
+        log_q = q.clamp(min=1e-38).log()
     # 0 log 0 = 0: outcomes without mass contribute nothing, also when the log overflows.
     terms = torch.where(q > 0, q * (log_q - _log_probabilities(logits, temperature)), 0.0)
-    return temperature**2 * _mean_over_asked(terms.sum(1), goal)
+    return temperature**2 * per_sample(terms.sum(1), goal.asked())
 
 
 def mse(logits: Tensor, goal: Goal) -> Tensor:
     """Return mean squared difference of logits."""
-    return per_sample((logits - goal.values.to(logits)).square())
+    difference = logits - goal.values.nan_to_num().to(logits)
+    return per_sample(difference.square().mean(1), goal.asked())
 
 
 def bce(logits: Tensor, goal: Goal) -> Tensor:
@@ -88,13 +80,13 @@ def bce(logits: Tensor, goal: Goal) -> Tensor:
     Labels of several classes are taken one against the rest.
     """
     if goal.kind == "probabilities":
-        return _mean_over_asked(_binary_cross_entropy(logits, goal).mean(1), goal)
+        return per_sample(_binary_cross_entropy(logits, goal).mean(1), goal.asked())
     if is_binary(logits):
-        return _mean_over_kept(_binary_cross_entropy(logits, goal), goal.values)
-    labels = goal.values.reshape(logits[:, 0].shape).long()
+        return per_sample(_binary_cross_entropy(logits, goal), goal.asked())
+    labels = hard_labels(goal.values, logits)
     onehot = F.one_hot(labels.clamp(min=0), logits.shape[1]).movedim(-1, 1).to(logits)
     values = F.binary_cross_entropy_with_logits(logits, onehot, reduction="none").mean(1)
-    return _mean_over_kept(values, labels)
+    return per_sample(values, labels)
 
 
 def fit_goal(goal: Goal, logits: Tensor) -> Goal:
@@ -123,7 +115,7 @@ def check_goal(distance: str, takes: Sequence[GoalKind], goal: Goal, logits: Ten
                 f"expected {target} to give one label a decision of outputs {tuple(logits.shape)}, "
                 f"but got shape {tuple(values.shape)}"
             )
-        if logits.shape[1] > 1 and values.is_floating_point():
+        if logits.shape[1] > 2 and values.is_floating_point():
             raise TypeError(f"expected {target} to give integer labels, but got {values.dtype}")
         least, most = (float(v) for v in values.aminmax())
         classes = max(logits.shape[1], 2)

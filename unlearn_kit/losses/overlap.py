@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..outputs import is_binary
-from .batch import IGNORE, Goal
+from ..outputs import IGNORE, hard_labels, is_binary
+from .batch import Goal
 from .distances import bce, cross_entropy
 
 
@@ -26,7 +26,7 @@ def dice(logits: Tensor, goal: Goal) -> Tensor:
     Pixels are pooled over the batch, so large objects weigh more, and there is no value a sample. A goal without
     foreground gives 0: use it beside a pixel-wise term.
     """
-    labels = goal.values.reshape(logits[:, 0].shape).long()
+    labels = hard_labels(goal.values, logits)
     value: Tensor = _dice_loss(is_binary(logits))(logits, labels)
     if is_binary(logits):
         return value

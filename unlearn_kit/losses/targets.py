@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from ..boundary import PerturbedSign
 from ..errors import check_choice, check_count, check_number
 from ..modules import check_model, evaluating
-from ..outputs import is_binary, predicted_labels, probabilities
-from .batch import IGNORE, Batch, Goal, GoalKind
+from ..outputs import IGNORE, hard_labels, is_binary, predicted_labels, probabilities
+from .batch import Batch, Goal, GoalKind
 
 
 @runtime_checkable
@@ -88,9 +88,9 @@ class OtherClasses:
 
     def __call__(self, batch: Batch) -> Goal:
         logits = outputs_of(self.model, batch.inputs)
+        own = hard_labels(batch.targets, logits).clamp(min=0).unsqueeze(1)  # what is IGNORE is left out later
         if is_binary(logits):
-            return Goal("probabilities", 1 - batch.targets.reshape(logits.shape).to(logits))
-        own = batch.targets.reshape(logits[:, 0].shape).long().unsqueeze(1)
+            return Goal("probabilities", 1 - own.to(logits))
         return Goal("probabilities", logits.scatter(1, own, -torch.inf).softmax(1))
 
     def __repr__(self) -> str:
@@ -333,7 +333,7 @@ def _across(labels: Tensor, logits: Tensor, own: Tensor) -> tuple[Tensor, Tensor
 
     Its own class is taken out of the logits (the single logit of a binary output changes sign).
     """
-    kept = labels == own.reshape(labels.shape).long()
+    kept = labels == hard_labels(own, logits)
     if is_binary(logits):
         return torch.where(kept, 1 - labels, labels), torch.where(kept.unsqueeze(1), -logits, logits)
     least = torch.finfo(logits.dtype).min

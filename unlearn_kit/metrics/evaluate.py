@@ -195,7 +195,12 @@ def _check_same_data(reference: Evaluation, kind: str, sizes: dict[str, int]) ->
 
 def _read(model: nn.Module, dataset: Any, kind: str, reading: Reading) -> _Samples | None:
     found = map_batches([model], dataset, _image_scores if kind == "segmentation" else _label_scores, **reading)
-    return None if found is None else _Samples(*found)
+    if found is None:
+        return None
+    samples = _Samples(*found)
+    # An image none of whose pixels has a label has no loss, and nothing to score.
+    labelled = ~samples.losses.isnan()
+    return _Samples(*(column[labelled] for column in samples)) if labelled.any() else None
 
 
 def _label_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:

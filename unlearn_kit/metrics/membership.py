@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data.tensors import in_order, labels_of, subset
+from ..data.tensors import read_labels, subset
 from ..errors import check_choice, check_count
 from ..outputs import label_margin, per_sample
 from ..seeding import derive, isolated, standard_settings
@@ -29,18 +29,21 @@ if TYPE_CHECKING:
 
 def confidence(logits: Tensor, targets: Tensor) -> Tensor:
     """Return probability of the true class, ``(B,)`` in [0, 1], float64; for masks the mean over pixels."""
-    return per_sample(label_margin(logits.double(), class_labels(logits, targets)).sigmoid())
+    labels = class_labels(logits, targets)
+    return per_sample(label_margin(logits.double(), labels).sigmoid(), labels, empty=math.nan)
 
 
 def loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Return cross-entropy in nats, ``(B,)``, float64, exact when saturated; for masks the mean over pixels."""
-    return per_sample(-F.logsigmoid(label_margin(logits.double(), class_labels(logits, targets))))
+    labels = class_labels(logits, targets)
+    return per_sample(-F.logsigmoid(label_margin(logits.double(), labels)), labels, empty=math.nan)
 
 
-def entropy(logits: Tensor, targets: Tensor | None = None) -> Tensor:  # noqa: ARG001 - features share a signature
+def entropy(logits: Tensor, targets: Tensor | None = None) -> Tensor:
     """Return entropy of the prediction in nats, ``(B,)`` in [0, log C], float64; for masks the mean over pixels."""
     log_p, _ = _log_probabilities(logits)
-    return per_sample(-(log_p.exp() * log_p).sum(dim=1))
+    labels = None if targets is None else class_labels(logits, targets)
+    return per_sample(-(log_p.exp() * log_p).sum(dim=1), labels, empty=math.nan)
 
 
 def modified_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -50,9 +53,10 @@ def modified_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     2003.10595.
     """
     log_p, log_not = _log_probabilities(logits)
-    index = class_labels(logits, targets).unsqueeze(1)
+    labels = class_labels(logits, targets)
+    index = labels.clamp(min=0).unsqueeze(1)
     terms = (log_p.exp() * log_not).scatter(1, index, (log_not.exp() * log_p).gather(1, index))
-    return per_sample(-terms.sum(dim=1))
+    return per_sample(-terms.sum(dim=1), labels, empty=math.nan)
 
 
 def _log_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,7 +152,11 @@ def membership_inference(
     def measure(dataset: Any, indices: np.ndarray | None = None) -> np.ndarray:
         chosen = dataset if indices is None else subset(dataset, indices)
         found = map_batches([model], chosen, lambda *o: tuple(FEATURES[name](*o) for name in names), **reading)
-        return torch.stack(found, dim=1).numpy() if found else np.empty((0, len(names)))
+        table = torch.stack(found, dim=1).numpy() if found else np.empty((0, len(names)))
+        unlabelled = int(np.isnan(table).any(axis=1).sum())
+        if unlabelled:
+            raise ValueError(f"expected each mask to have a pixel with a label, but got {unlabelled} without")
+        return table
 
     fit, judge = pairs[0::2], pairs[1::2]
     classifier = _classifier(attack)
@@ -199,7 +207,10 @@ def loss_auc(model: nn.Module, members: Any, non_members: Any, **reading: Unpack
     empty.
     """
     found = [map_batches([model], data, lambda *o: (loss(*o),), **reading) for data in (members, non_members)]
-    return None if found[0] is None or found[1] is None else probability_smaller(found[0][0], found[1][0])
+    if found[0] is None or found[1] is None:
+        return None
+    first, second = (losses[~losses.isnan()] for (losses,) in (found[0], found[1]))
+    return probability_smaller(first, second)
 
 
 def probability_smaller(first: Tensor, second: Tensor) -> float | None:
@@ -262,14 +273,10 @@ def _classes(dataset: Any) -> Tensor:
     """Return class indices ``(N,)`` of a data set, without running a model; all 0 where targets are masks."""
     if len(dataset) == 0:
         return torch.empty(0, dtype=torch.int64)
-    targets = labels_of(dataset)
-    if targets is None:
-        with isolated(0):  # a random transform of the inputs would draw from the caller
-            if torch.as_tensor(dataset[0][1]).numel() == 1:
-                targets = torch.cat([y.cpu() for _, y in in_order(dataset)])
-    if targets is None or targets.numel() != len(dataset):
-        return torch.zeros(len(dataset), dtype=torch.int64)
-    return targets.flatten().long()
+    with isolated(0):  # a random transform of the inputs would draw from the caller
+        if torch.as_tensor(dataset[0][1]).numel() > 1:
+            return torch.zeros(len(dataset), dtype=torch.int64)
+    return read_labels(dataset).flatten().long()
 
 
 def _class_pairs(members: Tensor, non_members: Tensor, seed: int) -> np.ndarray:

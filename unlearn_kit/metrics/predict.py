@@ -10,9 +10,10 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
+from ..data.relabel import with_ignore_index
 from ..data.tensors import drawn, in_order
 from ..modules import device_of, evaluating
-from ..outputs import check_finite, is_binary
+from ..outputs import IGNORE, check_finite, hard_labels, is_binary
 from ..seeding import derive, isolated, seed_draws, standard_settings
 
 
@@ -26,11 +27,13 @@ class Reading(TypedDict, total=False):
         batch_size: Samples a batch (512).
         device: None for where each model is (the default); otherwise a copy of the model moves there.
         workers: Processes that decode (0); ignored for data held in tensors.
+        ignore_index: The label of pixels that nobody labelled, in data that no task was made of (None).
     """
 
     batch_size: int
     device: torch.device | str | None
     workers: int
+    ignore_index: int | None
 
 
 @standard_settings()
@@ -42,6 +45,7 @@ def map_batches(
     batch_size: int = 512,
     device: torch.device | str | None = None,
     workers: int = 0,
+    ignore_index: int | None = None,
 ) -> tuple[Tensor, ...] | None:
     """Return ``function(*logits, targets)`` of every batch, concatenated; None when the data set is empty.
 
@@ -55,6 +59,7 @@ def map_batches(
     for model in models:
         if not isinstance(model, nn.Module):
             raise TypeError(f"expected model to be a torch.nn.Module, but got {type(model).__name__}")
+    dataset = with_ignore_index(dataset, ignore_index)
     placed = [_placed(model, device) for model in models]
     rows = []
     # Isolated: a data set's random transform or a layer that always drops out would draw from the caller.
@@ -106,16 +111,23 @@ def mean_score(
 ) -> float | None:
     """Return the mean over the data set of ``score(*logits, targets) -> (B,)``; None when the data set is empty."""
     found = map_batches(models, dataset, lambda *outputs: (score(*outputs),), **reading)
-    return float(found[0].mean()) if found else None
+    return None if found is None else mean_of_judged(found[0])
+
+
+def mean_of_judged(scores: Tensor) -> float | None:
+    """Return the mean of scores ``(N,)`` without those that are NaN, of images none of whose pixels has a label."""
+    judged = scores[~scores.isnan()]
+    return float(judged.mean()) if len(judged) else None
 
 
 def class_labels(logits: Tensor, targets: Tensor) -> Tensor:
     """Return targets as int64 class indices of the shape of the decisions: ``(B, ...)`` for logits ``(B, C, ...)``.
 
-    Binary masks may be ``(B, 1, H, W)`` and floating point; above 0.5 is class 1.
+    Binary masks may be ``(B, 1, H, W)`` and floating point; above 0.5 is class 1. Pixels may be ``IGNORE``, which no
+    metric counts.
 
     Raises:
-        ValueError: When shape or range do not fit the logits.
+        ValueError: When shape or range do not fit the logits, or a label of several classes is a fraction.
     """
     shape = torch.Size((logits.shape[0], *logits.shape[2:]))
     if targets.shape not in (shape, (*shape[:1], 1, *shape[1:])):
@@ -124,11 +136,17 @@ def class_labels(logits: Tensor, targets: Tensor) -> Tensor:
             f"but got {tuple(targets.shape)}"
         )
     labels, top = targets.reshape(shape), max(logits.shape[1] - 1, 1)
-    if labels.numel():
-        low, high = labels.min().item(), labels.max().item()
+    dense = logits.dim() > 2
+    known = labels[labels != IGNORE] if dense else labels
+    if known.numel():
+        low, high = known.min().item(), known.max().item()
         if not (low >= 0 and high <= top):
-            raise ValueError(f"expected targets to be class indices in 0..{top}, but got {low}..{high}")
-    return (labels > 0.5).long() if is_binary(logits) else labels.long()
+            remedy = "; pass ignore_index= where a label means pixels that nobody labelled" if dense else ""
+            raise ValueError(f"expected targets to be class indices in 0..{top}, but got {low}..{high}{remedy}")
+        if top > 1 and known.is_floating_point() and not torch.equal(known, known.round()):
+            wrong = known[known != known.round()][0].item()
+            raise ValueError(f"expected targets to be whole class indices, but got {wrong:g}")
+    return hard_labels(labels, logits)
 
 
 def class_logits(logits: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_number
-from ..outputs import per_sample, predicted_labels
+from ..outputs import IGNORE, per_sample, predicted_labels
 from ..seeding import standard_settings
 from .predict import Reading, class_labels, map_batches, mean_score, predict
 
@@ -23,10 +23,13 @@ from .predict import Reading, class_labels, map_batches, mean_score, predict
 def correct(logits: Tensor, targets: Tensor) -> Tensor:
     """Return 1 where the predicted class is the target, else 0, ``(B,)`` float64; for masks the share of pixels.
 
+    Of masks the pixels that have a label count; an image without any gets NaN, which means over images leave out.
+
     Raises:
         ValueError: On non-finite logits, or targets that do not fit them.
     """
-    return per_sample((predicted_labels(logits) == class_labels(logits, targets)).double())
+    labels = class_labels(logits, targets)
+    return per_sample((predicted_labels(logits) == labels).double(), labels, empty=math.nan)
 
 
 def accuracy(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> float | None:
@@ -107,12 +110,14 @@ def _areas(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     found, labels = predicted_labels(logits).flatten(1), class_labels(logits, targets).flatten(1)
     B, C = len(logits), max(logits.shape[1], 2)
     cell = (torch.arange(B, device=found.device)[:, None] * C + labels) * C + found
-    confusion = torch.bincount(cell.flatten(), minlength=B * C * C).view(B, C, C).double()
+    confusion = torch.bincount(cell[labels != IGNORE], minlength=B * C * C).view(B, C, C).double()
+    # An image none of whose pixels has a label is right or wrong in nothing.
+    confusion[(labels == IGNORE).all(1)] = math.nan
     return confusion.diagonal(dim1=1, dim2=2), confusion.sum(dim=1), confusion.sum(dim=2)
 
 
 def _ratio(part: Tensor, whole: Tensor, absent: float) -> Tensor:
-    return torch.where(whole > 0, part / whole.clamp(min=1), absent)
+    return torch.where(whole == 0, absent, part / whole.clamp(min=1))
 
 
 @overload
@@ -163,9 +168,10 @@ def _mask_score(
     found = map_batches([model], dataset, lambda logits, targets: (score(logits, targets, absent=absent),), **reading)
     if found is None:
         return None
-    return (
-        dict(enumerate(found[0].mean(dim=0).tolist())) if per_class else float(mean_of_present(found[0][:, 1:]).mean())
-    )
+    scores = found[0][~found[0].isnan().all(dim=1)]  # without images none of whose pixels has a label
+    if len(scores) == 0:
+        return None
+    return dict(enumerate(scores.mean(dim=0).tolist())) if per_class else float(mean_of_present(scores[:, 1:]).mean())
 
 
 def average_gap(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:

@@ -15,7 +15,7 @@ from ..errors import check_choice, check_count, check_number
 from ..gradients import plain_attention, trainable
 from ..losses import Batch, Objective, Term
 from ..modules import check_model, frozen_copy
-from ..outputs import check_finite, label_margin
+from ..outputs import IGNORE, check_finite, label_margin
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, rate_at
 from ..seeding import standard_settings
 
@@ -166,7 +166,8 @@ def expected_accuracy(inputs: Tensor, targets: Tensor) -> Level:
     """Return a level for :func:`unroll`: the mean probability of the true class, in [0, 1]."""
 
     def level(model: Fast, knobs: Knobs) -> Tensor:  # noqa: ARG001
-        return label_margin(model(inputs), targets).sigmoid().mean()
+        confidence = label_margin(model(inputs), targets).sigmoid()
+        return confidence[targets.reshape(confidence.shape) != IGNORE].mean()
 
     return level
 

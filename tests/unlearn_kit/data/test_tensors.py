@@ -13,10 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 from torchvision.datasets.vision import StandardTransform
 
-from unlearn_kit import tasks
-from unlearn_kit.data import TensorImages, in_order, iterate, labels_of, load_tensors, resolve, subset
-from unlearn_kit.data.tensors import held_in_tensors
-from unlearn_kit.metrics import membership
+from unlearn_kit.data import TensorImages, in_order, iterate, labels_of, load_tensors, resolve, subset, tensors
+from unlearn_kit.data.tensors import COMPARED, held_in_tensors, read_labels
 
 COUNT = 12
 
@@ -258,7 +256,7 @@ def test_a_subclass_that_reads_alike_is_still_read_a_batch_at_a_time():
 
 @given(chain=chains, kind=st.sampled_from(["images", "tensors", "targets", "labels", "concatenated"]))
 @settings(max_examples=60, deadline=None)
-def test_labels_equal_those_of_the_samples_without_a_read(chain, kind):
+def test_labels_equal_those_of_the_samples_of_which_few_are_read(chain, kind):
     base = {
         "images": images,
         "tensors": tensor_set,
@@ -269,7 +267,7 @@ def test_labels_equal_those_of_the_samples_without_a_read(chain, kind):
     nested, meant = nest(base, chain)
     found = labels_of(nested)
     parts = base.datasets if kind == "concatenated" else [base]
-    assert all(part.reads == 0 for part in parts if isinstance(part, Plain))
+    assert all(part.reads <= COMPARED for part in parts if isinstance(part, Plain))
     assert torch.equal(found, one_by_one(base, meant)[1])
 
 
@@ -317,29 +315,66 @@ def on_a_gpu():
         return torch.zeros(COUNT, 1, device="cuda"), torch.zeros(COUNT, dtype=torch.int64, device="cuda")
 
 
-def listed_on_a_gpu() -> Listed:
-    held = Listed(images())
-    _, held.targets = on_a_gpu()
-    return held
-
-
-@pytest.mark.parametrize("kind", ["images", "tensors", "targets"])
+@pytest.mark.parametrize("kind", ["images", "tensors"])
 def test_labels_held_on_a_gpu_are_found_on_the_cpu(kind):
-    held = {
-        "images": lambda: TensorImages(*on_a_gpu()),
-        "tensors": lambda: TensorDataset(*on_a_gpu()),
-        "targets": listed_on_a_gpu,
-    }[kind]()
+    held = {"images": TensorImages, "tensors": TensorDataset}[kind](*on_a_gpu())
     for dataset in (held, Subset(held, [3, 1]), ConcatDataset([held, Subset(held, [3])])):
         assert labels_of(dataset).device.type == "cpu"
 
 
-@pytest.mark.parametrize(
-    ("module", "find"), [(tasks, lambda d: tasks._targets("train", d)), (membership, membership._classes)]
-)
-def test_labels_read_from_a_gpu_are_found_on_the_cpu(module, find, monkeypatch):
-    monkeypatch.setattr(module, "in_order", lambda _: iter([on_a_gpu()]))
-    assert find(Plain(images())).device.type == "cpu"
+def test_labels_read_from_a_gpu_are_found_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(tensors, "in_order", lambda _: iter([on_a_gpu()]))
+    assert read_labels(Plain(images())).device.type == "cpu"
+
+
+class Shifted(Listed):
+    """Yields another label than it holds, of one class or of all."""
+
+    def __init__(self, changed, by=1) -> None:
+        super().__init__(images(200))
+        self.changed, self.by = changed, by
+
+    def __getitem__(self, index: int):
+        x, y = super().__getitem__(index)
+        return x, y + self.by if y in self.changed else y
+
+
+@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: Subset(d, range(0, 200, 2)), lambda d: ConcatDataset([d, d])])
+@pytest.mark.parametrize("changed", [range(4), [2]], ids=["all classes", "one class"])
+def test_labels_are_those_that_are_yielded_where_others_are_held(changed, wrap):
+    dataset = wrap(Shifted(changed))
+    before = torch.get_rng_state()
+    assert labels_of(dataset) is None
+    assert read_labels(dataset).tolist() == [y for _, y in (dataset[i] for i in range(len(dataset)))]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_labels_of_another_number_than_samples_are_none_of_the_samples():
+    held = Listed(images())
+    held.targets = [0, 1, 2]
+    assert labels_of(held) is None
+    assert torch.equal(read_labels(held), held.base.targets)
+
+
+class Masked(Listed):
+    """Has a diagnosis for each image, and yields its mask."""
+
+    def __getitem__(self, index: int):
+        return super().__getitem__(index)[0], torch.full((2, 2), index % 3)
+
+
+def test_a_diagnosis_beside_masks_is_no_label_of_theirs():
+    assert labels_of(Masked(images(), "labels")) is None
+    assert read_labels(Masked(images(), "labels")).shape == (COUNT, 2, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+def test_unsigned_labels_are_labels(dtype):
+    x, y = images().inputs.float(), images().targets
+    for dataset in (TensorDataset(x, y.to(dtype)), TensorImages(x, y.to(dtype)), Plain(TensorImages(x, y.to(dtype)))):
+        for labels in (read_labels(dataset), load_tensors(dataset)[1]):
+            assert torch.equal(labels.long(), y)
+            assert labels.amax() == 3  # torch has no maximum of wide unsigned integers
 
 
 # --- iterate, in_order, load_tensors --------------------------------------------------------------
