@@ -53,15 +53,9 @@ def load_model(model: nn.Module, path: str | Path) -> nn.Module:
     """
     _check_module(model)
     tensors, _ = load_tensors_file(path)
-    own = model.state_dict()
-    problems = [f"missing {name!r}" for name in own if name not in tensors]
-    problems += [f"unexpected {name!r}" for name in tensors if name not in own]
-    for name in own.keys() & tensors.keys():
-        mine, given = own[name], tensors[name]
-        if mine.shape != given.shape or mine.dtype != given.dtype:
-            problems.append(f"{name!r} is {_describe(given)} in the file and {_describe(mine)} in the model")
+    problems = misfits(model.state_dict(), tensors)
     if problems:
-        raise CheckpointError(f"{str(path)!r} does not fit this {type(model).__name__}: {'; '.join(sorted(problems))}")
+        raise CheckpointError(f"{str(path)!r} does not fit this {type(model).__name__}: {'; '.join(problems)}")
     loaded = copy.deepcopy(model)
     loaded.load_state_dict(tensors)
     # Only tensors that are tied here, and were not where the file was written, can differ now.
@@ -72,6 +66,17 @@ def load_model(model: nn.Module, path: str | Path) -> nn.Module:
             f"differ in the file: {clashing}"
         )
     return loaded
+
+
+def misfits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return where the ``tensors`` of a file differ from a model's ``own`` in name, shape or dtype, in words."""
+    problems = [f"missing {name!r}" for name in own if name not in tensors]
+    problems += [f"unexpected {name!r}" for name in tensors if name not in own]
+    for name in own.keys() & tensors.keys():
+        mine, given = own[name], tensors[name]
+        if mine.shape != given.shape or mine.dtype != given.dtype:
+            problems.append(f"{name!r} is {_describe(given)} in the file and {_describe(mine)} in the model")
+    return sorted(problems)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
@@ -95,7 +100,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapp
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"expected {name!r} to be a Tensor, but got {type(tensor).__name__}")
-    header = {**(metadata or {}), "format_version": FORMAT_VERSION, "unlearn_kit_version": _version()}
+    header = {**(metadata or {}), **versions()}
     for key, text in header.items():
         if not isinstance(text, str):
             raise TypeError(f"expected metadata {key!r} to be a str, but got {type(text).__name__}: {text!r}")
@@ -123,7 +128,8 @@ def load_tensors_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, st
 
     Raises:
         FileNotFoundError: When there is no file.
-        CheckpointError: When it is pickled, cut short or otherwise not a safetensors file.
+        CheckpointError: When it is pickled, cut short or otherwise not a safetensors file, or of another version of
+            the toolkit's format.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -134,7 +140,7 @@ def load_tensors_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, st
         with safe_open(source, framework="pt") as file:
             # Clones, because the tensors would otherwise be windows into the file.
             tensors = {name: file.get_tensor(name).clone() for name in list(file.keys())}
-            return tensors, dict(file.metadata() or {})
+            metadata = dict(file.metadata() or {})
     except SafetensorError as error:
         # Only now: a good file may begin with any byte, since its first eight are the length of its header.
         with source.open("rb") as start:
@@ -146,6 +152,21 @@ def load_tensors_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, st
         raise CheckpointError(
             f"cannot read {str(path)!r}: it is cut short or not a safetensors file ({error})"
         ) from error
+    version = metadata.get("format_version", FORMAT_VERSION)  # Files of other writers have none.
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"cannot read {str(path)!r}: expected format_version {FORMAT_VERSION!r}, but got {version!r}"
+        )
+    return tensors, metadata
+
+
+def versions() -> dict[str, str]:
+    """Return what every header says of its writer: the versions of the format and of unlearn-kit."""
+    try:
+        own = importlib.metadata.version("unlearn-kit")
+    except importlib.metadata.PackageNotFoundError:
+        own = "unknown"
+    return {"format_version": FORMAT_VERSION, "unlearn_kit_version": own}
 
 
 def _check_module(model: object) -> None:
@@ -160,10 +181,3 @@ def _describe(tensor: Tensor) -> str:
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     # As bytes, so that NaN equals itself and -0.0 is not 0.0.
     return torch.equal(a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8))
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("unlearn-kit")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -273,6 +273,14 @@ def test_a_good_file_that_begins_like_a_pickle_is_read(tmp_path):
     assert metadata == {}
 
 
+def test_a_file_of_another_version_of_the_format_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "FORMAT_VERSION", "2")
+        path = save_model(nn.Linear(1, 1), tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=r"a.safetensors': expected format_version '1', but got '2'"):
+        load_model(nn.Linear(1, 1), path)
+
+
 def test_other_files_and_folders_are_refused(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("these are not weights")
