@@ -118,6 +118,8 @@ def check_values(method: str, options: Mapping[str, Any]) -> None:
     """
     from pydantic import ValidationError
 
+    if not options:
+        return
     given, types = as_options(options), _types_of(method)
     for option, value in given.items():
         if option not in types:

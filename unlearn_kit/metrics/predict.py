@@ -113,8 +113,9 @@ def class_labels(logits: Tensor, targets: Tensor) -> Tensor:
     Binary masks may be ``(B, 1, H, W)`` and floating point; above 0.5 is class 1.
 
     Raises:
-        ValueError: When shape or range do not fit the logits.
+        ValueError: When shape or range do not fit the logits, or these are not finite.
     """
+    check_finite("logits", logits)
     shape = torch.Size((logits.shape[0], *logits.shape[2:]))
     if targets.shape not in (shape, (*shape[:1], 1, *shape[1:])):
         raise ValueError(
@@ -130,6 +131,11 @@ def class_labels(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def class_logits(logits: Tensor) -> Tensor:
-    """Return logits in float64 with one channel a class: a single logit z becomes (0, z), of equal probabilities."""
+    """Return logits in float64 with one channel a class: a single logit z becomes (0, z), of equal probabilities.
+
+    Raises:
+        ValueError: When the logits are not finite.
+    """
+    check_finite("logits", logits)
     z = logits.double()
     return torch.cat([torch.zeros_like(z), z], dim=1) if is_binary(logits) else z

@@ -191,8 +191,13 @@ def test_values_that_no_method_takes_are_refused_before_anything_runs(method: st
 
 @pytest.mark.parametrize(
     ("rule", "text"),
-    [("class: 0", "class:0"), ("random:1e-1", "random:0.1"), ("fraction:00:.50", "fraction:0:0.5")]
-    + [("outliers: .10", "outliers:0.1"), ("where:device:0", "where:device:0")],
+    [
+        ("class: 0", "class:0"),
+        ("random:1e-1", "random:0.1"),
+        ("fraction:00:.50", "fraction:0:0.5"),
+        ("outliers: .10", "outliers:0.1"),
+        ("where:device:07", "where:device:07"),  # a value is text
+    ],
 )
 def test_a_rule_is_known_by_one_spelling(rule: str, text: str) -> None:
     """Two would be two runs, since a run is known by the rules of its forget set."""
