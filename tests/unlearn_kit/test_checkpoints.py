@@ -166,7 +166,7 @@ def test_a_module_whose_part_is_called_module_keeps_its_names(tmp_path):
     network.add_module("module", nn.Sequential(nn.Linear(2, 2)))
     path = save_model(network, tmp_path / "a.safetensors")
     assert same_state(load_model(copy.deepcopy(network), path), network)
-    with pytest.raises(CheckpointError, match="unexpected 'module.0.bias'"):
+    with pytest.raises(CheckpointError, match=r"unexpected 'module.0.bias'"):
         load_model(nn.Sequential(nn.Linear(2, 2)), path)
 
 
@@ -174,6 +174,9 @@ def test_adapters_and_runs_are_no_models(trained, tmp_path):
     adapted = adapters.attach(trained, "head", rank=1)
     with pytest.raises(CheckpointError, match=r"a.safetensors' to hold the weights of a model, but it holds adapters"):
         load_model(trained, adapters.save(adapted, tmp_path / "a.safetensors"))
+    peft = {"base_model.model.head.lora_A.weight": torch.ones(1, 4)}
+    with pytest.raises(CheckpointError, match="but it holds adapters"):
+        load_model(trained, save_tensors(peft, tmp_path / "p.safetensors"))
     path = save_tensors({"model/w": torch.ones(1)}, tmp_path / "r.safetensors", {"run": "{}"})
     with pytest.raises(CheckpointError, match="but it holds a run to resume: give it to the call that wrote it"):
         load_model(trained, path)
@@ -332,6 +335,14 @@ def test_a_good_file_that_begins_like_a_pickle_is_read(tmp_path):
     tensors, metadata = load_tensors_file(path)
     assert tensors["t"].tolist() == [1.5]
     assert metadata == {}
+
+
+def test_a_file_of_another_version_of_the_format_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "FORMAT_VERSION", "2")
+        path = save_model(nn.Linear(1, 1), tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=r"a.safetensors': expected format_version '1', but got '2'"):
+        load_model(nn.Linear(1, 1), path)
 
 
 def test_other_files_and_folders_are_refused(tmp_path):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import check_choice
+from ..outputs import check_finite
 from ..seeding import standard_settings
 from .predict import Reading, map_batches
 
@@ -81,8 +82,8 @@ def feature_distance(
         empty data set.
 
     Raises:
-        ValueError: On unknown layers or layers that did not run, and where two feature maps have different numbers of
-            positions. Source: arXiv 1905.00414.
+        ValueError: On unknown layers or layers that did not run, where two feature maps have different numbers of
+            positions, and on features that are not finite. Source: arXiv 1905.00414.
     """
     if space is not None:
         check_choice("space", space, ("mean", "positions"))
@@ -94,6 +95,8 @@ def feature_distance(
             spread = (space or ("positions" if logits.dim() > 2 else "mean")) == "positions"
             for name in names:
                 if name in mine and name in theirs:
+                    for features in (mine[name], theirs[name]):
+                        check_finite(f"the output of {name!r}", features)
                     sums[name].add(name, _rows(mine[name], spread), _rows(theirs[name], spread))
             mine.clear()
             theirs.clear()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.tensors import read_labels, subset
-from ..errors import check_choice, check_count
+from ..errors import check_choice, check_count, check_number
 from ..outputs import label_margin, per_sample
 from ..seeding import derive, isolated, standard_settings
 from .predict import Reading, class_labels, class_logits, map_batches
@@ -217,7 +217,12 @@ def probability_smaller(first: Tensor, second: Tensor) -> float | None:
     """Return P(a < b) + P(a = b) / 2 over all pairs of ``first`` ``(N,)`` and ``second`` ``(M,)``, in [0, 1].
 
     It is the area under the ROC curve of telling ``second`` by its larger values. None where one is empty.
+
+    Raises:
+        ValueError: On NaN, which is neither smaller nor larger than anything, or more than one dimension.
+        TypeError: On what is no sequence of numbers.
     """
+    first, second = _comparable(first=first, second=second)
     if not len(first) or not len(second):
         return None
     ordered, values = second.sort().values, first.contiguous()
@@ -230,14 +235,40 @@ def true_positive_rate(members: Tensor, non_members: Tensor, *, at: float = 0.01
     """Return largest share of ``members`` above a threshold that at most a share ``at`` of ``non_members`` exceeds.
 
     Both are scores, ``(N,)`` and ``(M,)``, large for members. In [0, 1]; None where one is empty.
+
+    Raises:
+        ValueError: On a share outside [0, 1], on NaN, or more than one dimension.
+        TypeError: On what is no number, or no sequence of numbers.
+
     Source: arXiv 2112.03570.
     """
+    check_number("at", at, low=0, high=1)
+    members, non_members = _comparable(members=members, non_members=non_members)
     if not len(members) or not len(non_members):
         return None
     # The small addition undoes rounding: .01 * 2900 is 28.999..., and 29 false positives are allowed.
     allowed = min(math.floor(at * len(non_members) + 1e-9), len(non_members) - 1)
     threshold = non_members.sort(descending=True).values[allowed]
     return float((members > threshold).double().mean())
+
+
+def _comparable(**scores: Any) -> list[Tensor]:
+    """Return scores by their argument's name as tensors ``(N,)`` of one type, on the CPU."""
+    found = []
+    for name, values in scores.items():
+        try:
+            tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values, dtype=np.float64))
+        except (TypeError, ValueError):
+            raise TypeError(f"expected {name} to be numbers (N,), but got {type(values).__name__}") from None
+        if tensor.dim() != 1 or tensor.is_complex():
+            came = f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+            raise ValueError(f"expected {name} to be real numbers of shape (N,), but got {came}")
+        if tensor.isnan().any():
+            count = int(tensor.isnan().sum())
+            raise ValueError(f"expected {name} to hold no NaN, but got {count} of {tensor.numel()} values")
+        found.append(tensor.detach().cpu())
+    alike = len({tensor.dtype for tensor in found}) == 1
+    return found if alike else [tensor.double() for tensor in found]
 
 
 def class_matched(wanted: Tensor, available: Tensor, seed: int = 0) -> Tensor:
@@ -254,7 +285,17 @@ def class_matched(wanted: Tensor, available: Tensor, seed: int = 0) -> Tensor:
 
     Returns:
         Positions in ``available``, int64 ``(K,)``, ascending; K is 0 where no class is shared.
+
+    Raises:
+        TypeError: When one is no tensor of integers.
+        ValueError: When one has more dimensions.
     """
+    for name, labels in (("wanted", wanted), ("available", available)):
+        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+            came = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+            raise TypeError(f"expected {name} to be a Tensor of class indices, but got {came}")
+        if labels.dim() != 1:
+            raise ValueError(f"expected {name} to have shape (N,), but got {tuple(labels.shape)}")
     rng = np.random.default_rng(derive(seed, "class_matched"))
     counts = {int(label): int((wanted == label).sum()) for label in wanted.unique()}
     places = {label: (available == label).nonzero()[:, 0].numpy() for label in counts}

@@ -127,8 +127,10 @@ def class_labels(logits: Tensor, targets: Tensor) -> Tensor:
     metric counts.
 
     Raises:
-        ValueError: When shape or range do not fit the logits, or a label of several classes is a fraction.
+        ValueError: When shape or range do not fit the logits, these are not finite, or a label of several classes is a
+            fraction.
     """
+    check_finite("logits", logits)
     shape = torch.Size((logits.shape[0], *logits.shape[2:]))
     if targets.shape not in (shape, (*shape[:1], 1, *shape[1:])):
         raise ValueError(
@@ -150,6 +152,11 @@ def class_labels(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def class_logits(logits: Tensor) -> Tensor:
-    """Return logits in float64 with one channel a class: a single logit z becomes (0, z), of equal probabilities."""
+    """Return logits in float64 with one channel a class: a single logit z becomes (0, z), of equal probabilities.
+
+    Raises:
+        ValueError: When the logits are not finite.
+    """
+    check_finite("logits", logits)
     z = logits.double()
     return torch.cat([torch.zeros_like(z), z], dim=1) if is_binary(logits) else z

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.reset import fresh_copy
-from ..outputs import per_sample, predicted_labels
+from ..outputs import check_finite, per_sample, predicted_labels
 from ..seeding import standard_settings
 from .predict import Reading, class_logits, mean_score
 
@@ -122,7 +122,7 @@ def layerwise_distance(model: nn.Module, reference: nn.Module) -> LayerDistances
     the ideal.
 
     Raises:
-        ValueError: When the models' parameters differ in name or shape.
+        ValueError: When the models' parameters differ in name or shape, or are not finite.
     """
     mine, theirs = dict(model.named_parameters()), dict(reference.named_parameters())
     for name in sorted(mine.keys() ^ theirs.keys()):
@@ -132,5 +132,7 @@ def layerwise_distance(model: nn.Module, reference: nn.Module) -> LayerDistances
         if tensor.shape != theirs[name].shape:
             shapes = f"{tuple(tensor.shape)} and {tuple(theirs[name].shape)}"
             raise ValueError(f"expected {name!r} to have one shape in model and reference, but got {shapes}")
+        for side, value in (("model", tensor), ("reference", theirs[name])):
+            check_finite(f"{name!r} of {side}", value)
         layers[name] = float((tensor.detach().cpu().double() - theirs[name].detach().cpu().double()).norm())
     return LayerDistances(layers, math.hypot(*layers.values()))

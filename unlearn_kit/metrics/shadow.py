@@ -258,7 +258,10 @@ def _shares(table: Array, low: Array, width: Array, bins: int, floor: float) -> 
 
 def _table(name: str, values: Any, least: int) -> Array:
     held = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
-    table = np.asarray(held, dtype=np.float64)
+    try:
+        table = np.asarray(held, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"expected {name} to be numbers (models, samples), but got {type(values).__name__}") from None
     if table.ndim != 2:
         raise ValueError(f"expected {name} to have shape (models, samples), but got {table.shape}")
     if len(table) < least:
