@@ -23,6 +23,15 @@ FORMAT_VERSION = "1"
 # How files of other kinds begin: torch.save's zip, and pickle protocols 2 to 5 (the older torch.save).
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
+# What wrappers put into the names of tensors: torch.compile, and the parallel modules.
+WRAPPERS = ("_orig_mod", "module")
+
+# Files of the toolkit that hold no model, by a key of their header.
+OTHER_FILES = {
+    "adapters": "adapters alone: adapters.load attaches those that adapters.save wrote to their original",
+    "run": "a run to resume: give it to the call that wrote it as checkpoint=",
+}
+
 
 def save_model(model: nn.Module, path: str | Path) -> Path:
     """Write the ``state_dict`` of ``model`` to ``path`` (safetensors); returns the path.
@@ -44,24 +53,28 @@ def save_model(model: nn.Module, path: str | Path) -> Path:
 def load_model(model: nn.Module, path: str | Path) -> nn.Module:
     """Return a new module: the architecture of ``model`` with the weights of ``path``, bit for bit.
 
-    ``model`` is copied and left untouched; the copy keeps its device and modes.
+    ``model`` is copied and left untouched; the copy keeps its device and modes. What ``torch.compile`` and
+    ``DataParallel`` put into the names of tensors (``_orig_mod.``, ``module.``) does not count where names differ in
+    nothing else, so that the file of a wrapped model fits the plain one, and the other way round.
 
     Raises:
         TypeError: When ``model`` is no module.
         FileNotFoundError: When there is no file.
-        CheckpointError: When it is pickled, cut short, or not of this architecture (naming the tensors).
+        CheckpointError: When it is pickled, cut short, or not of this architecture (naming the tensors), or holds
+            adapters or a run to resume.
     """
     _check_module(model)
-    tensors, _ = load_tensors_file(path)
+    tensors, metadata = load_tensors_file(path)
     own = model.state_dict()
-    problems = [f"missing {name!r}" for name in own if name not in tensors]
-    problems += [f"unexpected {name!r}" for name in tensors if name not in own]
-    for name in own.keys() & tensors.keys():
-        mine, given = own[name], tensors[name]
-        if mine.shape != given.shape or mine.dtype != given.dtype:
-            problems.append(f"{name!r} is {_describe(given)} in the file and {_describe(mine)} in the model")
+    tensors, said = _renamed(tensors, own)
+    problems = misfits(own, tensors)
+    kinds = {*metadata, *(["adapters"] if tensors and all(".lora_" in name for name in tensors) else [])}
+    for kind in OTHER_FILES.keys() & kinds if problems else ():
+        raise CheckpointError(
+            f"expected {str(path)!r} to hold the weights of a model, but it holds {OTHER_FILES[kind]}"
+        )
     if problems:
-        raise CheckpointError(f"{str(path)!r} does not fit this {type(model).__name__}: {'; '.join(sorted(problems))}")
+        raise CheckpointError(f"{str(path)!r} does not fit this {type(model).__name__}{said}: {'; '.join(problems)}")
     loaded = copy.deepcopy(model)
     loaded.load_state_dict(tensors)
     # Only tensors that are tied here, and were not where the file was written, can differ now.
@@ -72,6 +85,39 @@ def load_model(model: nn.Module, path: str | Path) -> nn.Module:
             f"differ in the file: {clashing}"
         )
     return loaded
+
+
+def _renamed(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Return a file's tensors under a model's ``own`` names, and what to say of names that only a wrapper makes differ.
+
+    Where names differ in more than that, they stay as they are; those without the wrapper's part say more then.
+    """
+    if tensors.keys() == own.keys():
+        return tensors, ""
+    plain, there = {_plain_name(name): name for name in own}, {_plain_name(name): name for name in tensors}
+    told_apart = len(plain) == len(own) and len(there) == len(tensors)
+    if told_apart and plain.keys() == there.keys():
+        return {plain[name]: tensors[full] for name, full in there.items()}, ""
+    wrappers = [f"{part}." for part in WRAPPERS if any(part in name.split(".") for name in tensors)]
+    if not told_apart or not wrappers or not plain.keys() & there.keys():
+        return tensors, ""
+    renamed = {plain.get(name, name): tensors[full] for name, full in there.items()}
+    return renamed, f", also without {' and '.join(map(repr, wrappers))} in the names of the file"
+
+
+def _plain_name(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def misfits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return where the ``tensors`` of a file differ from a model's ``own`` in name, shape or dtype, in words."""
+    problems = [f"missing {name!r}" for name in own if name not in tensors]
+    problems += [f"unexpected {name!r}" for name in tensors if name not in own]
+    for name in own.keys() & tensors.keys():
+        mine, given = own[name], tensors[name]
+        if mine.shape != given.shape or mine.dtype != given.dtype:
+            problems.append(f"{name!r} is {_describe(given)} in the file and {_describe(mine)} in the model")
+    return sorted(problems)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
@@ -95,7 +141,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapp
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"expected {name!r} to be a Tensor, but got {type(tensor).__name__}")
-    header = {**(metadata or {}), "format_version": FORMAT_VERSION, "unlearn_kit_version": _version()}
+    header = {**(metadata or {}), **versions()}
     for key, text in header.items():
         if not isinstance(text, str):
             raise TypeError(f"expected metadata {key!r} to be a str, but got {type(text).__name__}: {text!r}")
@@ -123,7 +169,8 @@ def load_tensors_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, st
 
     Raises:
         FileNotFoundError: When there is no file.
-        CheckpointError: When it is pickled, cut short or otherwise not a safetensors file.
+        CheckpointError: When it is pickled, cut short or otherwise not a safetensors file, or of another version of
+            the toolkit's format.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -134,7 +181,7 @@ def load_tensors_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, st
         with safe_open(source, framework="pt") as file:
             # Clones, because the tensors would otherwise be windows into the file.
             tensors = {name: file.get_tensor(name).clone() for name in list(file.keys())}
-            return tensors, dict(file.metadata() or {})
+            metadata = dict(file.metadata() or {})
     except SafetensorError as error:
         # Only now: a good file may begin with any byte, since its first eight are the length of its header.
         with source.open("rb") as start:
@@ -146,6 +193,21 @@ def load_tensors_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, st
         raise CheckpointError(
             f"cannot read {str(path)!r}: it is cut short or not a safetensors file ({error})"
         ) from error
+    version = metadata.get("format_version", FORMAT_VERSION)  # Files of other writers have none.
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"cannot read {str(path)!r}: expected format_version {FORMAT_VERSION!r}, but got {version!r}"
+        )
+    return tensors, metadata
+
+
+def versions() -> dict[str, str]:
+    """Return what every header says of its writer: the versions of the format and of unlearn-kit."""
+    try:
+        own = importlib.metadata.version("unlearn-kit")
+    except importlib.metadata.PackageNotFoundError:
+        own = "unknown"
+    return {"format_version": FORMAT_VERSION, "unlearn_kit_version": own}
 
 
 def _check_module(model: object) -> None:
@@ -160,10 +222,3 @@ def _describe(tensor: Tensor) -> str:
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     # As bytes, so that NaN equals itself and -0.0 is not 0.0.
     return torch.equal(a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8))
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("unlearn-kit")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -31,4 +31,4 @@ def write_curves(found: Sequence[ReportTask], folder: str | Path) -> list[Path]:
 
 def slug(text: str) -> str:
     """Return a title as the beginning of a file's name: letters, digits and dots, with dashes between."""
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower())[:150].strip("-.")

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from torch import nn
 
 import algorithms
 from unlearn_kit import DivergenceError, UnlearnResult, UnlearnTask
-from unlearn_kit.engine import Callback, ProgressBar
+from unlearn_kit.boundary import PerturbedSign
+from unlearn_kit.engine import Callback, ProgressBar, facts_of
 from unlearn_kit.errors import check_choice
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Status = Literal["ok", "n/a", "diverged"]
 METHODS = tuple(name for name in algorithms.__all__ if name != "retrain")
+MAX_VALUE = 1000  # characters of a text that is read as a value
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Method:
             raise ValueError(f"expected {self.name!r} without a preset, since it has none, but got {self.text!r}")
         for option in self.options:
             check_option(self.name, option)
+        check_values(self.name, self.options)
 
     @property
     def name(self) -> str:
@@ -72,6 +79,7 @@ class Variant:
         check_method(self.name)
         for option in self.options:
             check_option(self.name, option)
+        check_values(self.name, self.options)
 
     @property
     def text(self) -> str:
@@ -100,16 +108,78 @@ def check_option(method: str, option: str) -> str:
     return check_choice(f"every option of {method!r}", option, known_options(method))
 
 
-def known_options(method: str) -> list[str]:
+def check_values(method: str, options: Mapping[str, Any]) -> None:
+    """Refuse values that an option of ``method`` cannot have, before anything runs.
+
+    Options of training are held against what the engine takes, all others against their types.
+
+    Raises:
+        ValueError: When one is refused, naming the option.
+    """
+    from pydantic import ValidationError
+
+    given, types = as_options(options), _types_of(method)
+    for option, value in given.items():
+        if option not in types:
+            continue
+        hint, adapter = types[option]
+        try:
+            adapter.validate_python(value)
+        except ValidationError:
+            raise ValueError(f"expected {option} of {method!r} to be {hint}, but got {value!r}") from None
+    declared = facts_of(getattr(algorithms, method)).training
+    presets = [name for name in declared if ":" not in name]  # Others are for one kind of task.
+    if presets:
+        preset = check_choice(f"preset of {method!r}", given.get("preset", presets[0]), presets)
+        try:
+            declared[preset].override({option: value for option, value in given.items() if option not in types})
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{error} (an option of {method!r})") from error
+
+
+@functools.cache
+def _types_of(method: str) -> Mapping[str, tuple[str, TypeAdapter[Any]]]:
+    """Return the type of every option that a method has of its own, as it is written, and what checks it."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+    function = getattr(algorithms, method)
+    hints, written = get_type_hints(function), inspect.signature(function).parameters
+    return {
+        option: (str(written[option].annotation), TypeAdapter(hints[option], config=config))
+        for option in known_options(method)
+        if option in hints
+    }
+
+
+def as_options(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as a method takes them: a mapping under ``search`` becomes a ``PerturbedSign``.
+
+    Raises:
+        ValueError: When it does not describe one.
+    """
+    given = dict(plain)
+    if isinstance(given.get("search"), Mapping):
+        try:
+            given["search"] = PerturbedSign(**given["search"])
+        except TypeError as error:
+            raise ValueError(f"expected search to hold the options of PerturbedSign, but got {error}") from None
+    return given
+
+
+@functools.cache
+def known_options(method: str) -> tuple[str, ...]:
     """Return what can be passed to a method beside the model and the task."""
-    return [n for n in inspect.signature(getattr(algorithms, method)).parameters if n not in ("model", "task")]
+    return tuple(n for n in inspect.signature(getattr(algorithms, method)).parameters if n not in ("model", "task"))
 
 
 def value_of(text: str) -> Any:
     """Return the number, True, False, None, list or tuple that ``text`` writes, or else the text."""
+    if len(text) > MAX_VALUE:
+        return text
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # The last two of brackets without end.
         return text
 
 

@@ -102,6 +102,8 @@ RULES: Mapping[str, tuple[str, str, Callable[..., UnlearnTask]]] = {
 class ForgetRule:
     """A rule such as ``class:0``, ``fraction:0:0.5``, ``random:0.1`` or ``where:device:B``.
 
+    Its text is always the same for the same numbers, however they were written.
+
     Raises:
         ValueError: When it is not of one of these forms.
     """
@@ -111,15 +113,15 @@ class ForgetRule:
     def __post_init__(self) -> None:
         form, *parts = self.text.split(":")
         wanted = RULES[form][0].split(":")[1:] if form in RULES else None
-        numbers = {"LABEL": int, "SHARE": float, "COLUMN": str, "VALUE": str}
+        read: Mapping[str, Callable[[str], Any]] = {"LABEL": int, "SHARE": float, "COLUMN": str, "VALUE": str}
         try:
             if wanted is None or len(wanted) != len(parts):
                 raise ValueError
-            for name, part in zip(wanted, parts, strict=True):
-                numbers[name](part)
+            values = [str(read[name](part)) for name, part in zip(wanted, parts, strict=True)]
         except ValueError:
             forms = ", ".join(f"{written} (as in {example})" for written, example, _ in RULES.values())
             raise ValueError(f"expected forget to be one of {forms}, but got {self.text!r}") from None
+        object.__setattr__(self, "text", ":".join([form, *values]))
 
     def task(self, bundle: DataBundle, seed: int) -> UnlearnTask:
         """Return the task this rule makes of a data set.

@@ -16,6 +16,7 @@ from unlearn_kit.seeding import derive
 from .recipes import RULES, ForgetRule
 
 HARDEST = "outliers"
+MAX_RULE = 200  # characters; a rule becomes a part of the names of files
 FORMS = (*(written for written, _, _ in RULES.values()), f"{HARDEST}:SHARE")
 
 
@@ -35,13 +36,7 @@ class Scenario:
     def __post_init__(self) -> None:
         if not self.rules:
             raise ValueError("expected at least one request to forget, but got none")
-        for rule in self.rules:
-            if _is_hardest(rule):
-                _share(rule)
-            elif rule.partition(":")[0] in RULES:
-                ForgetRule(rule)
-            else:
-                raise ValueError(f"expected forget to be one of {', '.join(FORMS)}, but got {rule!r}")
+        object.__setattr__(self, "rules", tuple(map(_canonical, self.rules)))
 
     @property
     def text(self) -> str:
@@ -90,6 +85,17 @@ class Scenario:
         return UnlearnTask.forget_samples(
             bundle.train, bundle.test, chosen, num_classes=bundle.num_classes, validation=bundle.validation
         )
+
+
+def _canonical(rule: str) -> str:
+    """Return a request as it is always written."""
+    if len(rule) > MAX_RULE:
+        raise ValueError(f"expected a request to forget of at most {MAX_RULE} characters, but got {len(rule)}")
+    if _is_hardest(rule):
+        return f"{HARDEST}:{_share(rule)}"
+    if rule.partition(":")[0] not in RULES:
+        raise ValueError(f"expected forget to be one of {', '.join(FORMS)}, but got {rule!r}")
+    return ForgetRule(rule).text
 
 
 def _is_hardest(rule: str) -> bool:

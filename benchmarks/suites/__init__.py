@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from unlearn_kit.errors import check_choice
+from unlearn_kit.safe_yaml import check_plain, read_yaml
 
-from .schema import Suite, error_lines
+from .schema import Suite, check_combinations, error_lines
 
 FOLDER = Path(__file__).parent
 
@@ -42,14 +43,8 @@ def read_suite(name: str | Path) -> Suite:
         ValueError: On a mistake, naming the file, the key's path, what was expected and what came.
         FileNotFoundError: On a file that is not there.
     """
-    import yaml
-
     path = find(name)
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"expected {path} to be YAML, but got: {error}") from error
-    return parse_suite(values, str(path))
+    return parse_suite(read_yaml(path, "suite"), str(path))
 
 
 def parse_suite(values: Any, source: str = "suite") -> Suite:
@@ -58,24 +53,9 @@ def parse_suite(values: Any, source: str = "suite") -> Suite:
     Raises:
         ValueError: As :func:`read_suite`.
     """
+    check_plain(values, source)
+    check_combinations(values, source)
     try:
         return Suite.model_validate(values)
     except ValidationError as error:
         raise ValueError(error_lines(source, error)) from None
-
-
-def _loader() -> Any:
-    """Return YAML's safe loader, which also refuses a key that comes twice."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-            if twice:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {twice[0]!r} comes more than once", node.start_mark
-                )
-            return super().construct_mapping(node, deep)
-
-    return Loader

@@ -14,8 +14,7 @@ from torch import nn
 from unlearn_kit import UnlearnTask, adapters
 from unlearn_kit.seeding import derive
 
-from ..setup.methods import Variant, attempt
-from .schema import as_options
+from ..setup.methods import Variant, as_options, attempt
 from .watch import Watch
 
 HISTORY = 200  # most records of losses that are kept

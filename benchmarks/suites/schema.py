@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.data import LOADERS
 from unlearn_kit.errors import check_choice, check_count
+from unlearn_kit.hashing import hash_config
 from unlearn_kit.models import MODELS
 
 from ..setup.devices import check_device_name
 from ..setup.methods import METHODS, Method, Variant, check_method, check_option, value_of
 from ..setup.recipes import RECIPES
 from ..setup.scenarios import Scenario
+
+MAX_RUNS = 10_000  # of one suite
+MAX_NAME = 100  # characters; it becomes a part of the names of files
 
 
 class Strict(BaseModel):
@@ -38,9 +43,17 @@ def _several(value: Any) -> Any:
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if any(value in values[:place] for place, value in enumerate(values)):
+    known = Counter(hash_config(value.model_dump() if isinstance(value, BaseModel) else value) for value in values)
+    if len(known) < len(values):
         raise ValueError(f"expected values that differ, but got {list(values)}")
     return values
+
+
+def _no_truth(value: Any) -> Any:
+    """Refuse true and false where a number belongs: Python counts them among the numbers."""
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number, but got {value}")
+    return value
 
 
 def _seeds(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -56,7 +69,15 @@ def _model_name(name: str) -> str:
     return check_choice("a model", name, MODELS)
 
 
-Seeds = Annotated[tuple[int, ...], BeforeValidator(_several), AfterValidator(_seeds), Field(min_length=1)]
+# Numbers of a file: finite, never true or false.
+Count = Annotated[int, BeforeValidator(_no_truth), Field(ge=1)]
+Finite = Annotated[float, BeforeValidator(_no_truth), Field(allow_inf_nan=False)]
+Seeds = Annotated[
+    tuple[Annotated[int, BeforeValidator(_no_truth)], ...],
+    BeforeValidator(_several),
+    AfterValidator(_seeds),
+    Field(min_length=1),
+]
 
 
 class SeedLists(Strict):
@@ -74,19 +95,19 @@ class SeedLists(Strict):
 class TrainingRecipe(Strict):
     """How originals and references are trained; None stands for the data set's own recipe."""
 
-    epochs: Annotated[int, Field(ge=1)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] | None = None
-    lr: Annotated[float, Field(gt=0)] | None = None
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    lr: Annotated[Finite, Field(gt=0)] | None = None
     optimizer: Annotated[
         str, AfterValidator(lambda name: check_choice("optimizer", name, ("sgd", "adam", "adamw")))
     ] | (None) = None
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    weight_decay: Annotated[Finite, Field(ge=0)] | None = None
 
 
 class Data(Strict):
     """A data set and its loader's options; a name alone is enough."""
 
-    name: Annotated[str, AfterValidator(_data_name)]
+    name: Annotated[str, Field(max_length=MAX_NAME), AfterValidator(_data_name)]
     options: dict[str, Any] = {}
 
     @model_validator(mode="before")
@@ -153,30 +174,12 @@ class MethodRow(Strict):
         """Return one variant a combination of the grid's values."""
         for values in itertools.product(*self.grid.values()):
             options = {**self.options, **dict(zip(self.grid, values, strict=True))}
-            read = {key: value_of(value) if isinstance(value, str) else value for key, value in options.items()}
-            as_options(read)
-            yield Variant(self.name, read)
+            yield Variant(self.name, {k: value_of(v) if isinstance(v, str) else v for k, v in options.items()})
 
     @property
     def tradeoff_knob(self) -> str | None:
         """Return the option along which the variants are a curve; None where they are none."""
         return self.knob if self.knob is not None else next(iter(self.grid)) if len(self.grid) == 1 else None
-
-
-def as_options(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as a method takes them: a mapping under ``search`` becomes a ``PerturbedSign``.
-
-    Raises:
-        ValueError: When it does not describe one.
-        TypeError: When an option of it is of the wrong type.
-    """
-    given = dict(plain)
-    if isinstance(given.get("search"), Mapping):
-        try:
-            given["search"] = PerturbedSign(**given["search"])
-        except TypeError as error:
-            raise ValueError(f"expected search to hold the options of PerturbedSign, but got {error}") from None
-    return given
 
 
 def _every_method(value: Any) -> Any:
@@ -213,7 +216,7 @@ class Block(Strict):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         texts = [variant.text for row in self.methods for variant in row.variants()]
-        twice = sorted({text for text in texts if texts.count(text) > 1})
+        twice = sorted(text for text, count in Counter(texts).items() if count > 1)
         if twice:
             raise ValueError(f"expected methods that differ, but got {twice} more than once")
         for data in self.data:
@@ -230,12 +233,40 @@ class Block(Strict):
 class Suite(Strict):
     """A matrix of runs."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=MAX_NAME)]
     about: str = ""
     seeds: SeedLists = SeedLists()
     device: Annotated[str, AfterValidator(check_device_name)] = "cpu"
     learning_curve: bool = False
     matrix: Annotated[tuple[Block, ...], BeforeValidator(_several), Field(min_length=1)]
+
+
+def check_combinations(values: Any, source: str) -> None:
+    """Refuse a suite of too many runs by counting them, before any of them is made; what is no suite passes.
+
+    Raises:
+        ValueError: On more runs than ``MAX_RUNS``, naming the source and the key that makes them so many.
+    """
+    suite = _mapping(values)
+    seeds = _mapping(suite.get("seeds"))
+    each = math.prod([len(_several(seeds.get(stage, 0))) for stage in SeedLists.model_fields])
+    total = 0
+    for place, block in enumerate(_several(suite.get("matrix", ()))):
+        block = _mapping(block)
+        here = each * math.prod([len(_several(block.get(key, ""))) for key in ("data", "forget", "models")])
+        for number, row in enumerate(_several(block.get("methods", ()))):
+            total += here * math.prod(
+                [len(_several(choices)) for choices in _mapping(_mapping(row).get("grid")).values()]
+            )
+            if total > MAX_RUNS:
+                raise ValueError(
+                    f"{source}: matrix.{place}.methods.{number}: expected at most {MAX_RUNS} runs of one suite, "
+                    f"but got {total:,} and more"
+                )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def error_lines(source: str, error: ValidationError) -> str:

@@ -17,6 +17,7 @@ from ..data.tensors import in_order
 from ..errors import check_choice, check_path_exists
 from ..gradients import mean_squared_gradients
 from ..hashing import hash_model
+from ..safe_yaml import check_plain, parse_yaml, read_yaml
 from ..tasks import UnlearnTask
 from .batch_norm import needs_recalibration
 from .merge import average, fisher_merge, interpolate, slerp
@@ -184,14 +185,12 @@ class _Kitchen:
 
 
 def _read(recipe: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
-    if isinstance(recipe, (str, Path)):
-        import yaml
-
-        text = check_path_exists("recipe", recipe).read_text(encoding="utf-8") if isinstance(recipe, Path) else recipe
-        try:
-            recipe = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"expected recipe to be YAML, but it cannot be read: {error}") from error
+    source = str(recipe) if isinstance(recipe, Path) else "recipe"
+    if isinstance(recipe, Path):
+        recipe = read_yaml(recipe, "recipe")
+    elif isinstance(recipe, str):
+        recipe = parse_yaml(recipe, source)
+    check_plain(recipe, source)
     if not isinstance(recipe, Mapping):
-        raise ValueError(f"expected recipe to be a mapping, but got {type(recipe).__name__}: {recipe!r}")
+        raise ValueError(f"expected {source} to be a mapping, but got {type(recipe).__name__}: {recipe!r}")
     return recipe

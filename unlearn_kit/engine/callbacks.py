@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -79,6 +79,19 @@ class Callback:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what ``state`` returned."""
+
+
+def check_callbacks(callbacks: object) -> None:
+    """Refuse what is no sequence of callbacks.
+
+    Raises:
+        TypeError: When it is none, or holds something else.
+    """
+    if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
+        raise TypeError(f"expected callbacks to be a list of Callback values, but got {type(callbacks).__name__}")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"expected callbacks to hold Callback values, but got {type(callback).__name__}")
 
 
 class Log(Callback):

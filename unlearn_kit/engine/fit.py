@@ -18,7 +18,7 @@ from ..modules import check_model, device_of, evaluating
 from ..schedules import rate_at
 from ..seeding import derive, generator, isolated, seed_draws
 from .balance import balanced_backward
-from .callbacks import Callback, Run
+from .callbacks import Callback, Run, check_callbacks
 from .devices import Devices
 from .fingerprint import fingerprint
 from .guard import Guard, training
@@ -102,6 +102,7 @@ def fit(
     check_model(model)
     check_count("log_every", log_every)
     check_count("checkpoint_every", checkpoint_every)
+    check_callbacks(callbacks)
     if checkpoint is not None:
         check_path_exists("the folder of checkpoint", Path(checkpoint).parent)
     devices = Devices(device_of(model) if device is None else torch.device(device), accelerator)

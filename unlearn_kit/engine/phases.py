@@ -81,27 +81,13 @@ class Phase:
         object.__setattr__(self, "objective", Objective(self.objective._terms))
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"expected one of epochs and steps, but got epochs={self.epochs}, steps={self.steps}")
-        check_count("epochs" if self.steps is None else "steps", self.length, low=0)
-        check_choice("batch_norm", self.batch_norm, get_args(BatchNorm))
-        check_number("momentum", self.momentum, low=0, high=1, open_high=True)
-        check_number("weight_decay", self.weight_decay, low=0)
-        check_count("workers", self.workers, low=0)
-        if self.clip is not None:
-            check_number("clip", self.clip, low=0, open_low=True)
-        if isinstance(self.optimizer, str):
-            check_choice("optimizer", self.optimizer, OPTIMIZERS)
-            if self.lr is None:
-                raise ValueError(f"expected lr with optimizer={self.optimizer!r}, but got None")
-        elif not callable(self.optimizer):
-            raise TypeError(
-                f"expected optimizer to be one of {list(OPTIMIZERS)} or a function, but got {self.optimizer!r}"
-            )
-        if self.lr is not None:
-            check_scalar_or_schedule("lr", self.lr, low=0)
+        if self.batch_size is None:
+            raise TypeError("expected batch_size to be an int or a mapping of them, but got None")
+        if isinstance(self.optimizer, str) and self.lr is None:
+            raise ValueError(f"expected lr with optimizer={self.optimizer!r}, but got None")
+        check_settings(self)
         if isinstance(self.trainable, str):
             raise TypeError(f"expected trainable to be names or a function, but got a str: {self.trainable!r}")
-        if not isinstance(self.batch_size, Mapping):
-            check_count("batch_size", self.batch_size)
         if self.balance is not None:
             check_balance(self.balance, self.terms)
         needed = self.terms.streams
@@ -285,6 +271,38 @@ def plan(program: Phase | Alternate | Sequence[Phase | Alternate]) -> list[Leg]:
                 own = f"{place}.shared" if part.shared_optimizer else key
                 legs.append(Leg(phase, key, own, turn * count, (turn + 1) * count, turns * count))
     return legs
+
+
+def check_settings(settings: Any) -> None:
+    """Refuse settings of training, those that :class:`Phase` and ``Training`` share, which no training can have.
+
+    Raises:
+        ValueError: When one is out of range, by its name.
+        TypeError: When one is of another type, by its name.
+    """
+    for name, length in (("epochs", settings.epochs), ("steps", settings.steps)):
+        if length is not None:
+            check_count(name, length, low=0)
+    check_choice("batch_norm", settings.batch_norm, get_args(BatchNorm))
+    check_number("momentum", settings.momentum, low=0, high=1, open_high=True)
+    check_number("weight_decay", settings.weight_decay, low=0)
+    check_count("workers", settings.workers, low=0)
+    if settings.clip is not None:
+        check_number("clip", settings.clip, low=0, open_low=True)
+    if isinstance(settings.optimizer, str):
+        check_choice("optimizer", settings.optimizer, OPTIMIZERS)
+    elif not callable(settings.optimizer):
+        raise TypeError(
+            f"expected optimizer to be one of {list(OPTIMIZERS)} or a function, but got {settings.optimizer!r}"
+        )
+    if settings.lr is not None:
+        check_scalar_or_schedule("lr", settings.lr, low=0)
+    if settings.balance is not None:
+        check_choice("balance", settings.balance, get_args(Balance))
+    sizes = settings.batch_size
+    for stream, size in sizes.items() if isinstance(sizes, Mapping) else [(None, sizes)]:
+        if size is not None:
+            check_count("batch_size" if stream is None else f"batch_size of {stream!r}", size)
 
 
 def streams_for(task: UnlearnTask, objective: Objective | Term, **others: Any) -> dict[str, Any]:

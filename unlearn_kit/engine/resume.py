@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints import load_tensors_file, save_tensors
+from ..checkpoints import load_tensors_file, misfits, save_tensors, versions
 from ..errors import CheckpointError
+from ..hashing import hash_config
 from .callbacks import Callback, Run
 from .fingerprint import Mark
 
@@ -59,7 +60,11 @@ class OptimizerState:
 def save_run(
     path: Path, mark: Mark, run: Run, optimizers: Mapping[str, OptimizerState], callbacks: Sequence[Callback]
 ) -> None:
-    """Write the run to ``path``, in one piece or not at all."""
+    """Write the run to ``path``, in one piece or not at all.
+
+    Raises:
+        TypeError: When the state of a callback is not what JSON holds, with tensors under the key "tensors".
+    """
     tensors = {f"model/{name}": value for name, value in run.model.state_dict().items()}
     numbers: dict[str, Any] = {}
     for key, saved in optimizers.items():
@@ -71,8 +76,7 @@ def save_run(
                     numbers[f"{key}/{place}/{name}"] = value
     states = []
     for number, callback in enumerate(callbacks):
-        state = dict(callback.state())
-        held: dict[str, Tensor] = state.pop("tensors", {})
+        state, held = _state_of(callback)
         tensors |= {f"callback/{number}/{name}": value for name, value in held.items()}
         states.append([type(callback).__name__, state])
     header = {
@@ -83,42 +87,86 @@ def save_run(
         "groups": {key: saved.groups for key, saved in optimizers.items()},
         "numbers": numbers,
     }
-    metadata = {**{f"run/{part}": text for part, text in mark.items()}, "run": json.dumps(header)}
-    save_tensors(tensors, path, metadata)
+    metadata = {**{f"run/{part}": text for part, text in mark.items()}, "run": json.dumps(header), **versions()}
+    save_tensors(tensors, path, metadata | {"run/checksum": _checksum(metadata, tensors)})
 
 
 def load_run(path: Path, mark: Mark, run: Run, callbacks: Sequence[Callback]) -> dict[str, OptimizerState]:
-    """Read a run back into ``run`` with its model, and into the callbacks.
+    """Read a run back into ``run`` with its model, and into the callbacks; all of the file is checked first.
 
     Returns:
         The optimisers' states by key.
 
     Raises:
-        CheckpointError: When the file is unreadable, or of another run.
+        CheckpointError: When the file is unreadable, or altered since it was written, or of another run.
     """
     tensors, metadata = load_tensors_file(path)
-    others = [part for part, text in mark.items() if metadata.get(f"run/{part}") != text]
-    header = json.loads(metadata.get("run", "{}"))
-    kinds = [type(callback).__name__ for callback in callbacks]
-    if not others and [kind for kind, _ in header["callbacks"]] != kinds:
-        others = [f"callbacks, {[kind for kind, _ in header['callbacks']]} rather than {kinds}"]
-    if others:
-        what = f"another {' and '.join(others)}" if "run" in metadata else "no run"
+    if "run" not in metadata:
+        raise _another(path, "no run")
+    if metadata.pop("run/checksum", None) != _checksum(metadata, tensors):
         raise CheckpointError(
-            f"expected {str(path)!r} to hold a run with this model, program, data, seed and callbacks, but it holds "
-            f"{what}; remove it, or name another checkpoint"
+            f"cannot continue from {str(path)!r}: its checksum does not fit what it holds, so that it was altered "
+            "since it was written; remove it, or name another checkpoint"
         )
+    others = [part for part, text in mark.items() if metadata.get(f"run/{part}") != text]
+    if others:
+        raise _another(path, f"another {' and '.join(others)}")
+    try:
+        return _restore(tensors, json.loads(metadata["run"]), path, run, callbacks)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"cannot continue from {str(path)!r}: it holds no whole run ({error!r})") from error
+
+
+def _restore(
+    tensors: dict[str, Tensor], header: dict[str, Any], path: Path, run: Run, callbacks: Sequence[Callback]
+) -> dict[str, OptimizerState]:
+    kinds = [type(callback).__name__ for callback in callbacks]
+    if [kind for kind, _ in header["callbacks"]] != kinds:
+        raise _another(path, f"another callbacks, {[kind for kind, _ in header['callbacks']]} rather than {kinds}")
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "callback": {}}
     for name, tensor in tensors.items():
         group, _, rest = name.partition("/")
         groups[group][rest] = tensor
-    run.model.load_state_dict(groups["model"])
-    run.done, run.stopping, run.history[:] = header["done"], header["stopping"], header["history"]
-    for number, (callback, (_, state)) in enumerate(zip(callbacks, header["callbacks"], strict=True)):
-        own = {n.partition("/")[2]: v for n, v in groups["callback"].items() if n.startswith(f"{number}/")}
-        callback.load_state({**state, "tensors": own})
+    done, problems = header["done"], misfits(run.model.state_dict(), groups["model"])
+    if isinstance(done, bool) or not isinstance(done, int) or not 0 <= done <= run.planned:
+        problems.append(f"{done!r} steps done of {run.planned}")
+    if problems:
+        raise CheckpointError(f"cannot continue from {str(path)!r}: {'; '.join(problems)}")
     saved = {key: OptimizerState({}, parts) for key, parts in header["groups"].items()}
     for name, value in (groups["optimizer"] | header["numbers"]).items():
         key, place, field = name.rsplit("/", 2)
         saved[key].state.setdefault(int(place), {})[field] = value
+    for number, (callback, (_, state)) in enumerate(zip(callbacks, header["callbacks"], strict=True)):
+        own = {n.partition("/")[2]: v for n, v in groups["callback"].items() if n.startswith(f"{number}/")}
+        callback.load_state({**state, "tensors": own})
+    run.model.load_state_dict(groups["model"])
+    run.done, run.stopping, run.history[:] = done, header["stopping"], header["history"]
     return saved
+
+
+def _state_of(callback: Callback) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a callback has to have saved: what JSON holds, and its tensors."""
+    kind, whole = type(callback).__name__, callback.state()
+    try:
+        state = dict(whole)
+        tensors = dict(state.pop("tensors", {}))
+        json.dumps(state)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"expected the state of callback {kind} to be a dict of what JSON holds, with tensors under the key "
+            f'"tensors", but got {whole!r}'
+        ) from error
+    return state, tensors
+
+
+def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    return hash_config([metadata, tensors])
+
+
+def _another(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"expected {str(path)!r} to hold a run with this model, program, data, seed and callbacks, but it holds "
+        f"{what}; remove it, or name another checkpoint"
+    )

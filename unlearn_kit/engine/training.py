@@ -14,9 +14,9 @@ from ..losses import Objective, Term
 from ..schedules import ScalarOrSchedule, Schedule, with_peak
 from ..tasks import UnlearnTask
 from .balance import Balance
-from .callbacks import Callback
+from .callbacks import Callback, check_callbacks
 from .fit import FitResult, fit
-from .phases import Alternate, BatchNorm, OptimizerFactory, Phase, sizes_for, streams_for
+from .phases import Alternate, BatchNorm, OptimizerFactory, Phase, check_settings, sizes_for, streams_for
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -73,6 +73,10 @@ class Training:
     accelerator: Accelerator | None = None
     callbacks: Sequence[Callback] = ()
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+        check_callbacks(self.callbacks)
+
     def override(self, given: Mapping[str, Any]) -> Training:
         """Return these settings with those that were ``given`` in their place.
 
@@ -81,8 +85,8 @@ class Training:
         scales its first value to the number; a schedule replaces it.
 
         Raises:
-            ValueError: When both ``epochs`` and ``steps`` are given, or ``lr`` is negative.
-            TypeError: When ``lr`` is neither a number nor a schedule.
+            ValueError: When both ``epochs`` and ``steps`` are given, or one is out of range, by its name.
+            TypeError: When one is of another type, by its name.
         """
         changes = {name: value for name, value in given.items() if value is not None or name not in ("epochs", "steps")}
         if {"epochs", "steps"} <= changes.keys():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,13 @@ def test_lists_are_options_and_devices_need_not_be_of_this_machine() -> None:
 
 
 def test_a_search_is_described_by_its_options() -> None:
-    from benchmarks.suites.schema import as_options
+    from benchmarks.setup.methods import as_options
 
     assert as_options({"search": {"radius": 0.2}})["search"] == PerturbedSign(radius=0.2)
+
+
+# Seven options of ten values each.
+GRID = {option: list(range(10)) for option in ("lr", "steps", "momentum", "clip", "workers", "batch_size", "epochs")}
 
 
 @pytest.mark.parametrize(
@@ -117,6 +122,25 @@ def test_a_search_is_described_by_its_options() -> None:
         ({"name": "x"}, "matrix", "expected a value, but got none"),
         ({**suite(), "name": "a b"}, "name", "pattern"),
         ([], "the whole file", "dictionary"),
+        (suite(training={"lr": math.inf}), "matrix.0.training.lr", "expected a finite number, but got inf"),
+        (suite(training={"lr": math.nan}), "matrix.0.training.lr", "but got nan"),
+        (suite(training={"lr": -1}), "matrix.0.training.lr", "greater than 0, but got -1"),
+        (suite(training={"weight_decay": True}), "matrix.0.training.weight_decay", "a number, but got True"),
+        (suite(training={"epochs": "hello"}), "matrix.0.training.epochs", "but got 'hello'"),
+        (suite(training={"epochs": True}), "matrix.0.training.epochs", "expected a number, but got True"),
+        ({**suite(), "seeds": {"unlearning": True}}, "seeds.unlearning.0", "expected a number, but got True"),
+        ({**suite(), "name": "a" * 300}, "name", "at most 100 characters"),
+        (suite(data="image-folder:" + "a" * 300), "matrix.0.data.0.name", "at most 100 characters"),
+        (suite(forget="where:device:" + "a" * 300), "matrix.0.forget.0", "at most 200 characters, but got 313"),
+        (suite(forget=["class:0", "class: 0"]), "matrix.0.forget", "expected values that differ"),
+        (suite(forget=["random:.1", "random:1e-1"]), "matrix.0.forget", "expected values that differ"),
+        (suite(methods=[{"name": "finetune", "grid": GRID}]), "matrix.0.methods.0", "10000 runs of one suite, but got"),
+        (
+            {**suite(methods=["finetune", "scrub"] * 60), "seeds": {"training": list(range(100))}},
+            "matrix.0.methods.100",
+            "expected at most 10000 runs of one suite, but got 10,100 and more",
+        ),
+        (suite(about={"a": [[["x" * 20_000]]]}), "matrix.0.about.a.0.0.0", "expected a text of at most 10000"),
     ],
 )
 def test_mistakes_name_the_file_the_place_and_what_is_allowed(values: Any, where: str, what: str) -> None:
@@ -126,6 +150,53 @@ def test_mistakes_name_the_file_the_place_and_what_is_allowed(values: Any, where
     assert text.startswith(f"mine.yaml: {where}: expected ")
     assert what in text
     assert "\n" not in text
+
+
+BAD_OPTIONS: dict[str, tuple[str, Any]] = {
+    "finetune": ("lr", math.inf),
+    "neg_grad": ("lr", -1),
+    "neg_grad_plus": ("lr", True),
+    "scrub": ("epochs", "hello"),
+    "delete": ("epochs", True),
+    "salun": ("density", "half"),
+    "ssd": ("alpha", math.nan),
+    "lfssd": ("dampening", True),
+    "damp": ("samples", 2.5),
+    "jit": ("draws", [3]),
+    "random_label": ("fixed", 1),
+    "influence": ("solver", "gc"),
+    "perturbed_sign": ("preset", "papre"),
+    "erase_to_retain": ("where", 3),
+    "l1_sparse": ("batch_size", {"forget": 0}),
+    "bad_teacher": ("momentum", 1),
+    "unsir": ("optimizer", "sdg"),
+    "sfron": ("forget_weight", "x" * 5000),
+    "amun": ("radius", "(" * 500),
+    "boundary_expand": ("callbacks", ["x"]),
+}
+
+
+@pytest.mark.parametrize("method", BAD_OPTIONS)
+@pytest.mark.parametrize("form", ["options", "grid"])
+def test_values_that_no_method_takes_are_refused_before_anything_runs(method: str, form: str) -> None:
+    option, value = BAD_OPTIONS[method]
+    row = {"name": method, form: {option: value if form == "options" else [value]}}
+    with pytest.raises(ValueError, match="expected") as caught:
+        parse_suite(suite(methods=["finetune", row]), "mine.yaml")
+    text = str(caught.value)
+    assert text.startswith("mine.yaml: matrix.0.methods.1: expected ")
+    assert option in text
+    assert method in text or option == "callbacks"  # which the runner gives
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [("class: 0", "class:0"), ("random:1e-1", "random:0.1"), ("fraction:00:.50", "fraction:0:0.5")]
+    + [("outliers: .10", "outliers:0.1"), ("where:device:0", "where:device:0")],
+)
+def test_a_rule_is_known_by_one_spelling(rule: str, text: str) -> None:
+    """Two would be two runs, since a run is known by the rules of its forget set."""
+    assert parse_suite(suite(forget=rule)).matrix[0].forget[0].rules == (text,)
 
 
 def test_every_mistake_of_a_file_is_told_at_once() -> None:

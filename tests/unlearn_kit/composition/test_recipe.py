@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,6 +109,10 @@ def test_files_and_recipes_inside_recipes(tmp_path: Path) -> None:
     assert same(compose(path, models=MODELS, build=network(9)).model, found.model)
 
 
+MODELS_IN_THEMSELVES: dict[str, Any] = {"method": "average"}
+MODELS_IN_THEMSELVES["models"] = [MODELS_IN_THEMSELVES]
+
+
 @pytest.mark.parametrize(
     ("recipe", "text"),
     [
@@ -128,6 +133,11 @@ def test_files_and_recipes_inside_recipes(tmp_path: Path) -> None:
         ({"method": "greedy_soup", "models": ["a"]}, "expected score= with the greedy_soup recipe"),
         ({"method": "fisher_merge", "models": ["a"]}, "expected data= with the fisher_merge recipe"),
         ("- a", "expected recipe to be a mapping, but got list"),
+        ("method: !!bool maybe", "recipe: method: expected a value of type bool, but got 'maybe'"),
+        ("a: &a {method: average, models: [*a]}", r"recipe: a\.models\.0: expected values, but got an alias"),
+        ({"method": "average", "models": ["a"] * 20_000}, "recipe: models: expected at most 10000 values"),
+        (MODELS_IN_THEMSELVES, "recipe: models.0.models.0.*: expected at most 32 levels"),
+        ("method: average\nmodels: [a, b]\nmethod: ties", "the key 'method' comes more than once"),
         ("{", "expected recipe to be YAML"),
         (Path("missing.yaml"), "expected recipe to be an existing path, but got 'missing.yaml'"),
     ],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pickle
+import random
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -21,6 +24,7 @@ from torch.utils.data import Dataset
 from unlearn_kit import CheckpointError, DivergenceError, save_model
 from unlearn_kit import losses as L
 from unlearn_kit.boundary import PerturbedSign
+from unlearn_kit.checkpoints import load_tensors_file, save_tensors
 from unlearn_kit.data import TensorImages
 from unlearn_kit.engine import (
     Alternate,
@@ -36,6 +40,7 @@ from unlearn_kit.engine import (
 )
 from unlearn_kit.engine.fingerprint import fingerprint
 from unlearn_kit.engine.phases import plan
+from unlearn_kit.engine.resume import _checksum
 from unlearn_kit.models import build
 from unlearn_kit.modules import frozen_copy
 from unlearn_kit.schedules import Schedule
@@ -448,6 +453,92 @@ def test_files_that_are_no_run_are_refused(tmp_path: Path) -> None:
     save_model(dropping(), path)
     with pytest.raises(CheckpointError, match="but it holds no run"):
         one_step(path)
+
+
+WATCHED = phase(epochs=2, optimizer="adam")
+
+
+def watched(path: Path, at: int | None = None) -> FitResult:
+    callbacks = [BestSoFar(score), Interrupt(at)]
+    return fit(dropping(), WATCHED, callbacks=callbacks, checkpoint=path, checkpoint_every=1)
+
+
+@pytest.fixture(scope="module")
+def half_done(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("half") / "run.safetensors"
+    with pytest.raises(Interrupted):
+        watched(path, 5)
+    return path.read_bytes()
+
+
+def test_every_bit_of_the_header_counts(half_done: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    header = 8 * (8 + struct.unpack("<Q", half_done[:8])[0])
+    bits = random.Random(0).sample(range(header), 200)
+    for bit in [*bits, 8 * len(half_done) - 1]:  # The last is of a tensor.
+        flipped = bytearray(half_done)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(CheckpointError) as raised:
+            watched(path)
+        assert repr(str(path)) in str(raised.value), bit
+        assert path.read_bytes() == flipped
+
+
+def without(prefix: str) -> Callable[[dict[str, Tensor], dict[str, Any]], None]:
+    def change(tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        del tensors[next(name for name in tensors if name.startswith(prefix))]
+
+    return change
+
+
+def done(count: Any) -> Callable[[dict[str, Tensor], dict[str, Any]], None]:
+    return lambda _, header: header.update(done=count)
+
+
+ALTERED: dict[str, tuple[Callable[[dict[str, Tensor], dict[str, Any]], None], str]] = {
+    "done of too many": (done(10**9), "1000000000 steps done of 8"),
+    "done of too few": (done(-5), "-5 steps done of 8"),
+    "done of no number": (done(True), "True steps done of 8"),
+    "a weight": (without("model/"), "missing 'block1.0.bias'"),
+    "a weight's dtype": (
+        lambda tensors, _: tensors.update({"model/head.bias": tensors["model/head.bias"].double()}),
+        r"'head.bias' is float64 \(3,\) in the file and float32 \(3,\) in the model",
+    ),
+    "a group": (lambda tensors, _: tensors.update(other=torch.ones(1)), "it holds no whole run .KeyError"),
+    "no history": (lambda _, header: header.pop("history"), "it holds no whole run .KeyError"),
+    "an optimizer's tensor": (without("optimizer/"), ""),
+    "a callback's tensor": (without("callback/"), ""),
+    "another done": (done(3), ""),
+}
+
+
+@pytest.mark.parametrize("kind", ALTERED)
+def test_a_run_altered_by_hand_is_refused(kind: str, half_done: bytes, tmp_path: Path) -> None:
+    path, (change, text) = tmp_path / "run.safetensors", ALTERED[kind]
+    path.write_bytes(half_done)
+    tensors, metadata = load_tensors_file(path)
+    header = json.loads(metadata["run"])
+    change(tensors, header)
+    metadata["run"] = json.dumps(header)
+    save_tensors(tensors, path, metadata)
+    with pytest.raises(CheckpointError, match="its checksum does not fit what it holds"):
+        watched(path)
+    if text:  # What can be told without the checksum is told with one made anew.
+        del metadata["run/checksum"]
+        save_tensors(tensors, path, metadata | {"run/checksum": _checksum(metadata, tensors)})
+        with pytest.raises(CheckpointError, match=f"cannot continue from .*run.safetensors': .*{text}"):
+            watched(path)
+
+
+def test_a_callback_whose_state_cannot_be_saved_is_named(tmp_path: Path) -> None:
+    class Hiding(Callback):
+        def state(self) -> dict[str, Any]:
+            return {"seen": {1, 2}}
+
+    with pytest.raises(TypeError, match=r"expected the state of callback Hiding to be .* JSON .* got \{'seen': \{1, 2"):
+        one_step(tmp_path / "run.safetensors", callbacks=[Hiding()])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_save_that_breaks_leaves_the_last_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
