@@ -78,7 +78,7 @@ def load_model(model: nn.Module, path: str | Path) -> nn.Module:
     loaded = copy.deepcopy(model)
     loaded.load_state_dict(tensors)
     # Only tensors that are tied here, and were not where the file was written, can differ now.
-    clashing = [name for name, tensor in loaded.state_dict().items() if not _same_bits(tensor.cpu(), tensors[name])]
+    clashing = [name for name, tensor in loaded.state_dict().items() if not same_bits(tensor.cpu(), tensors[name])]
     if clashing:
         raise CheckpointError(
             f"{str(path)!r} does not fit this {type(model).__name__}: tensors that are tied in the model "
@@ -219,6 +219,7 @@ def _describe(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-def _same_bits(a: Tensor, b: Tensor) -> bool:
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors of one shape and dtype hold the same bits."""
     # As bytes, so that NaN equals itself and -0.0 is not 0.0.
     return torch.equal(a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8))

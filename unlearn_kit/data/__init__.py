@@ -1,6 +1,7 @@
 """Data sets: loaders by name, and the one way samples are read."""
 
 from .bundle import DataBundle
+from .expressions import Where, where
 from .registry import LOADERS, load
 from .relabel import without_class
 from .tensors import TensorImages, in_order, iterate, labels_of, load_tensors, resolve, subset
@@ -9,6 +10,7 @@ __all__ = [
     "LOADERS",
     "DataBundle",
     "TensorImages",
+    "Where",
     "in_order",
     "iterate",
     "labels_of",
@@ -16,5 +18,6 @@ __all__ = [
     "load_tensors",
     "resolve",
     "subset",
+    "where",
     "without_class",
 ]
