@@ -23,17 +23,19 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 # The floors of the core, from the ground up. A room imports from floors below its own.
 FLOORS = (
     ("command", "errors", "results"),
-    ("outputs", "processes", "safe_yaml", "schedules", "seeding"),
+    ("files", "outputs", "processes", "safe_yaml", "schedules", "seeding"),
     ("memory", "modules"),
     ("gradients", "models", "plots"),
     ("checkpoints", "data", "boundary"),
     ("hashing", "tasks"),
     ("losses", "adapters"),
     ("metrics",),
+    ("evidence",),
     ("engine",),
     ("audits",),
     ("composition",),
     ("tuning",),
+    ("deployed",),
 )
 
 # The rooms of the benchmarks, from the ground up. A room imports from those of lower rows.

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import CheckpointError, check_path_exists
+from .files import replacing
 
 FORMAT_VERSION = "1"
 
@@ -145,8 +144,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapp
     for key, text in header.items():
         if not isinstance(text, str):
             raise TypeError(f"expected metadata {key!r} to be a str, but got {type(text).__name__}: {text!r}")
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with replacing(target) as temporary:
         try:
             # Clones, because the format refuses tensors that share memory, as tied weights and views do.
             owned = {
@@ -156,11 +154,6 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapp
             save_file(owned, temporary, metadata=header)
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"cannot write {str(path)!r}: {error}") from error
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

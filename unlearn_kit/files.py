@@ -1,12 +1,15 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all: a reader, or a crash, finds the old one or the new one."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -29,3 +32,33 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(value: Any, path: Path) -> Path:
+    """Write ``value`` to ``path``: a reader, or a crash, finds the old file or the new one, never half of one.
+
+    None is written as null and stands for "n/a"; so is a number that is not finite.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: On what JSON cannot hold.
+    """
+    return write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> Path:
+    """Write ``text`` to ``path``, whole or not at all; return the path."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` with None in place of every NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

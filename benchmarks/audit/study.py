@@ -14,12 +14,13 @@ import algorithms
 from unlearn_kit import DivergenceError, UnlearnTask
 from unlearn_kit.audits import ShadowAudit, ShadowReport, train_ensemble
 from unlearn_kit.data import load
+from unlearn_kit.evidence.software import versions
+from unlearn_kit.files import write_json
 from unlearn_kit.metrics import summary
 from unlearn_kit.seeding import derive
 
 from ..setup.methods import Method
 from ..setup.recipes import Blueprint
-from ..setup.records import versions, write_json
 from ..suites.progress import in_words
 from .config import AuditConfig
 from .figures import FIGURES, Ideal, Pair, figures

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from unlearn_kit import UnlearnTask
+from unlearn_kit.evidence.judging import choose_by_held_out
 from unlearn_kit.metrics import Evaluation, accuracy, evaluate
 
-from ..setup.judging import choose_by_held_out
 from ..setup.methods import Attempt
 
 RETAIN_WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)

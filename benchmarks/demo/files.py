@@ -12,14 +12,13 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data import load_tensors, subset
+from unlearn_kit.evidence.judging import forget_score, retain_score
+from unlearn_kit.evidence.software import versions
 from unlearn_kit.memory import resident_peak
 from unlearn_kit.metrics import Evaluation
 from unlearn_kit.modules import device_of, evaluating
 from unlearn_kit.outputs import predicted_labels
 from unlearn_kit.plots import picture_strip, tradeoff_figure
-
-from ..setup.judging import forget_score, retain_score
-from ..setup.records import versions
 
 if TYPE_CHECKING:
     from .config import DemoConfig

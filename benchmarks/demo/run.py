@@ -14,13 +14,13 @@ import algorithms
 from unlearn_kit import UnlearnTask, save_model
 from unlearn_kit.data import DataBundle, load
 from unlearn_kit.engine import train
+from unlearn_kit.evidence.judging import beside_itself, nothing_to_forget, over_forgets
+from unlearn_kit.files import write_json
 from unlearn_kit.metrics import Evaluation, evaluate
 from unlearn_kit.seeding import isolated
 
-from ..setup.judging import beside_itself, nothing_to_forget, over_forgets
 from ..setup.methods import Attempt, Method, Status, attempt, watchers
 from ..setup.recipes import Blueprint
-from ..setup.records import write_json
 from .config import DemoConfig
 from .curves import CurvePoint, MixCurve, mix_curve, retain_weight_curve
 from .files import draw, draw_strip, record

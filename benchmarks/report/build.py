@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_kit.errors import check_choice
+from unlearn_kit.files import plain, write_text
 
 from ..analysis.rows import rows, suites_in
 from ..analysis.tables import MISSING
-from ..setup.records import plain, write_text
 from ..suites.records import Record
 from ..suites.store import Store, read_json
 from .curves import write_curves

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from unlearn_kit.evidence.judging import forget_score, nothing_to_forget, over_forgets
 from unlearn_kit.metrics import Evaluation
 
 from ..analysis.fronts import Interval, interval, mean
 from ..analysis.rows import BARE, ResultRow
 from ..analysis.tables import LABELS
-from ..setup.judging import forget_score, nothing_to_forget, over_forgets
 from ..suites.records import Record, Status
 
 SCORES = (

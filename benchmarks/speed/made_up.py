@@ -8,8 +8,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from unlearn_kit.files import write_json
+
 from ..setup.methods import METHODS, Variant
-from ..setup.records import write_json
 from ..suites.records import NodeCost, Record, SeedScores
 from ..suites.store import Store
 

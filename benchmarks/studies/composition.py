@@ -25,6 +25,8 @@ from unlearn_kit.audits import linear_probe, relearn_time
 from unlearn_kit.data import DataBundle, in_order, load, subset
 from unlearn_kit.engine import train
 from unlearn_kit.errors import check_choice
+from unlearn_kit.evidence.software import versions
+from unlearn_kit.files import write_json
 from unlearn_kit.gradients import mean_squared_gradients
 from unlearn_kit.hashing import hash_config
 from unlearn_kit.metrics import Evaluation, evaluate
@@ -33,7 +35,6 @@ from unlearn_kit.seeding import derive, isolated
 from ..demo.config import DemoConfig
 from ..setup.methods import Method
 from ..setup.recipes import RECIPES, Blueprint
-from ..setup.records import versions, write_json
 from .composition_tables import draw, summary
 
 SWEEP = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)

@@ -20,6 +20,8 @@ import algorithms
 from unlearn_kit import UnlearnTask, load_model, save_model
 from unlearn_kit.data import load
 from unlearn_kit.engine import train
+from unlearn_kit.evidence.software import versions
+from unlearn_kit.files import write_json
 from unlearn_kit.metrics import summary
 from unlearn_kit.seeding import isolated
 from unlearn_kit.tuning import tune_tradeoff
@@ -28,7 +30,6 @@ from unlearn_kit.tuning.search import Method as Search
 from ..demo.config import DemoConfig
 from ..setup.methods import Method
 from ..setup.recipes import RECIPES, Blueprint
-from ..setup.records import versions, write_json
 
 
 def study(

@@ -18,6 +18,9 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data import DataBundle, TensorImages, in_order, load_tensors, subset
 from unlearn_kit.engine import FitResult, train
+from unlearn_kit.evidence.judging import beside_itself
+from unlearn_kit.evidence.software import versions
+from unlearn_kit.files import plain
 from unlearn_kit.hashing import hash_config, hash_model, sample_hashes
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.memory import device_peak, reset_device_peak, reset_resident_peak, resident_peak
@@ -27,9 +30,7 @@ from unlearn_kit.outputs import predicted_labels
 from unlearn_kit.seeding import derive, isolated
 
 from ..setup.devices import gpu_of_worker
-from ..setup.judging import beside_itself
 from ..setup.recipes import Blueprint
-from ..setup.records import plain, versions
 from ..setup.scenarios import Scenario
 from .plan import Node, code_of, frozen_options, open_data
 from .records import FORMAT, Record

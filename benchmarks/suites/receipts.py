@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from unlearn_kit.evidence.receipt import Receipt, assemble
 from unlearn_kit.metrics import Evaluation
 
-from ..setup.receipt import Receipt, assemble
 from .records import Record
 
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from unlearn_kit.errors import check_choice
+from unlearn_kit.evidence.judging import evaluation_of
 from unlearn_kit.metrics import Evaluation
 
-from ..setup.judging import evaluation_of
 from .schema import error_lines
 
 FORMAT = 1

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from unlearn_kit.files import write_json
 from unlearn_kit.metrics import Evaluation
 
-from ..setup.records import write_json
 from .backends import Backend, check_backend, make_backend
 from .execute import Finished, Product
 from .plan import Node, plan, select

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from unlearn_kit.checkpoints import load_tensors_file, save_tensors
 from unlearn_kit.errors import CheckpointError
+from unlearn_kit.files import write_json
 
-from ..setup.records import write_json
 from .records import FORMAT, Record
 
 FOLDERS = ("results", "tensors", "failures", "samples", "receipts", "suites", "claims")

@@ -170,9 +170,7 @@ NETWORKS: dict[str, Network] = {
         lambda: smp_model("Unet", "tu-resnet10t", encoder_depth=3, decoder_channels=(16, 8, 8)), SMP, masks=True
     ),
     "DeepLabV3Plus": Network(lambda: smp_model("DeepLabV3Plus", "mobilenet_v2", decoder_channels=16), SMP, masks=True),
-    "Segformer": Network(
-        lambda: smp_model("Segformer", "mit_b0", decoder_segmentation_channels=16), SMP, masks=True
-    ),
+    "Segformer": Network(lambda: smp_model("Segformer", "mit_b0", decoder_segmentation_channels=16), SMP, masks=True),
     "UNet 2-D": Network(lambda: monai_unet(2), "MONAI", masks=True, shape=(1, 16, 16)),
     "UNet 3-D": Network(lambda: monai_unet(3), "MONAI", masks=True, shape=(1, 8, 8, 8)),
     "GroupNorm": Network(lambda: convolutional(lambda channels: nn.GroupNorm(2, channels)), LAYERS),

@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.analysis.rows import name_of, rows, suites_in, task_of, titles
 from benchmarks.analysis.tradeoff import curves_of
-from benchmarks.setup.records import write_json
 from benchmarks.suites.records import NodeCost, Record, SeedScores
 from benchmarks.suites.store import Store
+from unlearn_kit.files import write_json
 from unlearn_kit.metrics import Evaluation
 
 

@@ -38,13 +38,13 @@ from benchmarks.report.scatter import scatter
 from benchmarks.report.tables import COLUMNS
 from benchmarks.report.tasks import ReportTask, tasks
 from benchmarks.setup.methods import METHODS
-from benchmarks.setup.records import write_json
 from benchmarks.speed.made_up import write_made_up
 from benchmarks.suites import parse_suite
 from benchmarks.suites.execute import execute
 from benchmarks.suites.plan import plan, select
 from benchmarks.suites.records import Record
 from benchmarks.suites.store import Store, read_json
+from unlearn_kit.files import write_json
 
 METHOD_NAMES = ("finetune", "scrub", "ssd", "perturbed_sign")
 HOSTILE = "a|b_{$%} <script>"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.setup.records import write_json
 from benchmarks.suites.receipts import receipt_of
 from benchmarks.suites.records import Record
+from unlearn_kit.files import write_json
 from unlearn_kit.metrics import Evaluation
 
 SCORES = {

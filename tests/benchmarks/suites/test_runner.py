@@ -24,7 +24,6 @@ import algorithms
 from benchmarks.analysis.rows import rows
 from benchmarks.cli import app
 from benchmarks.report.build import FORMATS, write_report
-from benchmarks.setup.records import write_json
 from benchmarks.speed import overhead
 from benchmarks.suites import parse_suite, runner
 from benchmarks.suites.backends import Local, check_backend, make_backend, stored_product
@@ -34,6 +33,7 @@ from benchmarks.suites.records import NodeCost, Record
 from benchmarks.suites.revise import unlearning_seed
 from benchmarks.suites.runner import SuiteSummary, run_suite
 from benchmarks.suites.store import Store, read_json
+from unlearn_kit.files import write_json
 
 COMMAND = [sys.executable, "-c", "from benchmarks.cli import main; main()", "run"]
 TINY = """

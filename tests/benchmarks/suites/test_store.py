@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.setup.records import write_json
 from benchmarks.suites import store as module
 from benchmarks.suites.records import NodeCost, Record
 from benchmarks.suites.store import STALE, Claim, Store
 from unlearn_kit.errors import CheckpointError
+from unlearn_kit.files import write_json
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.setup.records import plain, versions, write_json
+from unlearn_kit.evidence.software import versions
+from unlearn_kit.files import plain, write_json
 
 
 def test_json_has_null_where_a_figure_is_missing_or_no_number(tmp_path: Path) -> None:

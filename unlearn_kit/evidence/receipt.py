@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import nn
 
-from unlearn_kit import UnlearnResult, UnlearnTask
-from unlearn_kit.hashing import hash_config, hash_model, sample_hashes
-from unlearn_kit.metrics import Evaluation, evaluate
-
+from ..files import write_json, write_text
+from ..hashing import hash_config, hash_model, sample_hashes
+from ..metrics import Evaluation, evaluate
+from ..results import UnlearnResult
+from ..tasks import UnlearnTask
 from .judging import over_forgets
-from .records import versions, write_json, write_text
+from .software import versions
 
 SCORES = {
     "forget": "training data to forget",

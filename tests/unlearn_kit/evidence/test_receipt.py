@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import algorithms
-from benchmarks.setup.receipt import NEVER, receipt
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data import load
+from unlearn_kit.evidence.receipt import NEVER, receipt
 from unlearn_kit.hashing import hash_config, hash_model, hash_tensor, sample_hashes
 from unlearn_kit.metrics import evaluate
 from unlearn_kit.models import build

@@ -1,0 +1,6 @@
+"""What may be said of one revision, and to whom: the receipt, and the rules by which figures become words."""
+
+from .receipt import Receipt, assemble, receipt
+from .software import versions
+
+__all__ = ["Receipt", "assemble", "receipt", "versions"]
