@@ -66,6 +66,12 @@ def hash_dataset(dataset: Any) -> str:
     return _digest(*(t.encode() for t in (str(len(dataset)), *sorted(shapes), inputs.hexdigest(), targets.hexdigest())))
 
 
+def hash_file(path: str | Path) -> str:
+    """Hash the bytes of a file: SHA-256, as ``sha256sum`` prints it."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sample_hashes(dataset: Any) -> list[str]:
     """Return the SHA-256 of each sample, input and target, in order: whoever holds a sample can look for its hash.
 

@@ -1,0 +1,198 @@
+"""Make a deployed model forget: a revised checkpoint comes out, in the form of the original's, and its receipt."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .. import adapters
+from ..checkpoints import same_bits
+from ..errors import CheckpointError
+from ..evidence import Receipt, receipt
+from ..files import write_text
+from ..hashing import hash_code, hash_config, hash_dataset, hash_file, hash_model
+from ..results import UnlearnResult
+from ..tasks import UnlearnTask
+from .page import page
+from .preflight import preflight
+from .serving import Deployed
+from .weights import fit_weights, load_into, read_weights, write_weights
+
+Method = Callable[..., UnlearnResult]
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What a revision of a deployed model left behind.
+
+    Attributes:
+        folder: Where everything lies.
+        checkpoint: The revised weights, in the original's form: a file, or a folder for Hugging Face.
+        receipt: What was asked, done and measured.
+        warnings: What was suspicious before it began, and what was left out of the checkpoint.
+        result: What the method returned; None where the folder held this very revision already.
+    """
+
+    folder: Path
+    checkpoint: Path
+    receipt: Receipt
+    warnings: tuple[str, ...]
+    result: UnlearnResult | None
+
+
+def revise(
+    serving: Deployed,
+    task: UnlearnTask,
+    method: Method,
+    *,
+    out: str | Path,
+    form: str | None = None,
+    reference: nn.Module | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    options: Mapping[str, Any] | None = None,
+    watching: Mapping[str, Any] | None = None,
+) -> Revision:
+    """Make a deployed model forget, and write what serves and what proves it.
+
+    The folder holds the revised weights under the name and in the form of the original's file, ``adapters.safetensors``
+    where the method made adapters, ``receipt.json`` and ``receipt.md``, and the page ``index.html``. The receipt names
+    the SHA-256 of each file of weights. The folder is there whole or not at all; the same call finds its own work done.
+
+    Args:
+        serving: The model, see :func:`.serving.deployed`.
+        task: What it shall forget.
+        method: An algorithm of ``algorithms``.
+        out: The folder, which must not be there, or be empty.
+        form: "safetensors" or "pth"; the original's by default.
+        reference: A model retrained without the data, where there is one.
+        seed: Of the revision and the evaluation.
+        device: Where the method runs.
+        options: Of the method.
+        watching: What is passed to the method beside that and changes no result, such as ``callbacks``.
+
+    Raises:
+        ValueError: On what the method or the task refuse, and when ``out`` holds anything else.
+        DivergenceError: When training broke down; nothing is written then.
+        CheckpointError: When what was written does not give back the model that was measured.
+        OSError: When the folder cannot be written to.
+    """
+    folder = Path(out)
+    options = dict(options or {})
+    request = _request(serving, task, method, form, reference, seed, options)
+    found = _already(folder, request)
+    if found is not None:
+        return found
+    warnings = preflight(serving.model, task, seed=seed)
+    result = method(serving.model, task, seed=seed, device=device, **options, **(watching or {}))
+    whole = adapters.plain(result.model)  # what serves holds adapters added into its weights
+    paper = receipt(task, serving.model, replace(result, model=whole), reference=reference, seed=seed)
+
+    # Beside the folder and renamed at the end: nobody finds half a revision.
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
+    unfinished.mkdir()
+    try:
+        checkpoint, left_out = _write(serving, whole, unfinished, form)
+        if left_out:
+            warnings.append(f"left out of the checkpoint, as it may remember the forgotten data: {', '.join(left_out)}")
+        if whole is not result.model:
+            adapters.save(result.model, unfinished / "adapters.safetensors")
+        files = {path.relative_to(unfinished).as_posix(): hash_file(path) for path in _files(unfinished)}
+        told = {"request": request, "read": serving.words, "warnings": warnings, "checkpoint": checkpoint.name}
+        paper = Receipt(paper.values | {"deployed": told, "files": files})
+        write_text(page(paper, task, serving.model, whole), unfinished / "index.html")
+        paper.save(unfinished)
+        unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Revision(folder, folder / checkpoint.name, paper, tuple(warnings), result)
+
+
+def _request(
+    serving: Deployed,
+    task: UnlearnTask,
+    method: Method,
+    form: str | None,
+    reference: nn.Module | None,
+    seed: int,
+    options: Mapping[str, Any],
+) -> str:
+    """Return what tells this revision from every other: a hash of all that it depends on."""
+    return hash_config(
+        (
+            hash_model(serving.model),
+            None if reference is None else hash_model(reference),
+            task.rule,
+            [hash_dataset(part) for part in (task.forget, task.retain, task.forget_test, task.retain_test)],
+            str(getattr(method, "__name__", method)),
+            {name: str(value) for name, value in options.items()},
+            form,
+            seed,
+            hash_code("unlearn_kit", "algorithms"),
+        )
+    )
+
+
+def _already(folder: Path, request: str) -> Revision | None:
+    """Return the revision that lies in a folder already; None where there is none.
+
+    Raises:
+        ValueError: When the folder holds anything else, or its files changed.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    wanted = f"expected out to be a new or an empty folder, but got {str(folder)!r}"
+    path = folder / "receipt.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        told, files, asked = values["deployed"], dict(values["files"]), values["request"]["rules"]
+        changed = [name for name, sha in files.items() if _hash_or_none(folder / name) != sha]
+        revision = Revision(folder, folder / told["checkpoint"], Receipt(values), tuple(told["warnings"]), None)
+        own = told["request"] == request
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{wanted}, which holds other files") from error
+    if not own:
+        raise ValueError(f"{wanted}, which holds another revision: forget {'; '.join(asked)}, {values['made']}")
+    if changed:
+        raise ValueError(f"{wanted}, which holds this revision, but its receipt names other contents of {changed}")
+    return revision
+
+
+def _hash_or_none(path: Path) -> str | None:
+    return hash_file(path) if path.is_file() else None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _write(serving: Deployed, whole: nn.Module, folder: Path, form: str | None) -> tuple[Path, tuple[str, ...]]:
+    """Write the revised weights, and read them again; return where they are, and what was left out."""
+    network: Any = whole if serving.normalization is None else whole.network
+    if serving.weights is None:
+        target = folder / "model"
+        network.save_pretrained(target)
+        source = Path(serving.network.source.partition(":")[2])
+        for beside in source.glob("*.json"):  # of the preprocessing: what serves reads it from the folder
+            if not (target / beside.name).exists():
+                shutil.copyfile(beside, target / beside.name)
+        return target, ()
+    old = serving.weights.file
+    target = folder / (old.path.name if form in (None, old.form) else f"{old.path.stem}.{form}")
+    left_out = write_weights(serving.weights, network.state_dict(), target, form=form)
+    key = ".".join(old.key) if old.key and target.suffix != ".safetensors" and form in (None, old.form) else None
+    again = copy.deepcopy(network)
+    load_into(fit_weights(read_weights(target, key=key), again), again)
+    wrong = [name for name, t in again.state_dict().items() if not same_bits(t, network.state_dict()[name].cpu())]
+    if wrong:
+        raise CheckpointError(f"{target.name!r} does not give back the revised model: {wrong[:8]} differ")
+    return target, left_out
