@@ -10,6 +10,7 @@ from .commands.audit import audit
 from .commands.demo import demo
 from .commands.inventory import list_all
 from .commands.report import report
+from .commands.revise import revise
 from .commands.run import run
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ def options(
         raise typer.Exit
 
 
+app.command()(revise)
 app.command()(demo)
 app.command()(audit)
 app.command()(run)

@@ -44,7 +44,7 @@ BENCHMARK_FLOORS = (
     ("suites",),
     ("analysis",),
     ("demo", "report"),
-    ("audit", "speed", "studies"),
+    ("audit", "revise", "speed", "studies"),
     ("commands",),
     ("cli",),
 )

@@ -1,0 +1,1 @@
+"""A deployed model from the command line: a request in YAML or as options, and its outcome."""

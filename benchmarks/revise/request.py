@@ -1,0 +1,171 @@
+"""What a revision of a deployed model may say, in YAML or as options of the command. Refused before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from unlearn_kit.data import where
+from unlearn_kit.safe_yaml import read_yaml
+
+from ..setup.devices import check_device_name
+from ..setup.methods import Method, Variant
+from ..suites.schema import Count, Finite, Strict, error_lines
+
+
+def _source(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str) else value
+
+
+def _root(value: Any) -> Any:
+    return {"root": value} if isinstance(value, (str, Path)) else value
+
+
+def _numbers(value: Any) -> Any:
+    return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+class ModelRequest(Strict):
+    """The model as it serves.
+
+    Attributes:
+        source: The architecture, as ``LIBRARY:NAME`` or ``MODULE:FUNCTION``.
+        weights: The file of its weights; None for ``hf:FOLDER``.
+        options: Of the architecture.
+        key: Where a training checkpoint keeps the weights, when it cannot be found by itself.
+        mean: What pixels in [0, 1] are normalised by, one number a channel or one for all.
+        std: Likewise.
+        normalize: False where the model takes pixels in [0, 1] as they are.
+    """
+
+    source: str
+    weights: Path | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    key: str | None = None
+    mean: Annotated[list[Finite], BeforeValidator(_numbers)] | None = None
+    std: Annotated[list[Finite], BeforeValidator(_numbers)] | None = None
+    normalize: bool = True
+
+
+class DataRequest(Strict):
+    """The folder of images, as for the loader ``image-folder``; what is None is left to that loader."""
+
+    root: Path
+    metadata: str | None = None
+    size: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
+    channels: Count | None = None
+    file_column: str | None = None
+    label_column: str | None = None
+    mask_column: str | None = None
+    split_column: str | None = None
+    held_out: Annotated[Finite, Field(gt=0, lt=1)] | None = None
+    group: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return what is passed to the loader."""
+        given = self.model_dump(exclude={"root"}, exclude_none=True)
+        return given | ({"size": tuple(given["size"])} if "size" in given else {})
+
+
+class RevisionRequest(Strict):
+    """One revision of a deployed model.
+
+    Attributes:
+        model: The model as it serves.
+        data: The folder of its data.
+        forget: Which rows of the table, as ``device == "B" and year < 2019``.
+        forget_class: A whole class instead, by its name.
+        method: ``NAME:PRESET`` or ``NAME:OPTION=VALUE``, or a name with its options.
+        reference: A file of weights of the same architecture, retrained without the data.
+        out: The folder to write.
+        form: "safetensors" or "pth"; None for the original's.
+        seed: Of the revision and the evaluation.
+        device: Where the method runs.
+    """
+
+    model: Annotated[ModelRequest, BeforeValidator(_source)]
+    data: Annotated[DataRequest, BeforeValidator(_root)]
+    forget: str | None = None
+    forget_class: str | None = None
+    method: str | dict[str, Any] = "perturbed_sign"
+    reference: Path | None = None
+    out: Path
+    form: Literal["safetensors", "pth"] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = "cpu"
+
+    @field_validator("forget")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        if value is not None:
+            where(value)
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        return check_device_name(value)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.forget is None) == (self.forget_class is None):
+            came = "neither" if self.forget is None else "both"
+            raise ValueError(f"expected one of forget and forget_class, but got {came}")
+        self.chosen()
+        return self
+
+    def chosen(self) -> Method | Variant:
+        """Return the method with its options.
+
+        Raises:
+            ValueError: On an unknown one, or options it does not take.
+        """
+        if isinstance(self.method, str):
+            return Method(self.method)
+        given = dict(self.method)
+        name = given.pop("name", None)
+        if not isinstance(name, str):
+            raise ValueError(f"expected method to have a name, but got {self.method!r}")
+        return Variant(name, given)
+
+
+def read_request(path: str | Path | None, options: Mapping[str, Any]) -> RevisionRequest:
+    """Return the request of a file, with the ``options`` of the command line in the place of what it says.
+
+    Args:
+        path: A YAML file; None where the options say all. Its paths are as seen from where the command runs.
+        options: Values by dotted key, such as ``model.weights``; None stands for what was not given.
+
+    Raises:
+        ValueError: On a mistake, naming the file, the key, what was expected and what came.
+        FileNotFoundError: When there is no such file.
+    """
+    source = "options" if path is None else str(path)
+    values = {} if path is None else read_yaml(path, "request")
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"{source}: expected a mapping of keys such as model and data, but got {type(values).__name__}"
+        )
+    whole: dict[str, Any] = dict(values)
+    for place, short in (("model", _source), ("data", _root)):
+        inside = short(whole.get(place, {}))
+        given = {
+            key.partition(".")[2]: value
+            for key, value in options.items()
+            if key.startswith(f"{place}.") and value is not None
+        }
+        if given and isinstance(inside, Mapping):
+            whole[place] = {**inside, **given}
+    for key, value in options.items():
+        if "." not in key and value is not None:
+            whole[key] = value
+            # One way of saying what to forget replaces the other.
+            if key in ("forget", "forget_class"):
+                whole.pop({"forget": "forget_class", "forget_class": "forget"}[key], None)
+    try:
+        return RevisionRequest.model_validate(whole)
+    except ValidationError as error:
+        raise ValueError(error_lines(source, error)) from None
