@@ -77,6 +77,7 @@ def _select(request: RevisionRequest, bundle: DataBundle) -> tuple[UnlearnTask, 
             f"expected a table of metadata beside the images in {str(request.data.root)!r} for forget, but there is "
             "none; forget_class needs none"
         )
+    chosen.check(bundle.train_metadata)
     task = UnlearnTask.forget_where(
         bundle.train,
         bundle.test,

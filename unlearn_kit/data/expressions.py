@@ -84,6 +84,9 @@ class _Node:
         """Return the rows that are meant, and those where a missing value leaves it open."""
         raise NotImplementedError
 
+    def check(self, columns: _Columns) -> None:
+        """Refuse a value that occurs nowhere in its column."""
+
 
 @dataclass(frozen=True)
 class _Compared(_Node):
@@ -98,6 +101,13 @@ class _Compared(_Node):
             with np.errstate(invalid="ignore"):
                 found = ORDERS[self.operator](numbers, float(self.values[0]))
             return found & ~missing, missing
+        found = np.isin(text, self.values)
+        return (found if self.operator in ("==", "in") else ~found) & ~missing, missing
+
+    def check(self, columns: _Columns) -> None:
+        if self.operator in ORDERS:
+            return
+        text, missing = columns.text(self.column)
         known = np.unique(text[~missing])
         for value in self.values:
             if value not in known:
@@ -105,8 +115,6 @@ class _Compared(_Node):
                     f"expected the expression to compare {self.column!r} with a value that occurs, one of "
                     f"{_listed(known.tolist())}, but got {value!r}"
                 )
-        found = np.isin(text, self.values)
-        return (found if self.operator in ("==", "in") else ~found) & ~missing, missing
 
     def _numbers(self, text: np.ndarray[Any, Any], missing: Mask) -> np.ndarray[Any, Any]:
         numbers = np.full(len(text), np.nan)
@@ -138,6 +146,9 @@ class _Not(_Node):
         found, open_ = self.part.rows(columns)
         return ~found & ~open_, open_
 
+    def check(self, columns: _Columns) -> None:
+        self.part.check(columns)
+
 
 @dataclass(frozen=True)
 class _Joined(_Node):
@@ -158,6 +169,10 @@ class _Joined(_Node):
                 open_ = (open_ | more_open) & ~found
         return found, open_
 
+    def check(self, columns: _Columns) -> None:
+        for part in self.parts:
+            part.check(columns)
+
 
 @dataclass(frozen=True)
 class Where:
@@ -177,10 +192,19 @@ class Where:
         """Return which rows are meant, ``(N,)``.
 
         Raises:
-            ValueError: On an unknown column, a value that occurs nowhere in its column, or text where numbers are
-                compared; naming what there is.
+            ValueError: On an unknown column, naming those there are, or text where numbers are compared.
         """
         return self._root.rows(_Columns(table))[0]
+
+    def check(self, table: Any) -> None:
+        """Refuse an expression that compares a column with a value that occurs nowhere in it: a slip of the pen.
+
+        A device may be missing from the held-out data, so this is asked of the training data alone.
+
+        Raises:
+            ValueError: On such a value or an unknown column, naming what there is.
+        """
+        self._root.check(_Columns(table))
 
     def undecided(self, table: Any) -> int:
         """Return how many rows are left out because of a missing value."""
