@@ -52,7 +52,9 @@ def load_model(model: nn.Module, path: str | Path) -> nn.Module:
         CheckpointError: When it is pickled, cut short, or not of this architecture (naming the tensors).
     """
     _check_module(model)
-    tensors, _ = load_tensors_file(path)
+    tensors, metadata = load_tensors_file(path)
+    if "adapters" in metadata:
+        raise CheckpointError(f"expected {str(path)!r} to hold a model, but it holds adapters; see adapters.load")
     own = model.state_dict()
     problems = [f"missing {name!r}" for name in own if name not in tensors]
     problems += [f"unexpected {name!r}" for name in tensors if name not in own]
