@@ -265,6 +265,39 @@ def test_switching_leaves_gradient_flags_alone() -> None:
     assert not any(p.requires_grad for p in adapted.parameters())
 
 
+def test_switched_off_parameters_take_gradients_as_the_original_s_do() -> None:
+    model = classifier()
+    model.get_parameter("head.bias").requires_grad_(False)
+    adapted = adapters.attach(adapters.attach(model, "head", rank=2, full=("block1",)), "head", rank=2, name="two")
+    with adapters.switched_off(copy.deepcopy(adapted)) as off:
+        flags = {name for name, p in off.named_parameters() if p.requires_grad}
+        inside = adapters.base_state(off, buffers=False)
+    wanted = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert len(flags) == len(wanted) == len(inside) - 1
+    assert not any(
+        ".lora_" in name or "modules_to_save" in name or name.endswith("head.base_layer.bias") for name in flags
+    )
+
+
+def test_switched_off_is_the_original_where_torch_asks_whether_weights_take_gradients() -> None:
+    torch.manual_seed(0)
+    model = Turned().eval()
+    adapted = moved(adapters.attach(model, "all", rank=2))
+    x = torch.rand(2, 160, 4)
+    with torch.no_grad(), adapters.switched_off(adapted):
+        assert torch.equal(adapted(x), model(x))
+
+
+class Turned(nn.Sequential):
+    """A linear layer of what is not contiguous, which torch multiplies in one of two orders."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(160, 256))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.transpose(1, 2))
+
+
 def test_where_chooses_by_part_pattern_module_and_head() -> None:
     model = classifier()
     assert adapters.select(model, "all") == [*(f"block{i}.0" for i in range(1, 6)), "head"]
