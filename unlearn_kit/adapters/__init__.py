@@ -13,8 +13,9 @@ Source: LoRA, arXiv 2106.09685; for unlearning, arXiv 2511.16574.
 
 from .attaching import attach
 from .choosing import Where, select, skipped
+from .files import load, save
 from .layers import ADAPTABLE
-from .moving import gather, load, save
+from .moving import gather
 from .structure import adapter_names, base_state, count_trainable
 from .switching import is_on, merge, negate, only, plain, scale, switch_, switched_off
 

@@ -91,6 +91,7 @@ def attach(
         adapted.add_adapter(name, config)
     else:
         adapted = get_peft_model(copy.deepcopy(model), config, adapter_name=name)
+        adapted.original_flags = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
     _replace(adapted, name, full)
     activate(adapted, list(adapted.peft_config))
     adapted.train(model.training)

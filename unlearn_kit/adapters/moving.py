@@ -1,75 +1,17 @@
-"""Adapters apart from their model: in a file, and side by side on one model."""
+"""Adapters taken off one model and put on another, or side by side on one."""
 
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..checkpoints import load_tensors_file, save_tensors
-from ..errors import CheckpointError
 from ..seeding import isolated
 from .attaching import attach
 from .structure import adapter_names, base_state, check_adapted, digest, plain_names
-
-
-def save(model: nn.Module, path: str | Path) -> Path:
-    """Write all adapters of ``model`` to one safetensors file, without the original's weights.
-
-    Raises:
-        TypeError: When the model has no adapters.
-        FileNotFoundError: When the folder is missing.
-    """
-    adapted = check_adapted(model)
-    tensors: dict[str, Tensor] = {}
-    rows: dict[str, dict[str, Any]] = {}
-    for name in adapted.peft_config:
-        rows[name], held = _take(adapted, name)
-        tensors |= {f"{name}/{key}": value.detach().to("cpu").contiguous() for key, value in held.items()}
-    shapes = {key: list(value.shape) for key, value in base_state(adapted).items()}
-    metadata = {"adapters": json.dumps(rows), "shapes": json.dumps(shapes), "base": digest(base_state(adapted))}
-    return save_tensors(tensors, path, metadata)
-
-
-def load(model: nn.Module, path: str | Path, *, any_weights: bool = False) -> nn.Module:
-    """Return a copy of ``model`` with the adapters in ``path`` attached and active.
-
-    Args:
-        model: The original the adapters were trained on.
-        path: A file written by :func:`save`.
-        any_weights: Accept an original of the same architecture with other weights or buffers.
-
-    Raises:
-        CheckpointError: When the file is unreadable, of another architecture (naming what differs) or other weights.
-    """
-    tensors, metadata = load_tensors_file(path)
-    if "adapters" not in metadata:
-        raise CheckpointError(f"expected {str(path)!r} to hold adapters, but it holds {sorted(tensors)[:3]} ...")
-    here = {key: list(value.shape) for key, value in base_state(model).items()}
-    there: dict[str, list[int]] = json.loads(metadata["shapes"])
-    differing = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
-    if differing:
-        key = differing[0]
-        raise CheckpointError(
-            f"expected the architecture that {str(path)!r} was trained on, but {len(differing)} tensors differ, "
-            f"such as {key!r}: {there.get(key, 'missing')} in the file, "
-            f"{here.get(key, 'missing')} in {type(model).__name__}"
-        )
-    if not any_weights and metadata["base"] != digest(base_state(model)):
-        raise CheckpointError(
-            f"expected the weights and buffers that {str(path)!r} was trained on, but got others; "
-            "any_weights=True attaches it all the same"
-        )
-    adapted = model
-    for name, row in json.loads(metadata["adapters"]).items():
-        own = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
-        adapted = _give(adapted, row, own, name)
-    return adapted
 
 
 def gather(models: Mapping[str, nn.Module]) -> nn.Module:
@@ -91,15 +33,15 @@ def gather(models: Mapping[str, nn.Module]) -> nn.Module:
         if len(own) != 1:
             raise ValueError(f"expected models[{name!r}] to have one adapter, but it has {own}")
         if gathered is None:
-            gathered, base = _without(model), digest(base_state(model))
+            gathered, base = without_adapters(model), digest(base_state(model))
         elif digest(base_state(model)) != base:
             raise ValueError(f"expected adapters of one original, but those of {first!r} and {name!r} differ")
-        gathered = _give(gathered, *_take(model, own[0]), name)
+        gathered = give(gathered, *take(model, own[0]), name)
     made: nn.Module = gathered
     return made
 
 
-def _without(model: nn.Module) -> nn.Module:
+def without_adapters(model: nn.Module) -> nn.Module:
     """Return a copy of the original inside an adapted model."""
     from peft.utils import ModulesToSaveWrapper
 
@@ -111,7 +53,7 @@ def _without(model: nn.Module) -> nn.Module:
     return original
 
 
-def _take(model: Any, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def take(model: Any, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return what it takes to attach an adapter elsewhere: its options and its tensors."""
     from peft import get_peft_model_state_dict
 
@@ -127,7 +69,7 @@ def _take(model: Any, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return row, get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
 
 
-def _give(model: nn.Module, row: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> nn.Module:
+def give(model: nn.Module, row: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> nn.Module:
     """Return a copy of ``model`` with an adapter that was taken from another."""
     from peft import set_peft_model_state_dict
 

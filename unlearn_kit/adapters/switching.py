@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import check_number
-from .structure import activate, check_adapted, check_name
+from .structure import activate, check_adapted, check_name, plain_name
 
 
 @contextmanager
@@ -35,6 +35,10 @@ def only(model: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
             activate(adapted, list(names))
         else:
             adapted.base_model.disable_adapter_layers()
+            # torch multiplies in another order where a weight takes gradients, even under no_grad.
+            flags = getattr(adapted, "original_flags", {})
+            for key, parameter in adapted.named_parameters():
+                parameter.requires_grad_(flags.get(plain_name(key), False))
         yield model
     finally:
         adapted.base_model.enable_adapter_layers()
@@ -47,6 +51,8 @@ def only(model: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
 
 def switched_off(model: nn.Module) -> Any:
     """Let no adapter act inside the block: the original function returns, bit for bit.
+
+    Its parameters take gradients there as they did when the first adapter was attached; no adapter's does.
 
     Raises:
         TypeError: When the model has no adapters.

@@ -134,6 +134,7 @@ class _Trainer:
         self.tables: dict[tuple[str, str], dict[Target, Goal]] = {}
         self.checkpoint: Path | None = None
         self.saved: dict[str, OptimizerState] = {}
+        self.keepers: list[str] | None = None
         # Everything that can be refused is refused before the first step.
         choosing = [type(callback).__name__ for callback in callbacks if callback.chooses]
         if len(choosing) > 1:
@@ -216,13 +217,17 @@ class _Trainer:
             with torch.no_grad(), evaluating(self.model):
                 phase.before(self.model)
         guard = Guard(self.model, phase.name, trained, phase.masks or {}, buffers=updates)
-        with training(self.model, trained, phase.batch_norm):
+        with training(self.model, trained, phase.batch_norm) as rest:
             for step in range(first, leg.stop):
                 batches = {name: self._batch(leg, name, next(reader), step) for name, reader in readers.items()}
+                if rest is not None and step == first and batches:
+                    self.keepers = rest.watch(next(iter(batches.values())).inputs, self.keepers)
                 # After the data are read, which may draw random numbers: dropout does not depend on how many.
                 self._seed(leg, step)
                 ends = step + 1 == leg.stop
                 self._step(leg, step, batches, trained, optimizer, guard, ends or step % self.log_every == 0)
+                if rest is not None:
+                    rest.hold()
                 if updates and devices.shared:
                     devices.average(self.model.buffers())
                 run.step, run.epoch, run.done = step + 1, (step + 1) // per_epoch, run.done + 1

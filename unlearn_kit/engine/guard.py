@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DivergenceError
-from ..modules import batch_norms, cpu_state
+from ..modules import cpu_state
+from .rest import Rest
 
 
 class Guard:
@@ -76,22 +77,20 @@ class Guard:
 
 
 @contextmanager
-def training(model: nn.Module, trained: Mapping[str, nn.Parameter], batch_norm: str) -> Iterator[None]:
+def training(model: nn.Module, trained: Mapping[str, nn.Parameter], batch_norm: str) -> Iterator[Rest | None]:
     """Put ``model`` into training mode, with gradients for ``trained`` alone and batch norm as asked for.
 
-    Every module and every parameter gets its own setting back.
+    Every module and every parameter gets its own setting back. Yields what is at rest meanwhile; None with "update".
     """
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     chosen = {id(parameter) for parameter in trained.values()}
     try:
         model.train()
-        for layer in batch_norms(model) if batch_norm != "update" else ():
-            learns = batch_norm == "trained" and any(id(parameter) in chosen for parameter in layer.parameters())
-            layer.train(learns)
+        rest = Rest(model, chosen, exempt=batch_norm == "trained") if batch_norm != "update" else None
         for parameter, _ in flags:
             parameter.requires_grad_(id(parameter) in chosen)
-        yield
+        yield rest
     finally:
         for module, mode in modes:
             module.training = mode
