@@ -23,7 +23,7 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 # The floors of the core, from the ground up. A room imports from floors below its own.
 FLOORS = (
     ("command", "errors", "results"),
-    ("outputs", "processes", "schedules", "seeding"),
+    ("logits", "outputs", "processes", "schedules", "seeding"),
     ("memory", "modules"),
     ("gradients", "models", "plots"),
     ("checkpoints", "data", "boundary"),

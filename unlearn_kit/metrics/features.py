@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import check_choice
-from ..seeding import standard_settings
+from ..seeding import standardized
 from .predict import Reading, map_batches
 
 Space = Literal["mean", "positions"]
@@ -51,7 +51,7 @@ def captured(
             hook.remove()
 
 
-@standard_settings()
+@standardized
 def feature_distance(
     model: nn.Module,
     other: nn.Module,

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..data.tensors import in_order, labels_of, subset
 from ..errors import check_choice, check_count
 from ..outputs import label_margin, per_sample
-from ..seeding import derive, isolated, standard_settings
+from ..seeding import derive, isolated, standardized
 from .predict import Reading, class_labels, class_logits, map_batches
 from .utility import correct
 
@@ -102,7 +102,7 @@ class MembershipReport:
     features: tuple[str, ...]
 
 
-@standard_settings()
+@standardized
 def membership_inference(
     model: nn.Module,
     task: UnlearnTask,
@@ -191,7 +191,7 @@ def _classifier(attack: str) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression() if attack == "logistic" else SVC(C=3, kernel="rbf"))
 
 
-@standard_settings()
+@standardized
 def loss_auc(model: nn.Module, members: Any, non_members: Any, **reading: Unpack[Reading]) -> float | None:
     """Return probability that a random member has a smaller :func:`loss` than a random non-member; ties count half.
 
