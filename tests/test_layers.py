@@ -23,7 +23,7 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 # The floors of the core, from the ground up. A room imports from floors below its own.
 FLOORS = (
     ("command", "errors", "results"),
-    ("files", "outputs", "processes", "safe_yaml", "schedules", "seeding"),
+    ("files", "logits", "outputs", "processes", "safe_yaml", "schedules", "seeding"),
     ("memory", "modules"),
     ("gradients", "models", "plots"),
     ("checkpoints", "data", "boundary"),

@@ -17,9 +17,10 @@ from torch.func import functional_call, grad, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import check_count
+from .logits import giving_logits
 from .modules import device_of, evaluating
 from .outputs import check_finite, label_loss, per_sample
-from .seeding import standard_settings
+from .seeding import standardized
 
 Named = dict[str, Tensor]
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
@@ -69,7 +70,7 @@ def chunk_size(model: nn.Module, memory: int = MEMORY) -> int:
     return max(1, min(64, check_count("memory", memory) // (2 * size)))
 
 
-@standard_settings()
+@standardized
 def per_sample_gradients(
     model: nn.Module, inputs: Tensor, targets: Tensor, *, loss: SampleLoss = cross_entropy, memory: int = MEMORY
 ) -> Named:
@@ -85,7 +86,7 @@ def per_sample_gradients(
     Raises:
         ValueError: When the model has no trainable parameters.
     """
-    with evaluating(model):
+    with giving_logits(model), evaluating(model):
         return _vectorized(model, loss, chunk_size(model, memory))(trainable(model), inputs, targets)
 
 
@@ -187,14 +188,14 @@ def _vectorized(model: nn.Module, loss: SampleLoss, chunk: int) -> Callable[[Nam
     return gradients
 
 
-@standard_settings()
+@standardized
 def _mean(
     model: nn.Module, batches: Batches, sums: Callable[[Named, Tensor, Tensor], Named], chunk: int | None
 ) -> Named:
     """Add up ``sums`` over all batches, ``chunk`` samples at a time, and divide by the number of samples."""
     parameters, device, count = trainable(model), device_of(model), 0
     totals = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    with evaluating(model):
+    with giving_logits(model), evaluating(model):
         for batch, labels in batches:
             size = chunk or max(1, len(batch))
             pieces = zip(batch.split(size), labels.split(size), strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from .errors import check_choice, check_count
 from .outputs import check_finite
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -24,7 +26,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 def frozen_copy(model: nn.Module) -> nn.Module:
     """Return a deep copy in eval mode whose parameters take no gradient: a teacher that cannot move."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
+    return blank_copy(model).eval().requires_grad_(False)
 
 
 @contextmanager
@@ -57,19 +59,90 @@ def same_state(model: nn.Module, other: nn.Module) -> bool:
     )
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network inside what ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel`` made of it."""
+    while True:
+        if isinstance(model, WRAPPERS):
+            model = model.module
+        elif isinstance(vars(model).get("_modules", {}).get("_orig_mod"), nn.Module):  # what torch.compile returns
+            model = model.get_submodule("_orig_mod")
+        else:
+            return model
+
+
 def check_model(model: object, name: str = "model") -> nn.Module:
-    """Return ``model`` when it is a module whose parameters and buffers are finite.
+    """Return the plain network that ``model`` is or wraps, when it can be trained and measured here.
 
     Raises:
-        TypeError: When it is no ``nn.Module``.
-        ValueError: Naming the tensor that is not finite.
+        TypeError: When it is no ``nn.Module``, or TorchScript.
+        ValueError: When it has no floating-point parameter, or one without values (meta or lazy), or is quantised, or
+            keeps state that is no tensor; naming the tensor that is not finite.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected {name} to be a torch.nn.Module, but got {type(model).__name__}")
-    for key, tensor in model.state_dict().items():
-        if tensor.is_floating_point():
-            check_finite(f"{name}'s {key!r}", tensor)
+    model = unwrapped(model)
+    for place, module in model.named_modules():
+        where = f"{type(module).__name__} at {place!r}" if place else type(module).__name__
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(f"expected {name} to be a torch.nn.Module in Python, but got TorchScript: {where}")
+        if ".quantized." in f"{type(module).__module__}.":
+            raise ValueError(f"expected {name} in floating point, but got a quantised module: {where}")
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            raise ValueError(
+                f"expected {name} to keep all of its state in tensors, but got get_extra_state() of {where}"
+            )
+    stored = model.state_dict()
+    for key, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
+            raise ValueError(f"expected {name} with weights, but got lazy {key!r}: call it on a batch of inputs first")
+        if tensor.is_meta:
+            raise ValueError(f"expected {name} with weights, but got {key!r} on the meta device, which holds none")
+        if tensor.is_quantized:
+            raise ValueError(f"expected {name} in floating point, but got {key!r} of {tensor.dtype}")
+        if tensor.is_floating_point() and key in stored:  # Others are constants, such as a mask of -inf.
+            check_finite(f"{name}'s {key!r}", stored[key])
+    if not any(parameter.is_floating_point() for parameter in model.parameters()):
+        raise ValueError(f"expected {name} to have floating-point parameters, but got none in {type(model).__name__}")
     return model
+
+
+def blank_copy(model: nn.Module) -> nn.Module:
+    """Return a deep copy without gradients and graphs: what modules keep of their last call comes detached."""
+    memo: dict[int, Any] = {id(p.grad): None for p in model.parameters() if p.grad is not None}
+    for module in model.modules():
+        for tensor in _kept(vars(module)):
+            memo[id(tensor)] = tensor.detach().clone()
+    made: nn.Module = copy.deepcopy(model, memo)
+    return made
+
+
+def drop_graphs(model: nn.Module) -> None:
+    """Detach what modules keep of their last call, in place."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            vars(module)[name] = _detached(value)
+
+
+def _detached(value: Any, depth: int = 3) -> Any:
+    if not any(True for _ in _kept(value, depth)):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, dict):
+        value.update({key: _detached(part, depth - 1) for key, part in value.items()})
+        return value
+    parts = [_detached(part, depth - 1) for part in value]
+    return parts if isinstance(value, list) else type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+
+
+def _kept(value: Any, depth: int = 3) -> Iterator[torch.Tensor]:
+    """Yield the tensors with a graph among the attributes of a module, and in lists and dicts of them."""
+    if isinstance(value, torch.Tensor):
+        if value.requires_grad and not value.is_leaf:
+            yield value
+    elif depth and isinstance(value, (dict, list, tuple)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _kept(part, depth - 1)
 
 
 def declare_head(model: nn.Module, head: str) -> nn.Module:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import operator
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 AUTOCASTING = ("cpu", "cuda", "mps")  # the kinds of device on which a caller's autocast may be on
 
@@ -54,6 +59,18 @@ def standard_settings() -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(dtype)
+
+
+def standardized(function: Callable[P, R]) -> Callable[P, R]:
+    """Return ``function`` as it is under :func:`standard_settings`."""
+
+    # Not as a context manager's own decorator, which cannot be pickled.
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with standard_settings():
+            return function(*args, **kwargs)
+
+    return wrapped
 
 
 def refuse_inference_mode(name: str) -> None:

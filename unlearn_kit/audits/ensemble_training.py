@@ -19,6 +19,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from ..gradients import cross_entropy
+from ..logits import giving_logits, hook
 from ..outputs import is_binary
 from ..schedules import Schedule, rate_at
 from ..seeding import derive, generator, isolated
@@ -67,7 +68,7 @@ def train_alone(
     options = {"momentum": recipe.momentum} if recipe.optimizer == "sgd" else {}
     optimizer = OPTIMIZERS[recipe.optimizer](parameters, lr=0.0, weight_decay=recipe.weight_decay, **options)
     model.train()
-    with isolated(0):
+    with isolated(0), giving_logits(model):
         for step, chosen in enumerate(plan):
             _seed_draws(derive(seed, _PHASE, "step", step), inputs.device)
             loss = sample_losses(model(inputs[chosen]), targets[chosen]).mean()
@@ -99,6 +100,7 @@ def train_stacked(
     """
     inputs, targets = data
     network, rows = stackable(model.train())
+    hook(network)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
 
     def loss(state: Stack, x: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:

@@ -17,10 +17,11 @@ from torch.func import functional_call, vmap
 from ..checkpoints import load_tensors_file, save_tensors
 from ..data.tensors import as_tensor, in_order, load_tensors
 from ..errors import CheckpointError, DivergenceError, check_choice, check_count, check_number
+from ..logits import giving_logits
 from ..modules import check_model
 from ..outputs import check_finite
 from ..schedules import ScalarOrSchedule, cosine, is_schedule
-from ..seeding import isolated, standard_settings
+from ..seeding import isolated, standardized
 from .ensemble_training import (
     OPTIMIZERS,
     EnsembleRecipe,
@@ -89,9 +90,10 @@ class Ensemble:
         """
         check_count("chunk", chunk)
         at_once = chunk if self.mode == "vmap" else 1
-        network, device = stackable(self.template)[0].eval(), next(iter(self.stack.values())).device
+        device = next(iter(self.stack.values())).device
         columns = []
-        with isolated(0), torch.no_grad(), quiet_vmap():
+        with isolated(0), torch.no_grad(), giving_logits(self.template), quiet_vmap():
+            network = stackable(self.template)[0].eval()
             for x, _ in in_order(dataset, batch_size, device=device):
                 rows = []
                 for start in range(0, len(self), at_once):
@@ -128,7 +130,7 @@ class Ensemble:
         return cls(copy.deepcopy(template).eval(), stack, header.get("mode", "vmap"))
 
 
-@standard_settings()
+@standardized
 def train_ensemble(
     build: Callable[[], nn.Module],
     dataset: Any,

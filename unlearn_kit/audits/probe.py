@@ -20,7 +20,7 @@ from ..metrics.predict import Reading, class_labels, map_batches
 from ..metrics.utility import correct, iou_scores, mean_of_present
 from ..modules import head_name
 from ..outputs import IGNORE
-from ..seeding import derive, generator, isolated, standard_settings
+from ..seeding import derive, generator, isolated, standardized
 
 if TYPE_CHECKING:
     from ..tasks import UnlearnTask
@@ -43,7 +43,7 @@ class ProbeReport:
     reference: ProbeReport | None = None
 
 
-@standard_settings()
+@standardized
 def linear_probe(
     model: nn.Module,
     task: UnlearnTask,

@@ -15,7 +15,7 @@ from ..errors import check_choice, check_count, check_number
 from ..losses import cross_entropy
 from ..metrics.evaluate import split_score
 from ..modules import check_model
-from ..seeding import derive, standard_settings
+from ..seeding import derive, standardized
 
 if TYPE_CHECKING:
     from ..tasks import UnlearnTask
@@ -86,7 +86,7 @@ class AnamnesisIndex:
         return low / most, high / least
 
 
-@standard_settings()
+@standardized
 def relearn_time(
     model: nn.Module,
     task: UnlearnTask,
@@ -144,7 +144,7 @@ def relearn_time(
     check_count("max_steps", max_steps)
     check_count("every", every)
     check_number("lr", lr, low=0, open_low=True)
-    check_model(model)
+    model = check_model(model)
     data, task = getattr(task, on), _judged(task, limit, seed)
     best = _original_score(original, task, workers)
     if best is None or len(data) == 0:

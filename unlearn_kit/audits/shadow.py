@@ -22,7 +22,7 @@ from ..data.tensors import TensorImages, load_tensors
 from ..errors import check_count
 from ..hashing import hash_code, hash_config, hash_dataset, hash_model
 from ..metrics.shadow import Klom, ULira, klom, u_lira
-from ..seeding import generator, standard_settings
+from ..seeding import generator, standardized
 from .ensemble_training import Stack, stack_of
 from .ensembles import Ensemble
 from .margins import TensorCache
@@ -137,7 +137,7 @@ class ShadowAudit:
         """Return the seed that a method is given with original ``place``."""
         return self._steps.unlearning_seed(place)
 
-    @standard_settings()
+    @standardized
     def margins(
         self, algorithm: Callable[..., Any] | None, *, options: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Tensor], float]:
@@ -170,7 +170,7 @@ class ShadowAudit:
 
         return self.cache.get(self._name("unlearned", what, given), run), seconds
 
-    @standard_settings()
+    @standardized
     def revised(self, algorithm: Callable[..., Any], *, options: Mapping[str, Any] | None = None) -> Ensemble:
         """Return the first ``keep`` originals after ``algorithm``, as :meth:`margins` found them.
 
@@ -187,7 +187,7 @@ class ShadowAudit:
 
         return Ensemble(self._steps.template, self.cache.get(self._name("revised", what, given, self.keep), run))
 
-    @standard_settings()
+    @standardized
     def audit(
         self, algorithm: Callable[..., Any] | None, *, options: Mapping[str, Any] | None = None, name: str | None = None
     ) -> ShadowReport:

@@ -7,7 +7,7 @@ it, the search is a differentiable map of the weights of the model it looks at a
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import check_choice, check_count, check_number
 from ..gradients import plain_attention
+from ..logits import giving_logits
 from ..modules import evaluating
 from ..outputs import label_loss, per_sample
 from ..schedules import is_schedule
@@ -98,8 +99,10 @@ def smoothed_search(
     search._check(x, y, None)
     tolerance = (1e-10 if x.dtype == torch.float64 else 1e-5) if tolerance is None else tolerance
     check_number("tolerance", tolerance, low=0, open_low=True)
-    own_modes = evaluating(model) if isinstance(model, nn.Module) else nullcontext()
-    with own_modes, plain_attention(), torch.enable_grad():
+    with ExitStack() as stack, plain_attention(), torch.enable_grad():
+        if isinstance(model, nn.Module):
+            stack.enter_context(giving_logits(model))
+            stack.enter_context(evaluating(model))
         inner = _Inner(search, model, x.detach(), y, radius, closeness, noise)
         if mode == "unrolled":
             points = inner.unrolled()

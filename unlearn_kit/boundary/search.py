@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_choice, check_count, check_number
+from ..logits import giving_logits
 from ..modules import evaluating
 from ..outputs import IGNORE, is_binary, label_loss, per_sample, predicted_labels
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, is_schedule, value_at
-from ..seeding import standard_settings
+from ..seeding import standardized
 from .certificate import Certificate, Trace, certify
 from .noise import DISTRIBUTIONS, draw
 
@@ -112,7 +113,7 @@ class PerturbedSign:
         """Return whether there is no noise: the points then depend on the model and the sample alone."""
         return not is_schedule(self.noise) and self.noise == 0
 
-    @standard_settings()
+    @standardized
     def search(
         self,
         model: nn.Module,
@@ -152,7 +153,7 @@ class PerturbedSign:
         points = x.clone()
         own = torch.empty(0)
         active = torch.arange(len(x), device=x.device)
-        with evaluating(model):
+        with giving_logits(model), evaluating(model):
             for step in range(self.steps):
                 here, logits = self._gradient(model, points[active], y[active])
                 if step == 0:

@@ -16,12 +16,13 @@ from torch.func import functional_call, grad
 from ..data.tensors import in_order, subset
 from ..errors import check_count
 from ..gradients import cross_entropy, plain_attention
+from ..logits import giving_logits
 from ..metrics.predict import mean_score
-from ..modules import BATCH_NORM, device_of, evaluating
+from ..modules import BATCH_NORM, blank_copy, device_of, evaluating
 from ..outputs import check_finite
-from ..seeding import standard_settings
+from ..seeding import standardized
 from .merge import interpolate
-from .state import blank_copy, check_match, layout_of
+from .state import check_match, layout_of
 
 
 def mean_loss(model: nn.Module, data: Any) -> float | None:
@@ -97,7 +98,7 @@ class BarrierBound:
         return all(f <= bound + 1e-6 * (1 + abs(bound)) for f, bound in zip(self.losses, self.bounds, strict=True))
 
 
-@standard_settings()
+@standardized
 def barrier_bound(
     a: nn.Module, b: nn.Module, data: Any, *, points: int = 11, samples: int = 512, slopes: int = 21
 ) -> BarrierBound:
@@ -163,7 +164,7 @@ def directional_curvature(model: nn.Module, direction: dict[str, Tensor], data: 
     return _derivatives(model, direction, data)[1]
 
 
-@standard_settings()
+@standardized
 def _derivatives(model: nn.Module, direction: dict[str, Tensor], data: Any) -> tuple[float, float]:
     """Return the first and the second derivative along ``direction``."""
     model = _differentiable(model)
@@ -181,7 +182,7 @@ def _derivatives(model: nn.Module, direction: dict[str, Tensor], data: Any) -> t
     both = grad(slope, has_aux=True)
     here = torch.zeros((), device=device, dtype=next(iter(start.values())).dtype)
     result = torch.zeros(2, dtype=torch.float64)
-    with evaluating(model), plain_attention():
+    with giving_logits(model), evaluating(model), plain_attention():
         for x, y in in_order(data, batch_size=128):
             second, first = both(here, x.to(device), y.to(device))
             result += torch.stack([first, second]).detach().cpu()

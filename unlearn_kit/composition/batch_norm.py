@@ -11,10 +11,10 @@ from torch import nn
 
 from ..data.tensors import drawn, iterate
 from ..errors import check_count
-from ..modules import BATCH_NORM, check_model, device_of
-from ..seeding import generator, isolated, standard_settings
+from ..logits import giving_logits
+from ..modules import BATCH_NORM, blank_copy, check_model, device_of
+from ..seeding import generator, isolated, standardized
 from ..tasks import UnlearnTask
-from .state import blank_copy
 
 STALE = "unlearn_kit_stale_statistics"
 
@@ -29,7 +29,7 @@ def needs_recalibration(model: nn.Module) -> bool:
     return bool(vars(model).get(STALE, False)) and bool(_tracking(model))
 
 
-@standard_settings()
+@standardized
 def recalibrate_batch_norm(
     model: nn.Module, data: Any, *, batch_size: int = 256, seed: int = 0, workers: int = 0
 ) -> nn.Module:
@@ -50,7 +50,7 @@ def recalibrate_batch_norm(
         ValueError: On fewer than two samples, or when the statistics are not finite.
         TypeError: When an argument is of another type, by its name.
     """
-    check_model(model)
+    model = check_model(model)
     out = blank_copy(model)
     recalibrate_(out, data, batch_size=batch_size, seed=seed, workers=workers)
     return out
@@ -77,7 +77,7 @@ def recalibrate_(model: nn.Module, data: Any, *, batch_size: int = 256, seed: in
             order = torch.randperm(len(retain), generator=generator(seed, "recalibrate"))
             # Equal batches: a last one of a single sample has no variance.
             batches = order.tensor_split(math.ceil(len(retain) / batch_size))
-            with isolated(seed), torch.no_grad():
+            with isolated(seed), torch.no_grad(), giving_logits(model):
                 for x, _ in iterate(drawn(retain, seed), batches, workers=workers):
                     seen += len(x)
                     for layer in layers:

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from .. import losses as L
 from ..engine import Phase, fit
 from ..schedules import cosine
-from ..seeding import standard_settings
+from ..seeding import standardized
 from ..tasks import UnlearnTask
 from .merge import average, interpolate
 from .state import check_match, tensors_of
@@ -30,7 +30,7 @@ def bezier(a: nn.Module, control: nn.Module, b: nn.Module, t: float, *, recalibr
     return average([a, control, b], _coefficients(t), recalibrate=recalibrate)
 
 
-@standard_settings()
+@standardized
 def bezier_control(
     a: nn.Module,
     b: nn.Module,

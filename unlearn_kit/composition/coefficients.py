@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import check_count, check_number
 from ..metrics import evaluate
-from ..seeding import standard_settings
+from ..seeding import standardized
 from ..tasks import UnlearnTask
 
 
@@ -35,7 +35,7 @@ class CoefficientSearch:
         return min(self.front, key=lambda c: (1 - share) * c.objectives[0] + share * c.objectives[1])
 
 
-@standard_settings()
+@standardized
 def search_coefficients(
     build: Callable[[Sequence[float]], nn.Module],
     objectives: Callable[[nn.Module], Sequence[float]],

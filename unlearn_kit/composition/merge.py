@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_number
+from ..modules import blank_copy
 from ..outputs import check_finite
-from ..seeding import standard_settings
+from ..seeding import standardized
 from .batch_norm import settle
-from .state import Layout, Piece, Weight, blank_copy, check_match, merge_into, numbered, pieces, weigher, weighers
+from .state import Layout, Piece, Weight, check_match, merge_into, numbered, pieces, weigher, weighers
 
 
 def interpolate(a: nn.Module, b: nn.Module, t: Weight, *, recalibrate: Any = None) -> nn.Module:
@@ -102,7 +103,7 @@ def average(
     return _several(models, layout, dict.fromkeys((*layout.parameters, *layout.buffers), rule), recalibrate)
 
 
-@standard_settings()
+@standardized
 def fisher_merge(
     models: Sequence[nn.Module],
     fishers: Sequence[Mapping[str, Tensor]],
@@ -152,7 +153,7 @@ def fisher_merge(
     return _several(models, layout, dict.fromkeys((*layout.parameters, *layout.buffers), rule), recalibrate)
 
 
-@standard_settings()
+@standardized
 def _between(
     a: nn.Module,
     b: nn.Module,
@@ -173,7 +174,7 @@ def _between(
     return settle(out, [a, b], recalibrate)
 
 
-@standard_settings()
+@standardized
 def _several(models: Sequence[nn.Module], layout: Layout, rules: Any, recalibrate: Any) -> nn.Module:
     out = blank_copy(models[0])
     merge_into(out, models, layout, rules, range(len(models)))

@@ -13,7 +13,7 @@ from ..data.tensors import subset
 from ..errors import check_count, check_number
 from ..metrics import Evaluation, evaluate
 from ..modules import batch_norms
-from ..seeding import standard_settings
+from ..seeding import standardized
 from ..tasks import UnlearnTask
 from .barrier import BarrierBound, barrier, barrier_bound, mean_loss
 from .batch_norm import same_statistics
@@ -90,7 +90,7 @@ class Picked:
     tried: int
 
 
-@standard_settings()
+@standardized
 def tradeoff_path(
     a: nn.Module,
     b: nn.Module,
@@ -150,7 +150,7 @@ def tradeoff_path(
     return TradeoffPath(a, b, control, task, tuple(measured), bound, recalibrated, seconds)
 
 
-@standard_settings()
+@standardized
 def pick(path: TradeoffPath, target: float, *, tolerance: float = 0.005, steps: int = 12) -> Picked:
     """Return the model on ``path`` that scores ``target`` on the forget data: no training, a few evaluations.
 

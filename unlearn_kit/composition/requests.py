@@ -15,7 +15,7 @@ from ..errors import check_choice
 from ..metrics import Evaluation, evaluate
 from ..modules import check_model
 from ..results import UnlearnResult
-from ..seeding import derive, standard_settings
+from ..seeding import derive, standardized
 from ..tasks import UnlearnTask
 from .task_vectors import task_arithmetic
 
@@ -102,7 +102,7 @@ class RequestsResult:
     mode: str
 
 
-@standard_settings()
+@standardized
 def apply_requests(
     model: nn.Module,
     requests: Sequence[UnlearnTask],
@@ -136,7 +136,7 @@ def apply_requests(
         ValueError: On requests that do not fit together.
         TypeError: On an algorithm that returns no UnlearnResult; what the algorithm raises.
     """
-    check_model(model)
+    model = check_model(model)
     check_choice("mode", mode, ("sequence", "compose"))
     check_choice("keep_out", keep_out, ("earlier", "all", "none"))
     # What a revision reads, and what it is measured on here, chooses: the test data are left to the caller.

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import check_number
-from ..seeding import standard_settings
+from ..seeding import standardized
 from .merge import average
 from .state import check_match, numbered
 
@@ -33,7 +33,7 @@ class Soup:
     tried: tuple[tuple[int, float], ...]
 
 
-@standard_settings()
+@standardized
 def greedy_soup(models: Sequence[nn.Module], score: Callable[[nn.Module], float], *, recalibrate: Any = None) -> Soup:
     """Start from the best run; in falling order of score, take in each of the others that improves the mean's score.
 

@@ -8,7 +8,6 @@ that a ``state_dict`` leaves out are the first model's.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -146,13 +145,6 @@ def weighers(weights: Any, count: int, layout: Layout, **bounds: Any) -> list[Ca
     if len(weights) != count:
         raise ValueError(f"expected weights to hold {count} numbers, one a model, but got {len(weights)}")
     return [weigher(f"weights[{i}]", weight, layout, **bounds) for i, weight in enumerate(weights)]
-
-
-def blank_copy(model: nn.Module) -> nn.Module:
-    """Return a deep copy without the gradients that ``model`` may hold."""
-    memo: dict[int, Any] = {id(p.grad): None for p in model.parameters() if p.grad is not None}
-    made: nn.Module = copy.deepcopy(model, memo)
-    return made
 
 
 @torch.no_grad()

@@ -12,14 +12,14 @@ from .. import losses as L
 from ..engine import Phase, fit
 from ..engine.phases import BatchNorm
 from ..errors import check_choice
-from ..modules import head_name
-from ..seeding import standard_settings
+from ..modules import blank_copy, head_name
+from ..seeding import standardized
 from ..tasks import UnlearnTask
 from .batch_norm import settle
-from .state import blank_copy, check_match, tensors_of
+from .state import check_match, tensors_of
 
 
-@standard_settings()
+@standardized
 @torch.no_grad()
 def _swapped(body: nn.Module, head: nn.Module, modules: list[str]) -> nn.Module:
     layout = check_match({"body": body, "head": head})

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_number
-from ..seeding import standard_settings
+from ..modules import blank_copy
+from ..seeding import standardized
 from .batch_norm import settle
 from .sparsify import keep_largest, keep_random
-from .state import Layout, Piece, Weight, blank_copy, check_match, merge_into, numbered, weighers
+from .state import Layout, Piece, Weight, check_match, merge_into, numbered, weighers
 
 Thin = Callable[[str], Callable[[list[Tensor]], list[Tensor]]]  # a tensor's name -> task vectors, thinned out
 Meet = Callable[[list[Tensor], Sequence[float]], Tensor]  # task vectors and their weights -> one
@@ -155,7 +156,7 @@ def _elected(vectors: list[Tensor], weights: Sequence[float]) -> Tensor:
     return (weighted * agree).sum(0) / (sizes * agree).sum(0).clamp(min=torch.finfo(torch.float64).tiny)
 
 
-@standard_settings()
+@standardized
 def _merge(
     base: nn.Module,
     models: Sequence[nn.Module],

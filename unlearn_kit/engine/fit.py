@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,12 +13,13 @@ from torch import Tensor, nn
 
 from ..errors import check_count, check_path_exists
 from ..losses import Batch, Goal, Target
-from ..modules import check_model, device_of, evaluating
+from ..modules import blank_copy, check_model, device_of, drop_graphs, evaluating
 from ..schedules import rate_at
 from ..seeding import derive, generator, isolated, refuse_inference_mode, seed_draws
 from .balance import balanced_backward
 from .callbacks import Callback, Run, check_callbacks
 from .devices import Devices
+from .door import raise_precision, restore_precision, trial
 from .fingerprint import fingerprint
 from .guard import Guard, training
 from .phases import Alternate, Leg, Phase, plan
@@ -101,7 +101,7 @@ def fit(
             apart from others.
     """
     refuse_inference_mode("fit")
-    check_model(model)
+    model = check_model(model)
     check_count("log_every", log_every)
     check_count("checkpoint_every", checkpoint_every)
     check_callbacks(callbacks)
@@ -109,10 +109,16 @@ def fit(
         check_path_exists("the folder of checkpoint", Path(checkpoint).parent)
     devices = Devices(device_of(model) if device is None else torch.device(device), accelerator)
     with isolated(derive(seed, "fit")):
-        trainer = _Trainer(copy.deepcopy(model).to(devices.device), plan(program), seed, devices, callbacks, log_every)
+        trained, legs = blank_copy(model).to(devices.device), plan(program)
+        precisions = raise_precision(trained)
+        trainer = _Trainer(trained, legs, seed, devices, callbacks, log_every)
         if checkpoint is not None:
             trainer.resume(Path(checkpoint), checkpoint_every)
-        return trainer.run_all()
+        with trial(trained, legs):
+            fitted = trainer.run_all()
+        drop_graphs(trained)
+        restore_precision(trained, precisions)
+        return fitted
 
 
 class _Trainer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import math
@@ -15,13 +14,14 @@ from typing import Any, Literal, ParamSpec
 
 import torch
 from torch import nn
-from torch.utils.data import default_collate
 
 from ..errors import check_choice
-from ..modules import check_model, device_of, same_state
+from ..logits import hook, unhook
+from ..modules import blank_copy, check_model, device_of, drop_graphs, same_state
 from ..results import UnlearnResult
 from ..seeding import derive, isolated, refuse_inference_mode
 from ..tasks import UnlearnTask
+from .door import answer, first_input, raise_precision, restore_precision
 from .fit import FitResult
 from .training import HELP, Training, TrainingOptions, described
 
@@ -123,12 +123,18 @@ def revision(
             seed = arguments["seed"]
             device = device_of(given) if arguments["device"] is None else torch.device(arguments["device"])
             with isolated(derive(seed, method.__name__)):
-                model = copy.deepcopy(given).to(device).eval()
+                model = blank_copy(given).to(device).eval()
+                precisions = raise_precision(model)
+                hook(model)
                 _check_outputs(model, task)
                 started = time.perf_counter()
                 arguments |= {"model": model, "device": device}
                 fitted = method(**arguments, **options)  # type: ignore[call-arg, arg-type]
                 seconds = time.perf_counter() - started
+            for module in fitted.model.modules():
+                unhook(module)
+            drop_graphs(fitted.model)
+            restore_precision(fitted.model, precisions)
             check_model(fitted.model, f"the model that {method.__name__} returns")
             _copy_modes(given, fitted.model)
             told = arguments | {name: value for name, value in options.items() if name in shared}
@@ -203,9 +209,8 @@ def _check_option(method: str, option: str, signature: inspect.Signature) -> Non
 
 def _check_outputs(model: nn.Module, task: UnlearnTask) -> None:
     # The first sample by itself: to plan an order over a large data set takes seconds.
-    x, _ = default_collate([task.forget[0]])
     with torch.no_grad():
-        logits = model(x.to(device_of(model)))
+        logits = answer(model, first_input(task.forget).to(device_of(model)))
     widths = (1, 2) if task.num_classes == 2 else (task.num_classes,)
     if logits.dim() < 2 or logits.shape[1] not in widths:
         raise ValueError(

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ..boundary import PerturbedSign
 from ..errors import check_choice, check_count, check_number
+from ..logits import giving_logits
 from ..modules import check_model, evaluating
 from ..outputs import IGNORE, hard_labels, is_binary, predicted_labels, probabilities
 from .batch import Batch, Goal, GoalKind
@@ -37,7 +38,7 @@ class Target(Hashable, Protocol):
 
 def outputs_of(model: nn.Module, inputs: Tensor) -> Tensor:
     """Return logits of a frozen model in eval mode, without gradients."""
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), giving_logits(model), evaluating(model):
         logits: Tensor = model(inputs)
     return logits
 

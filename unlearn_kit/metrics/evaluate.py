@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_choice
-from ..seeding import standard_settings
+from ..seeding import standardized
 from .membership import class_matched, loss, probability_smaller
 from .predict import Reading, class_labels, map_batches
 from .utility import average_gap, class_means, correct, iou_scores, mean_of_present, tug_of_war, tug_of_war_mia
@@ -110,7 +110,7 @@ def evaluate(
     return evaluate_seeds(model, task, theirs, seeds=(seed,), **reading)[seed]
 
 
-@standard_settings()
+@standardized
 def evaluate_seeds(
     model: nn.Module,
     task: UnlearnTask,
@@ -169,7 +169,7 @@ def evaluate_seeds(
     return {seed: _beside(replace(alone, membership=_membership(splits, seed)), theirs.get(seed)) for seed in seeds}
 
 
-@standard_settings()
+@standardized
 def split_score(model: nn.Module, task: UnlearnTask, split: str, **reading: Unpack[Reading]) -> float | None:
     """Return the score of :func:`evaluate` on one split: accuracy, or for masks the IoU per image, then the mean.
 

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..errors import check_choice
 from ..outputs import check_finite
-from ..seeding import standard_settings
+from ..seeding import standardized
 from .predict import Reading, map_batches
 
 Space = Literal["mean", "positions"]
@@ -52,7 +52,7 @@ def captured(
             hook.remove()
 
 
-@standard_settings()
+@standardized
 def feature_distance(
     model: nn.Module,
     other: nn.Module,

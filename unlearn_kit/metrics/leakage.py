@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from ..seeding import standard_settings
+from ..seeding import standardized
 from .membership import FEATURES, MembershipReport, membership_inference
 from .predict import Reading, map_batches
 from .reference import agreement, js_divergences
@@ -40,7 +40,7 @@ class ClassLeakage:
     agreement: float
 
 
-@standard_settings()
+@standardized
 def class_leakage(
     model: nn.Module,
     task: UnlearnTask,

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..data.tensors import read_labels, subset
 from ..errors import check_choice, check_count, check_number
 from ..outputs import label_margin, per_sample
-from ..seeding import derive, isolated, standard_settings
+from ..seeding import derive, isolated, standardized
 from .predict import Reading, class_labels, class_logits, map_batches
 from .utility import correct
 
@@ -106,7 +106,7 @@ class MembershipReport:
     features: tuple[str, ...]
 
 
-@standard_settings()
+@standardized
 def membership_inference(
     model: nn.Module,
     task: UnlearnTask,
@@ -199,7 +199,7 @@ def _classifier(attack: str) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression() if attack == "logistic" else SVC(C=3, kernel="rbf"))
 
 
-@standard_settings()
+@standardized
 def loss_auc(model: nn.Module, members: Any, non_members: Any, **reading: Unpack[Reading]) -> float | None:
     """Return probability that a random member has a smaller :func:`loss` than a random non-member; ties count half.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, TypedDict, Unpack
@@ -12,9 +11,10 @@ from torch import Tensor, nn
 
 from ..data.relabel import with_ignore_index
 from ..data.tensors import drawn, in_order
-from ..modules import device_of, evaluating
+from ..logits import giving_logits
+from ..modules import blank_copy, device_of, evaluating, unwrapped
 from ..outputs import IGNORE, check_finite, hard_labels, is_binary
-from ..seeding import derive, isolated, seed_draws, standard_settings
+from ..seeding import derive, isolated, seed_draws, standardized
 
 
 class Reading(TypedDict, total=False):
@@ -36,7 +36,7 @@ class Reading(TypedDict, total=False):
     ignore_index: int | None
 
 
-@standard_settings()
+@standardized
 def map_batches(
     models: Sequence[nn.Module],
     dataset: Any,
@@ -53,8 +53,8 @@ def map_batches(
     random state are as before afterwards. Only what ``function`` returns is kept, so large masks need not be.
 
     Raises:
-        TypeError: When a model is no module or returns no tensor.
-        ValueError: When logits are not finite, or misshapen.
+        TypeError: When a model is no module, or inputs are not floating point.
+        ValueError: When what a model returns holds no logits that can be told, or they are not finite or misshapen.
     """
     for model in models:
         if not isinstance(model, nn.Module):
@@ -66,6 +66,7 @@ def map_batches(
     with ExitStack() as stack:
         stack.enter_context(isolated(0))
         stack.enter_context(torch.no_grad())
+        stack.enter_context(giving_logits(*placed))
         for model in placed:
             stack.enter_context(evaluating(model))
         for number, (x, y) in enumerate(in_order(drawn(dataset, 0), batch_size, workers=workers)):
@@ -76,15 +77,14 @@ def map_batches(
 
 
 def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
+    model = unwrapped(model)
     if device is None or torch.device(device) == device_of(model):
         return model
-    return copy.deepcopy(model).to(device)
+    return blank_copy(model).to(device)
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
-    logits = model(x.to(device_of(model)))
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"expected the model to return a Tensor of logits, but got {type(logits).__name__}")
+    logits: Tensor = model(x.to(device_of(model)))
     if logits.dim() < 2 or len(logits) != len(x):
         raise ValueError(f"expected logits (B, C, ...) with B = {len(x)}, but got shape {tuple(logits.shape)}")
     check_finite("logits", logits)
@@ -105,7 +105,7 @@ def predict(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> tuple
     return (found[0], found[1]) if found else (torch.empty(0), torch.empty(0, dtype=torch.int64))
 
 
-@standard_settings()
+@standardized
 def mean_score(
     models: Sequence[nn.Module], dataset: Any, score: Callable[..., Tensor], **reading: Unpack[Reading]
 ) -> float | None:

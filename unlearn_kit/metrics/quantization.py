@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import check_count
 from ..modules import check_model
-from ..seeding import standard_settings
+from ..seeding import standardized
 from .evaluate import split_score
 from .predict import Reading
 
@@ -31,7 +31,7 @@ class QuantizedScores:
     retain: float | None
 
 
-@standard_settings()
+@standardized
 def quantize_attack(
     model: nn.Module, task: UnlearnTask, *, bits: Sequence[int] = (8, 4), **reading: Unpack[Reading]
 ) -> tuple[QuantizedScores, ...]:
@@ -54,7 +54,7 @@ def quantize_attack(
 
     Source: arXiv 2410.16454.
     """
-    check_model(model)
+    model = check_model(model)
     widths = [check_count("bits", width, low=2) for width in bits]
 
     def scores(width: int | None) -> QuantizedScores:

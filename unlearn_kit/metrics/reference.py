@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..models.reset import fresh_copy
 from ..outputs import check_finite, per_sample, predicted_labels
-from ..seeding import standard_settings
+from ..seeding import standardized
 from .predict import Reading, class_logits, mean_score
 
 
@@ -77,7 +77,7 @@ def completeness(model: nn.Module, reference: nn.Module, dataset: Any, **reading
     return mean_score([model, reference], dataset, lambda p, q, _: agreement(p, q), **reading)
 
 
-@standard_settings()
+@standardized
 def zrf(
     model: nn.Module,
     dataset: Any,
@@ -114,7 +114,7 @@ class LayerDistances:
     total: float
 
 
-@standard_settings()
+@standardized
 def layerwise_distance(model: nn.Module, reference: nn.Module) -> LayerDistances:
     """Return Euclidean distance of each parameter tensor of two models of one architecture, and of all together.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import check_number
 from ..outputs import IGNORE, per_sample, predicted_labels
-from ..seeding import standard_settings
+from ..seeding import standardized
 from .predict import Reading, class_labels, map_batches, mean_score, predict
 
 
@@ -40,7 +40,7 @@ def accuracy(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> floa
     return mean_score([model], dataset, correct, **reading)
 
 
-@standard_settings()
+@standardized
 def per_class_accuracy(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> dict[int, float | None] | None:
     """Return accuracy in [0, 1] among the samples of each class; None for a class without samples.
 
@@ -156,7 +156,7 @@ def dice(
     return _mask_score(dice_scores, model, dataset, per_class, reading)
 
 
-@standard_settings()
+@standardized
 def _mask_score(
     score: Callable[..., Tensor],
     model: nn.Module,

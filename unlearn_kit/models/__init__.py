@@ -1,5 +1,6 @@
 """Reference networks, on raw pixels in [0, 1] and with a declared head; normalisation; fresh weights."""
 
+from ..logits import with_output
 from ..modules import declare_head, head_name, head_parameters
 from .all_cnn import all_cnn
 from .mlp import mlp
@@ -26,4 +27,5 @@ __all__ = [
     "small_cnn",
     "unet",
     "with_normalization",
+    "with_output",
 ]

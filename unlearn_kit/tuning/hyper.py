@@ -13,11 +13,12 @@ from torch.func import functional_call
 
 from ..errors import check_choice, check_count, check_number
 from ..gradients import plain_attention, trainable
+from ..logits import hook
 from ..losses import Batch, Objective, Term
 from ..modules import check_model, frozen_copy
 from ..outputs import IGNORE, check_finite, label_margin
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, rate_at
-from ..seeding import standard_settings
+from ..seeding import standardized
 
 Knobs = Mapping[str, Tensor]
 
@@ -62,7 +63,7 @@ class Unrolled:
     parameters: dict[str, Tensor]
 
 
-@standard_settings()
+@standardized
 def unroll(
     model: nn.Module,
     loss: Loss,
@@ -95,7 +96,7 @@ def unroll(
     """
     import higher
 
-    check_model(model)
+    model = check_model(model)
     check_scalar_or_schedule("lr", lr, low=0)
     check_number("momentum", momentum, low=0, high=1, open_high=True)
     if clip is not None:
@@ -112,6 +113,7 @@ def unroll(
         tensor.requires_grad_(True)
     # A copy, since adapters are told their scale in place; its own weights are never used.
     frozen, steps = frozen_copy(model), len(batches)
+    hook(frozen)
 
     def clipped(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         if clip is None:

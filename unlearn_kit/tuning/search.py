@@ -131,7 +131,7 @@ def tune_tradeoff(
         ValueError: When an argument is out of range, by its name. When a part of the split is empty.
         TypeError: When an argument is of another type, by its name.
     """
-    check_model(model)
+    model = check_model(model)
     if not isinstance(task, UnlearnTask):
         raise TypeError(f"expected task to be an UnlearnTask, but got {type(task).__name__}")
     low, high = (check_number("bounds", bound, low=0, open_low=True) for bound in bounds)

@@ -169,11 +169,12 @@ def spoiled() -> nn.Module:
         ({"task": [1, 2]}, TypeError, "expected task to be an UnlearnTask, but got list"),
         ({"model": spoiled()}, ValueError, "expected model's 'head.bias' to be finite, but got 1 NaN or infinite of 3"),
         ({"model": dense(4)}, ValueError, r"expected model to have 3 outputs, .* but got outputs of shape \(1, 4\)"),
-        ({"model": nn.Flatten(0)}, ValueError, r"but got outputs of shape \(64,\)"),
+        ({"model": nn.Sequential(nn.Flatten(0), nn.Linear(64, 3))}, ValueError, r"but got outputs of shape \(3,\)"),
+        ({"model": nn.Flatten(0)}, ValueError, "expected model to have floating-point parameters, but got none in Fl"),
         ({"seed": 0.5}, TypeError, "'float' object cannot be interpreted as an integer"),
         ({"strength": torch.inf}, ValueError, "expected the model that shake returns's '.*' to be finite"),
     ],
-    ids=["option", "model", "task", "nan", "width", "shape", "seed", "result"],
+    ids=["option", "model", "task", "nan", "width", "shape", "parameters", "seed", "result"],
 )
 def test_what_does_not_fit_is_refused(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):

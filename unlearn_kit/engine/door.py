@@ -1,0 +1,162 @@
+"""What is looked at before anything is trained: a network's outputs, its precision, and whether it trains at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from ..adapters.structure import plain_name
+from ..logits import (
+    HALVES,
+    Output,
+    check_inputs,
+    could_be_logits,
+    described,
+    hook,
+    hooked,
+    logits_in,
+    precision_of,
+    unhook,
+)
+from ..modules import batch_norms, blank_copy, device_of, evaluating
+from ..seeding import isolated
+from .guard import training
+from .phases import Leg
+
+Precisions = Mapping[str, torch.dtype]
+
+
+def raise_precision(model: nn.Module) -> Precisions:
+    """Make float32 of all half-precision tensors of ``model``, in place: small steps would round to nothing.
+
+    Returns:
+        The dtype that each of them had, by name.
+    """
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    halves = {name: tensor.dtype for name, tensor in tensors if tensor.dtype in HALVES}
+    _cast(model, dict.fromkeys(halves, torch.float32))
+    return halves
+
+
+def restore_precision(model: nn.Module, precisions: Precisions) -> None:
+    """Give the tensors of ``model``, adapted or not, the dtypes that :func:`raise_precision` returned, in place."""
+    _cast(model, precisions)
+
+
+def _cast(model: nn.Module, precisions: Precisions) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        dtype = precisions.get(plain_name(name))
+        if dtype is not None:
+            tensor.data = tensor.data.to(dtype)
+
+
+@contextmanager
+def trial(model: nn.Module, legs: Sequence[Leg]) -> Iterator[None]:
+    """Try ``model``, a private copy, on a sample or two as each leg will train it; while open, its calls give logits.
+
+    Raises:
+        ValueError: When it does not run, what it returns holds no logits that can be told, they depend on no weight
+            that is trained, or batch norm would get a batch of one value a channel.
+        TypeError: When inputs are no floating-point tensors.
+    """
+    was_hooked = hooked(model)
+    if not was_hooked:
+        hook(model)
+    try:
+        tried: set[str] = set()
+        for leg in legs:
+            if leg.phase.terms.streams and leg.stop > leg.start and leg.key not in tried:
+                tried.add(leg.key)
+                with isolated(0):
+                    _try(model, leg)
+        yield
+    finally:
+        if not was_hooked:
+            unhook(model)
+
+
+def first_input(dataset: Any) -> Tensor:
+    """Return the first input of ``dataset`` as a batch of one, ``(1, ...)``; inside ``seeding.isolated`` only.
+
+    Raises:
+        TypeError: When it is no floating-point tensor.
+    """
+    x = default_collate([dataset[0]])[0]
+    if not isinstance(x, Tensor):
+        raise TypeError(f"expected the data set to yield inputs as tensors, but got {type(x).__name__}")
+    return check_inputs(x)
+
+
+def answer(model: nn.Module, x: Tensor) -> Any:
+    """Return what ``model`` returns for ``x``.
+
+    Raises:
+        ValueError: When it cannot be called so, with what it raised.
+    """
+    try:
+        return model(x)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        mode = "training" if model.training else "eval"
+        raise ValueError(
+            f"expected the model to run in {mode} mode on inputs {described(x)}, but it raised {error!r}"
+        ) from error
+
+
+def _try(model: nn.Module, leg: Leg) -> None:
+    phase = leg.phase
+    x = first_input(phase.streams[phase.terms.streams[0]]).to(device_of(model), precision_of(model))
+    with evaluating(model), torch.no_grad():
+        usual = answer(model, x)
+    student = blank_copy(model)
+    output = unhook(student)
+    with training(student, phase.trains(student), phase.batch_norm):
+        returned = answer(student, torch.cat([x, x]))
+        settled = _settled(returned, output, usual)
+        if settled != output:
+            hook(model, settled)
+        logits = logits_in(returned, settled)
+        if logits.shape[1:] != usual.shape[1:]:
+            raise ValueError(
+                f"expected the model to return logits of one shape in both modes, but got {described(logits)} in "
+                f"training and {described(usual)} in eval mode; see models.with_output"
+            )
+        if not logits.requires_grad:
+            raise ValueError(
+                f"expected the logits to depend on the weights that phase {phase.name!r} trains, but no gradient "
+                "reaches those: they take no part, or something on the way is detached"
+            )
+        _check_lone(student, leg, x)
+
+
+def _settled(returned: Any, output: Output | None, usual: Tensor) -> Output | None:
+    """Return where the logits are in training mode: what is ``usual`` in eval mode tells one part from the others."""
+    try:
+        logits_in(returned, output)
+    except ValueError:
+        parts = list(returned.values()) if isinstance(returned, Mapping) else returned
+        for place, part in enumerate(parts if isinstance(parts, (tuple, list)) else ()):
+            if could_be_logits(part) and part.shape[1:] == usual.shape[1:]:
+                return place
+        raise
+    return output
+
+
+def _check_lone(student: nn.Module, leg: Leg, x: Tensor) -> None:
+    """Refuse a batch of one sample where batch norm would have one value a channel to train on."""
+    if not any(layer.training for layer in batch_norms(student)):
+        return
+    for name in leg.phase.terms.streams:
+        size, count = leg.phase.batch_of(name), len(leg.phase.streams[name])
+        if size == 1 or count % size == 1:
+            try:
+                student(x)
+            except ValueError as error:
+                raise ValueError(
+                    f"expected batch_size to leave no batch of a single sample for batch norm to train on, but got "
+                    f"{size} for the {count} samples of {name!r}; another batch_size or batch_norm='frozen' helps"
+                ) from error
