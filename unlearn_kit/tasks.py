@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data.checks import check_dataset, check_kind, count_classes, is_mask
+from .data.checks import check_dataset, check_form, check_kind, count_classes, is_mask
 from .data.held_out import HeldOut, Parts
 from .data.relabel import with_ignore_index, without_class
 from .data.tensors import as_tensor, labels_of, read_labels, subset
@@ -67,9 +67,10 @@ class UnlearnTask:
         check_kind(self.kind)
         check_count("num_classes", self.num_classes, low=2)
         for name in DATA:
-            check_dataset(name, getattr(self, name))
+            check_form(name, getattr(self, name))
             object.__setattr__(self, name, with_ignore_index(getattr(self, name), self.ignore_index))
-            check_dataset(name, getattr(self, name), kind=self.kind, num_classes=self.num_classes)
+        # Of the other data some methods need nothing, which may then be out of reach.
+        check_dataset("forget", self.forget, kind=self.kind, num_classes=self.num_classes)
         if len(self.forget) == 0:
             raise ValueError(f"expected at least one sample to forget, but got an empty forget set ({self.rule})")
 

@@ -2,7 +2,7 @@
 
 from .bundle import DataBundle
 from .registry import LOADERS, load
-from .relabel import without_class
+from .relabel import with_ignore_index, without_class
 from .tensors import TensorImages, in_order, iterate, labels_of, load_tensors, resolve, subset
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "load_tensors",
     "resolve",
     "subset",
+    "with_ignore_index",
     "without_class",
 ]
