@@ -42,6 +42,12 @@ def probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
     return scaled.sigmoid() if is_binary(logits) else scaled.softmax(dim=1)
 
 
+def is_ignored(labels: Tensor) -> Tensor:
+    """Return where ``labels`` are ``IGNORE``: bool, of their shape."""
+    # As a byte, -1 is 255.
+    return torch.zeros_like(labels, dtype=torch.bool) if labels.dtype == torch.uint8 else labels == IGNORE
+
+
 def per_sample(values: Tensor, labels: Tensor | None = None, *, empty: float = 0.0) -> Tensor:
     """Return the mean over everything but the batch, ``(B,)``, of decisions ``(B, ...)``.
 
@@ -52,7 +58,7 @@ def per_sample(values: Tensor, labels: Tensor | None = None, *, empty: float = 0
     """
     if labels is None:
         return values.flatten(1).mean(dim=1) if values.dim() > 1 else values
-    kept = (labels != IGNORE).reshape(values.shape)
+    kept = ~is_ignored(labels).reshape(values.shape)
     count = kept.unsqueeze(-1).flatten(1).sum(1)
     total = torch.where(kept, values, 0.0).unsqueeze(-1).flatten(1).sum(1)
     return torch.where(count > 0, total / count.clamp(min=1), empty)

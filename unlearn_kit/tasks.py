@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .data.relabel import without_class
+from .data.checks import check_dataset, check_form, check_kind, count_classes, is_mask
+from .data.held_out import HeldOut, Parts
+from .data.relabel import with_ignore_index, without_class
 from .data.tensors import as_tensor, labels_of, read_labels, subset
 from .errors import check_count, check_number
 from .seeding import generator, isolated
 
 Kind = Literal["classification", "segmentation"]
 
-# Of held-out data without a validation split of their own: enough to place a stop by, and most are left to judge.
-VALIDATION_SHARE = 0.25
+# The data sets of a task.
+DATA = ("forget", "retain", "forget_test", "retain_test", "forget_validation", "retain_validation")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class UnlearnTask:
         forget_test, retain_test: held-out data that judge. ``forget_test`` is empty where the rule names training
             samples only.
         forget_validation, retain_validation: held-out data to choose by, split by the same rule.
+        ignore_index: the label of pixels that nobody labelled; None where all have one. The data sets of the task
+            yield it as ``outputs.IGNORE``, which losses, searches and metrics leave out.
         num_classes: number of classes, background included.
         kind: "classification" or "segmentation".
         rule: what is forgotten, in words.
@@ -57,9 +61,16 @@ class UnlearnTask:
     forget_indices: Tensor | None = field(default=None, repr=False, compare=False)
     forget_validation: Any = ()
     retain_validation: Any = ()
+    ignore_index: int | None = None
 
     def __post_init__(self) -> None:
+        check_kind(self.kind)
         check_count("num_classes", self.num_classes, low=2)
+        for name in DATA:
+            check_form(name, getattr(self, name))
+            object.__setattr__(self, name, with_ignore_index(getattr(self, name), self.ignore_index))
+        # Of the other data some methods need nothing, which may then be out of reach.
+        check_dataset("forget", self.forget, kind=self.kind, num_classes=self.num_classes)
         if len(self.forget) == 0:
             raise ValueError(f"expected at least one sample to forget, but got an empty forget set ({self.rule})")
 
@@ -96,10 +107,12 @@ class UnlearnTask:
             TypeError: On a label, or labels, that are not integers.
         """
         check_number("fraction", fraction, low=0, high=1, open_low=True)
-        labels = _class_labels("train", train)
-        held_out = _HeldOut(test, validation, _class_labels)
-        classes = _count_classes(num_classes, labels, *held_out.labels)
         label = check_count("label", label, low=0)
+        for name, data in (("train", train), ("test", test), ("validation", () if validation is None else validation)):
+            check_dataset(name, data)
+        labels = _class_labels("train", train)
+        held_out = HeldOut(test, validation, _class_labels)
+        classes = count_classes(num_classes, labels, *held_out.labels)
         if label >= classes:
             raise ValueError(f"expected label to be a class in [0, {classes - 1}], but got {label}")
         members = (labels == label).nonzero().flatten()
@@ -108,10 +121,9 @@ class UnlearnTask:
         whole = fraction == 1
         selected = [(own == label) & whole for own in held_out.labels]
         return cls._split(
-            train,
+            _Source(train, held_out, "classification", classes, None),
             held_out.parts(selected, validation_seed),
             members,
-            classes,
             f"class {label}" if whole else f"{fraction:g} of class {label}, seed {seed}",
             (label,) if whole else (),
         )
@@ -121,11 +133,12 @@ class UnlearnTask:
         cls,
         train: Any,
         test: Any,
-        indices: Sequence[int] | np.ndarray | Tensor,
+        indices: Collection[int] | np.ndarray | Tensor,
         *,
         num_classes: int | None = None,
         validation: Any = None,
         validation_seed: int = 0,
+        ignore_index: int | None = None,
     ) -> UnlearnTask:
         """Forget the training samples at ``indices``; ``forget_test`` is empty.
 
@@ -133,10 +146,8 @@ class UnlearnTask:
             ValueError: On an empty, repeated or out-of-range index.
             TypeError: When one is not an integer.
         """
-        chosen = as_tensor(indices)
-        if chosen.numel() and (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool):
-            raise TypeError(f"expected indices to be integers, but got {chosen.dtype}")
-        chosen = chosen.to("cpu", torch.int64).flatten()
+        source = _source(train, test, num_classes, validation, ignore_index)
+        chosen = _positions(indices)
         outside = chosen[(chosen < 0) | (chosen >= len(train))]
         if len(outside):
             raise ValueError(f"expected indices in [0, {len(train) - 1}], but got {outside[:5].tolist()}")
@@ -145,7 +156,7 @@ class UnlearnTask:
                 f"expected indices without repetition, but got {len(chosen) - len(chosen.unique())} repeated"
             )
         rule = f"{len(chosen)} chosen samples"
-        return cls._from_train(train, test, chosen, rule, num_classes, validation, validation_seed)
+        return cls._from_train(source, chosen, rule, validation_seed)
 
     @classmethod
     def forget_random(
@@ -158,6 +169,7 @@ class UnlearnTask:
         num_classes: int | None = None,
         validation: Any = None,
         validation_seed: int = 0,
+        ignore_index: int | None = None,
     ) -> UnlearnTask:
         """Forget a random ``fraction`` in (0, 1) of the training samples; ``forget_test`` is empty.
 
@@ -165,9 +177,10 @@ class UnlearnTask:
             ValueError: On a fraction outside (0, 1).
         """
         check_number("fraction", fraction, low=0, high=1, open_low=True, open_high=True)
+        source = _source(train, test, num_classes, validation, ignore_index)
         chosen = _draw(torch.arange(len(train)), round(fraction * len(train)), seed)
         rule = f"{fraction:g} of all samples, seed {seed}"
-        return cls._from_train(train, test, chosen, rule, num_classes, validation, validation_seed)
+        return cls._from_train(source, chosen, rule, validation_seed)
 
     @classmethod
     def forget_where(
@@ -182,6 +195,7 @@ class UnlearnTask:
         validation: Any = None,
         validation_metadata: Any = None,
         validation_seed: int = 0,
+        ignore_index: int | None = None,
     ) -> UnlearnTask:
         """Forget every sample whose metadata satisfy ``predicate``, in training and held-out data alike.
 
@@ -197,20 +211,13 @@ class UnlearnTask:
             ValueError: When the predicate does not return one bool a sample, or selects nothing.
             TypeError: When there is no table.
         """
+        source = _source(train, test, num_classes, validation, ignore_index)
         given = [("train", train, train_metadata), ("test", test, test_metadata)]
         if validation is not None:
             given.append(("validation", validation, validation_metadata))
         masks = [_selected(name, data, table, predicate) for name, data, table in given]
-        kind, classes, held_out = _kind_and_classes(train, test, num_classes, validation)
-        return cls._split(
-            train,
-            held_out.parts(masks[1:], validation_seed),
-            masks[0].nonzero().flatten(),
-            classes,
-            "metadata predicate",
-            (),
-            kind,
-        )
+        parts = source.held_out.parts(masks[1:], validation_seed)
+        return cls._split(source, parts, masks[0].nonzero().flatten(), "metadata predicate")
 
     @classmethod
     def forget_mask_class(
@@ -222,6 +229,7 @@ class UnlearnTask:
         num_classes: int | None = None,
         validation: Any = None,
         validation_seed: int = 0,
+        ignore_index: int | None = None,
     ) -> UnlearnTask:
         """Forget class ``label`` of the masks: its pixels, not the images they are in.
 
@@ -231,14 +239,16 @@ class UnlearnTask:
         Raises:
             ValueError: On an unknown class, the background, or data that are not masks.
         """
-        kind, classes, held_out = _kind_and_classes(train, test, num_classes, validation)
-        if kind != "segmentation":
+        source = _source(train, test, num_classes, validation, ignore_index)
+        if source.kind != "segmentation":
             raise ValueError("expected train to have masks, but its targets are class labels; use forget_class")
-        if isinstance(label, bool) or not isinstance(label, int) or not 0 < label < classes:
+        label, classes = check_count("label", label, low=0), source.num_classes
+        if not 0 < label < classes:
             raise ValueError(f"expected label to be a foreground class in [1, {classes - 1}], but got {label!r}")
+        train, held_out = source.train, source.held_out
         holding = [
             (read_labels(data) == label).flatten(1).any(dim=1) if len(data) else torch.zeros(0, dtype=torch.bool)
-            for data in (train, *(source for _, source in held_out.sources))
+            for data in (train, *(data for _, data in held_out.sources))
         ]
         (judged, asked), (chosen_by, wanted), words = held_out.parts(holding[1:], validation_seed)
         indices = holding[0].nonzero().flatten()
@@ -248,83 +258,41 @@ class UnlearnTask:
             subset(judged, asked),
             without_class(judged, label),
             classes,
-            kind,
+            "segmentation",
             f"mask class {label}{words}",
             (label,),
             indices,
             subset(chosen_by, wanted),
             without_class(chosen_by, label),
+            source.ignore_index,
         )
 
     @classmethod
-    def _from_train(
-        cls, train: Any, test: Any, chosen: Tensor, rule: str, num_classes: int | None, validation: Any, seed: int
-    ) -> UnlearnTask:
-        kind, classes, held_out = _kind_and_classes(train, test, num_classes, validation)
-        nothing = [torch.zeros(len(data), dtype=torch.bool) for _, data in held_out.sources]
-        return cls._split(train, held_out.parts(nothing, seed), chosen, classes, rule, (), kind)
+    def _from_train(cls, source: _Source, chosen: Tensor, rule: str, validation_seed: int) -> UnlearnTask:
+        nothing = [torch.zeros(len(data), dtype=torch.bool) for _, data in source.held_out.sources]
+        return cls._split(source, source.held_out.parts(nothing, validation_seed), chosen, rule)
 
     @classmethod
     def _split(
-        cls,
-        train: Any,
-        held_out: _Parts,
-        chosen: Tensor,
-        num_classes: int,
-        rule: str,
-        forget_classes: tuple[int, ...],
-        kind: Kind = "classification",
+        cls, source: _Source, held_out: Parts, chosen: Tensor, rule: str, forget_classes: tuple[int, ...] = ()
     ) -> UnlearnTask:
         (test, test_selected), (validation, validation_selected), words = held_out
-        selected = torch.zeros(len(train), dtype=torch.bool)
+        selected = torch.zeros(len(source.train), dtype=torch.bool)
         selected[chosen] = True
         return cls(
-            subset(train, selected),
-            subset(train, ~selected),
+            subset(source.train, selected),
+            subset(source.train, ~selected),
             subset(test, test_selected),
             subset(test, ~test_selected),
-            num_classes,
-            kind,
+            source.num_classes,
+            source.kind,
             rule + words,
             forget_classes,
             chosen.sort().values,
             subset(validation, validation_selected),
             subset(validation, ~validation_selected),
+            source.ignore_index,
         )
-
-
-# Data that judge and data to choose by, each with what the rule selects of them, and how many are set aside in words.
-_Parts = tuple[tuple[Any, Tensor], tuple[Any, Tensor], str]
-
-
-class _HeldOut:
-    """Held-out data of a task: those that judge, and those to choose by, which are set aside where none are given."""
-
-    def __init__(self, test: Any, validation: Any, read: Callable[[str, Any], Tensor] | None) -> None:
-        self.test, self.validation = test, validation
-        self.sources = [("test", test)] if validation is None else [("test", test), ("validation", validation)]
-        self.labels = [] if read is None else [read(name, data) for name, data in self.sources]
-
-    def parts(self, selected: Sequence[Tensor], seed: int) -> _Parts:
-        """Return both parts, each beside its share of ``selected``: one bool mask for each source."""
-        if self.validation is not None:
-            words = f" (validation: {len(self.validation)} samples of their own)"
-            return (self.test, selected[0]), (self.validation, selected[1]), words
-        mask = selected[0]
-        # By the labels alone: of several requests on the same data, what one judges by no other chooses by.
-        aside = _set_aside(self.labels[0] if self.labels else torch.zeros_like(mask, dtype=torch.int64), seed)
-        words = f" (validation: {int(aside.sum())} of {len(aside)} held-out samples, seed {seed})"
-        return (subset(self.test, ~aside), mask[~aside]), (subset(self.test, aside), mask[aside]), words
-
-
-def _set_aside(labels: Tensor, seed: int) -> Tensor:
-    """Return a bool mask ``(N,)`` of a random quarter of each class; of two or more, some are on either side."""
-    aside = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero().flatten()
-        count = max(1, round(VALIDATION_SHARE * len(members))) if len(members) > 1 else 0
-        aside[members[torch.randperm(len(members), generator=generator(seed, "validation", label))[:count]]] = True
-    return aside
 
 
 def _selected(name: str, data: Any, table: Any, predicate: Callable[[Any], Any]) -> Tensor:
@@ -337,6 +305,17 @@ def _selected(name: str, data: Any, table: Any, predicate: Callable[[Any], Any])
             f"but got {mask.dtype} of shape {mask.shape}"
         )
     return torch.from_numpy(mask.copy())
+
+
+def _positions(indices: Any) -> Tensor:
+    """Return positions ``(K,)`` int64 of any collection of integers, a set included."""
+    try:
+        chosen = as_tensor(sorted(indices) if isinstance(indices, Set) else indices)
+    except (TypeError, ValueError):
+        raise TypeError(f"expected indices to be integers, but got {type(indices).__name__}: {indices!r:.60}") from None
+    if chosen.numel() and (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool):
+        raise TypeError(f"expected indices to be integers, but got {chosen.dtype}")
+    return chosen.to("cpu", torch.int64).flatten()
 
 
 def _draw(members: Tensor, count: int, seed: int) -> Tensor:
@@ -354,32 +333,48 @@ def _class_labels(name: str, dataset: Any) -> Tensor:
     return labels
 
 
-def _count_classes(given: int | None, *labels: Tensor) -> int:
-    found = max((int(part.max()) for part in labels if part.numel()), default=-1) + 1
-    lowest = min((int(part.min()) for part in labels if part.numel()), default=0)
-    if lowest < 0:
-        raise ValueError(f"expected labels of at least 0, but got {lowest}")
-    if given is not None and check_count("num_classes", given, low=2) < found:
-        raise ValueError(f"expected num_classes to cover label {found - 1}, but got {given}")
-    return given if given is not None else max(found, 2)
+class _Source(NamedTuple):
+    """Data that a task is made of, looked at and ready to be split."""
+
+    train: Any
+    held_out: HeldOut
+    kind: Kind
+    num_classes: int
+    ignore_index: int | None
 
 
-def _kind_and_classes(train: Any, test: Any, num_classes: int | None, validation: Any) -> tuple[Kind, int, _HeldOut]:
-    """Return masks are recognised by one sample's target; only class labels are counted without being asked to."""
+def _source(train: Any, test: Any, num_classes: int | None, validation: Any, ignore_index: int | None) -> _Source:
+    """Return what the data are: masks are recognised by one target, and counted where the caller does not.
+
+    Raises:
+        TypeError: When one is no data set of ``(input, target)``.
+        ValueError: When there are no training data, or labels are out of range.
+    """
+    for name, data in (("train", train), ("test", test), ("validation", () if validation is None else validation)):
+        check_dataset(name, data)
     if len(train) == 0:
         raise ValueError("expected train to hold at least one sample, but got an empty data set")
-    labels = labels_of(train)
     with isolated(0):
-        first = labels[0] if labels is not None else torch.as_tensor(train[0][1])
-    # A mask has two dimensions at least; a row of numbers is a mistake, which the check of class labels names.
-    if first.dim() < 2:
+        first = torch.as_tensor(train[0][1])
+    if not is_mask(first):
+        if ignore_index is not None:
+            raise ValueError(
+                f"expected ignore_index with masks alone, but got {ignore_index!r} for class labels; leave samples "
+                "without a label out with data.subset"
+            )
         own = _class_labels("train", train)
-        held_out = _HeldOut(test, validation, _class_labels)
-        return "classification", _count_classes(num_classes, own, *held_out.labels), held_out
-    held_out = _HeldOut(test, validation, None)
-    if first.is_floating_point():
-        return "segmentation", num_classes or 2, held_out
-    if num_classes is None:
+        held_out = HeldOut(test, validation, _class_labels)
+        return _Source(train, held_out, "classification", count_classes(num_classes, own, *held_out.labels), None)
+    train, test = with_ignore_index(train, ignore_index), with_ignore_index(test, ignore_index)
+    validation = None if validation is None else with_ignore_index(validation, ignore_index)
+    held_out = HeldOut(test, validation, None)
+    if num_classes is not None:
+        classes = check_count("num_classes", num_classes, low=2)
+    elif first.is_floating_point():
+        classes = 2
+    else:
         exposed = [known for _, data in held_out.sources if (known := labels_of(data)) is not None]
-        return "segmentation", _count_classes(None, read_labels(train), *exposed), held_out
-    return "segmentation", check_count("num_classes", num_classes, low=2), held_out
+        classes = count_classes(None, read_labels(train), *exposed)
+    for name, data in (("train", train), *held_out.sources):
+        check_dataset(name, data, kind="segmentation", num_classes=classes)
+    return _Source(train, held_out, "segmentation", classes, ignore_index)

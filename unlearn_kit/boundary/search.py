@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import check_choice, check_count, check_number
 from ..logits import giving_logits
 from ..modules import evaluating
-from ..outputs import IGNORE, is_binary, label_loss, per_sample, predicted_labels
+from ..outputs import is_binary, is_ignored, label_loss, per_sample, predicted_labels
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, is_schedule, value_at
 from ..seeding import standardized
 from .certificate import Certificate, Trace, certify
@@ -159,7 +159,7 @@ class PerturbedSign:
                 if step == 0:
                     own = predicted_labels(logits)
                 elif self.stop_when_flipped:
-                    asked = (y[active] != IGNORE).reshape(own[active].shape)
+                    asked = ~is_ignored(y[active]).reshape(own[active].shape)
                     moving = (asked & (predicted_labels(logits) == own[active])).flatten(1 if own.dim() > 1 else 0)
                     moving = moving.any(dim=1) if moving.dim() > 1 else moving
                     active, here = active[moving], here[moving]
@@ -281,7 +281,7 @@ def check_labels(name: str, labels: Tensor, logits: Tensor) -> None:
     if labels.is_floating_point() and logits.shape[1] > 2:
         raise TypeError(f"expected {name} to be integer class labels, but got {labels.dtype}")
     # Pixels may be without a label; a sample without one has nothing to search for.
-    known = labels if logits.dim() == 2 else torch.where(labels == IGNORE, 0, labels)
+    known = labels if logits.dim() == 2 else torch.where(is_ignored(labels), 0, labels)
     least, most = (float(v) for v in known.aminmax())
     if least < 0 or most > classes - 1:
         raise ValueError(

@@ -3,7 +3,7 @@
 from .bundle import DataBundle
 from .expressions import Where, where
 from .registry import LOADERS, load
-from .relabel import without_class
+from .relabel import with_ignore_index, without_class
 from .tensors import TensorImages, in_order, iterate, labels_of, load_tensors, resolve, subset
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "resolve",
     "subset",
     "where",
+    "with_ignore_index",
     "without_class",
 ]

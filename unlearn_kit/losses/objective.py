@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import check_choice
 from ..modules import device_of
-from ..outputs import IGNORE, check_finite
+from ..outputs import check_finite, is_ignored
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, formula, is_schedule, value_at
 from .batch import Batch, Goal, GoalKind
 from .distances import check_goal, fit_goal
@@ -282,4 +282,4 @@ def _goal_of(target: Target, batch: Batch) -> Goal:
         raise TypeError(f"expected {target} to return a Goal, but got {type(goal).__name__}")
     check_finite(f"what {target} gives on stream {batch.stream!r}", goal.values)
     # Whatever it is led toward, a decision without a label of its own is left out.
-    return Goal(goal.kind, goal.values.detach()).without(batch.targets == IGNORE)
+    return Goal(goal.kind, goal.values.detach()).without(is_ignored(batch.targets))

@@ -13,7 +13,7 @@ from ..data.relabel import with_ignore_index
 from ..data.tensors import drawn, in_order
 from ..logits import giving_logits
 from ..modules import blank_copy, device_of, evaluating, unwrapped
-from ..outputs import IGNORE, check_finite, hard_labels, is_binary
+from ..outputs import check_finite, hard_labels, is_binary, is_ignored
 from ..seeding import derive, isolated, seed_draws, standardized
 
 
@@ -139,7 +139,7 @@ def class_labels(logits: Tensor, targets: Tensor) -> Tensor:
         )
     labels, top = targets.reshape(shape), max(logits.shape[1] - 1, 1)
     dense = logits.dim() > 2
-    known = labels[labels != IGNORE] if dense else labels
+    known = labels[~is_ignored(labels)] if dense else labels
     if known.numel():
         low, high = known.min().item(), known.max().item()
         if not (low >= 0 and high <= top):

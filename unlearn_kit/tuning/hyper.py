@@ -16,7 +16,7 @@ from ..gradients import plain_attention, trainable
 from ..logits import hook
 from ..losses import Batch, Objective, Term
 from ..modules import check_model, frozen_copy
-from ..outputs import IGNORE, check_finite, label_margin
+from ..outputs import check_finite, is_ignored, label_margin
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, rate_at
 from ..seeding import standardized
 
@@ -169,7 +169,7 @@ def expected_accuracy(inputs: Tensor, targets: Tensor) -> Level:
 
     def level(model: Fast, knobs: Knobs) -> Tensor:  # noqa: ARG001
         confidence = label_margin(model(inputs), targets).sigmoid()
-        return confidence[targets.reshape(confidence.shape) != IGNORE].mean()
+        return confidence[~is_ignored(targets).reshape(confidence.shape)].mean()
 
     return level
 

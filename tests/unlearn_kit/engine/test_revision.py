@@ -22,8 +22,8 @@ from unlearn_kit.engine import Callback, FitResult, revision
 from unlearn_kit.models import build
 
 
-def points(count: int) -> TensorDataset:
-    return TensorDataset(torch.rand(count, 1, 8, 8), torch.arange(count) % 3)
+def points(count: int, classes: int = 3) -> TensorDataset:
+    return TensorDataset(torch.rand(count, 1, 8, 8), torch.arange(count) % classes)
 
 
 TASK = UnlearnTask(points(4), points(6), points(2), points(2), 3)
@@ -183,7 +183,7 @@ def test_what_does_not_fit_is_refused(arguments: dict[str, Any], error: type[Exc
 
 @pytest.mark.parametrize("width", [1, 2])
 def test_two_classes_may_have_one_logit_or_two(width: int) -> None:
-    two = UnlearnTask(points(4), points(6), points(2), points(2), 2)
+    two = UnlearnTask(points(4, 2), points(6, 2), points(2), points(2), 2)
     assert shake(dense(width), two).model(torch.rand(1, 1, 8, 8)).shape == (1, width)
 
 

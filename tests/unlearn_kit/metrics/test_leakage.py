@@ -122,7 +122,9 @@ def test_what_cannot_be_asked_is_n_a() -> None:
     assert class_leakage(MODEL, task(3.0, held_out=0), REFERENCE).js > 0
     assert class_leakage(MODEL, UnlearnTask(**{**whole, "forget_classes": ()}), REFERENCE) is None
     assert class_leakage(MODEL, UnlearnTask(**{**whole, "forget_classes": (0, 1, 2)}), REFERENCE) is None
-    assert class_leakage(MODEL, UnlearnTask(**{**whole, "kind": "segmentation"}), REFERENCE) is None
+    masks = TensorDataset(torch.rand(2, 1, 2, 2), torch.ones(2, 2, 2).long())
+    pixels = UnlearnTask(masks, masks, masks, masks, 4, "segmentation", forget_classes=(1,))
+    assert class_leakage(MODEL, pixels, REFERENCE) is None
     empty = TensorDataset(torch.zeros(0, 8), torch.zeros(0).long())
     assert class_leakage(MODEL, SimpleNamespace(**{**whole, "forget": empty}), REFERENCE) is None
 

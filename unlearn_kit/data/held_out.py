@@ -1,0 +1,54 @@
+"""Held-out data of a task: those that judge, and those to choose by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..seeding import generator
+from .tensors import subset
+
+# Of held-out data without a validation split of their own: enough to place a stop by, and most are left to judge.
+VALIDATION_SHARE = 0.25
+
+# Data that judge and data to choose by, each with what the rule selects of them, and how many are set aside in words.
+Parts = tuple[tuple[Any, Tensor], tuple[Any, Tensor], str]
+
+
+class HeldOut:
+    """Held-out data of a task: those that judge, and those to choose by, which are set aside where none are given.
+
+    Args:
+        test: The data that judge.
+        validation: The data to choose by; None to set a share of ``test`` aside.
+        read: How the labels of each are read; None where they do not matter.
+    """
+
+    def __init__(self, test: Any, validation: Any, read: Callable[[str, Any], Tensor] | None) -> None:
+        self.test, self.validation = test, validation
+        self.sources = [("test", test)] if validation is None else [("test", test), ("validation", validation)]
+        self.labels = [] if read is None else [read(name, data) for name, data in self.sources]
+
+    def parts(self, selected: Sequence[Tensor], seed: int) -> Parts:
+        """Return both parts, each beside its share of ``selected``: one bool mask for each source."""
+        if self.validation is not None:
+            words = f" (validation: {len(self.validation)} samples of their own)"
+            return (self.test, selected[0]), (self.validation, selected[1]), words
+        mask = selected[0]
+        # By the labels alone: of several requests on the same data, what one judges by no other chooses by.
+        aside = _set_aside(self.labels[0] if self.labels else torch.zeros_like(mask, dtype=torch.int64), seed)
+        words = f" (validation: {int(aside.sum())} of {len(aside)} held-out samples, seed {seed})"
+        return (subset(self.test, ~aside), mask[~aside]), (subset(self.test, aside), mask[aside]), words
+
+
+def _set_aside(labels: Tensor, seed: int) -> Tensor:
+    """Return a bool mask ``(N,)`` of a random quarter of each class; of two or more, some are on either side."""
+    aside = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten()
+        count = max(1, round(VALIDATION_SHARE * len(members))) if len(members) > 1 else 0
+        aside[members[torch.randperm(len(members), generator=generator(seed, "validation", label))[:count]]] = True
+    return aside
