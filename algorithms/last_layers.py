@@ -34,6 +34,8 @@ def catastrophic_forget_k(
 ) -> FitResult:
     """Minimise ``CE(retain)`` over the last k blocks and the head; everything before them is frozen.
 
+    What takes no gradients in the original stays frozen inside them, too.
+
     Published defaults: lr .01, 10 epochs, k from 1 to the depth. Here 1 epoch and a falling rate, as in ``finetune``.
 
     Args:
@@ -56,7 +58,8 @@ def catastrophic_forget_k(
     training = Training(**options)
     chosen = last_blocks(model, k) if blocks is None else list(blocks)
     loss = objective if objective is not None else L.cross_entropy(on="retain")
-    phase = training.phase(loss, task, name="finetune", trainable=parameters_under(model, chosen))
+    inside = frozenset(parameters_under(model, chosen))
+    phase = training.phase(loss, task, name="finetune", trainable=lambda name, p: p.requires_grad and name in inside)
     return training.fit(model, phase, seed=seed, device=device)
 
 

@@ -91,6 +91,19 @@ def smp_model(name: str, encoder: str, **options: object) -> nn.Module:
     return getattr(smp, name)(encoder_name=encoder, encoder_weights=None, in_channels=3, classes=2, **options)
 
 
+def segformer() -> nn.Module:
+    import segmentation_models_pytorch as smp
+
+    known = smp.encoders.encoders
+    small = {"out_channels": (3, 0, 8, 8, 16, 16), "embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1)}
+    small |= {"num_heads": (1, 1, 2, 2)}
+    known["tiny"] = {**known["mit_b0"], "params": known["mit_b0"]["params"] | small}
+    try:
+        return smp_model("Segformer", "tiny", decoder_segmentation_channels=16)
+    finally:
+        del known["tiny"]
+
+
 def monai_unet(dimensions: int) -> nn.Module:
     from monai.networks.nets import UNet
 
@@ -150,6 +163,7 @@ def frozen_body() -> nn.Module:
     network = convolutional()
     network[0].requires_grad_(False)
     network[1].requires_grad_(False)
+    network[8].bias.requires_grad_(False)
     return network
 
 
@@ -158,19 +172,24 @@ def with_state(channels: int) -> nn.Module:
 
 
 SMP, LAYERS = "segmentation_models_pytorch", "Layers and wrappers"
+SMALL = {"channels": (8, 16, 24, 32), "stem_width": 8}
 NETWORKS: dict[str, Network] = {
-    "ResNet": Network(lambda: timm_model("resnet10t", channels=(8, 16, 24, 32), stem_width=8), "timm"),
+    "ResNet": Network(lambda: timm_model("resnet10t", **SMALL), "timm"),
     "ViT": Network(vit, "timm"),
     "Swin": Network(swin, "timm"),
     "ConvNeXt": Network(lambda: timm_model("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 16, 24, 32)), "timm"),
     "MobileNetV3": Network(lambda: timm_model("mobilenetv3_small_050"), "timm"),
-    "DeepLabV3": Network(deeplab, "torchvision", masks=True, logits=lambda output: output["out"]),
-    "TransformerEncoder": Network(Encoded, "torch"),
+    "DeepLabV3": Network(deeplab, "torch and torchvision", masks=True, logits=lambda output: output["out"]),
+    "TransformerEncoder": Network(Encoded, "torch and torchvision"),
     "Unet": Network(
-        lambda: smp_model("Unet", "tu-resnet10t", encoder_depth=3, decoder_channels=(16, 8, 8)), SMP, masks=True
+        lambda: smp_model("Unet", "tu-resnet10t", encoder_depth=3, decoder_channels=(16, 8, 8), **SMALL),
+        SMP,
+        masks=True,
     ),
-    "DeepLabV3Plus": Network(lambda: smp_model("DeepLabV3Plus", "mobilenet_v2", decoder_channels=16), SMP, masks=True),
-    "Segformer": Network(lambda: smp_model("Segformer", "mit_b0", decoder_segmentation_channels=16), SMP, masks=True),
+    "DeepLabV3Plus": Network(
+        lambda: smp_model("DeepLabV3Plus", "tu-resnet10t", decoder_channels=16, **SMALL), SMP, masks=True
+    ),
+    "Segformer": Network(segformer, SMP, masks=True),
     "UNet 2-D": Network(lambda: monai_unet(2), "MONAI", masks=True, shape=(1, 16, 16)),
     "UNet 3-D": Network(lambda: monai_unet(3), "MONAI", masks=True, shape=(1, 8, 8, 8)),
     "GroupNorm": Network(lambda: convolutional(lambda channels: nn.GroupNorm(2, channels)), LAYERS),
