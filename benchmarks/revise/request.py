@@ -146,9 +146,7 @@ def read_request(path: str | Path | None, options: Mapping[str, Any]) -> Revisio
     source = "options" if path is None else str(path)
     values = {} if path is None else read_yaml(path, "request")
     if not isinstance(values, Mapping):
-        raise ValueError(
-            f"{source}: expected a mapping of keys such as model and data, but got {type(values).__name__}"
-        )
+        raise ValueError(f"{source}: expected a mapping, with keys such as model, but got {type(values).__name__}")
     whole: dict[str, Any] = dict(values)
     for place, short in (("model", _source), ("data", _root)):
         inside = short(whole.get(place, {}))
@@ -159,12 +157,10 @@ def read_request(path: str | Path | None, options: Mapping[str, Any]) -> Revisio
         }
         if given and isinstance(inside, Mapping):
             whole[place] = {**inside, **given}
-    for key, value in options.items():
-        if "." not in key and value is not None:
-            whole[key] = value
-            # One way of saying what to forget replaces the other.
-            if key in ("forget", "forget_class"):
-                whole.pop({"forget": "forget_class", "forget_class": "forget"}[key], None)
+    own = {key: value for key, value in options.items() if "." not in key and value is not None}
+    if {"forget", "forget_class"} & own.keys():  # one way of saying what to forget replaces the other
+        whole = {key: value for key, value in whole.items() if key not in ("forget", "forget_class")}
+    whole |= own
     try:
         return RevisionRequest.model_validate(whole)
     except ValidationError as error:

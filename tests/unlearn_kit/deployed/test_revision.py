@@ -1,0 +1,170 @@
+"""A deployed model revised: what lies in the folder, in which form, and when nothing is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import algorithms
+from unlearn_kit import CheckpointError, DivergenceError, UnlearnTask, adapters, models
+from unlearn_kit.data import DataBundle
+from unlearn_kit.deployed import deployed, preflight, revise
+from unlearn_kit.hashing import hash_file, hash_model
+
+
+def bundle(count: int = 36, channels: int = 3) -> DataBundle:
+    y = torch.arange(count) % 3
+    x = torch.rand(count, channels, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.5
+    x[torch.arange(count), y] += 0.4
+    data = TensorDataset(x, y)
+    return DataBundle("own", data, data, 3, "classification", ("a", "b", "c"))
+
+
+SERVING = """
+import torch
+from torch import nn
+
+net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+net.load_state_dict(torch.load({path!r}, weights_only=True)["state_dict"])
+x = (torch.load({images!r}) - .5) / .25
+torch.save(net(x).detach(), {out!r})
+"""
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+
+
+def own(num_classes: int) -> nn.Module:
+    """Build the network that serves, as a user's own function."""
+    assert num_classes == 3
+    return network(9)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    """Return the file of a trained network's weights."""
+    from unlearn_kit import engine
+
+    model = models.with_normalization(network(), 0.5, 0.25)
+    trained = engine.train(model, bundle().train, epochs=8, batch_size=12, lr=0.05).model
+    torch.save(
+        {"epoch": 8, "state_dict": trained.network.state_dict(), "optimizer": {"m": torch.ones(9)}}, tmp_path / "s.pth"
+    )
+    return tmp_path / "s.pth"
+
+
+def serving(served: Path, **options: Any) -> Any:
+    options = {"mean": 0.5, "std": 0.25, **options}
+    return deployed(f"{__name__}:own", served, bundle(), **options)
+
+
+def task() -> UnlearnTask:
+    return UnlearnTask.forget_class(bundle().train, bundle().test, 0)
+
+
+def test_what_comes_out_serves_as_what_went_in(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = serving(served)
+    before = hash_model(ready.model)
+    state = torch.get_rng_state()
+    method, options = algorithms.neg_grad_plus, {"steps": 4, "batch_size": 8}
+    found = revise(ready, task(), method, out=tmp_path / "a" / "out", options=options)
+    assert (hash_model(ready.model), torch.equal(torch.get_rng_state(), state)) == (before, True)
+    assert sorted(path.name for path in found.folder.iterdir()) == ["index.html", "receipt.json", "receipt.md", "s.pth"]
+    assert not list((tmp_path / "a").glob(".*"))
+    # A plain script that knows nothing of the toolkit loads it and says what the revised model says.
+    torch.save(bundle().train.tensors[0], tmp_path / "x.pt")
+    script = SERVING.format(path=str(found.checkpoint), images=str(tmp_path / "x.pt"), out=str(tmp_path / "z.pt"))
+    assert "unlearn_kit" not in script
+    exec(compile(script, "serving", "exec"), {})
+    with torch.no_grad():
+        said = found.result.model.eval()(bundle().train.tensors[0])
+    torch.testing.assert_close(torch.load(tmp_path / "z.pt"), said)
+    # The receipt names the file by its hash, what was left out, and how all was read.
+    values = json.loads((found.folder / "receipt.json").read_text())
+    assert values["files"] == {"s.pth": hash_file(found.checkpoint)}
+    assert values["models"]["after"] == hash_model(found.result.model)
+    assert any("optimizer" in warning for warning in values["deployed"]["warnings"])
+    assert any("mean [0.5], std [0.25] (as given)" in line for line in values["deployed"]["read"])
+    page = (found.folder / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == 24
+    assert "<script" not in page
+    # The same call finds its work done; the folder is nobody else's.
+    again = revise(ready, task(), method, out=found.folder, options=options)
+    assert (again.result, again.checkpoint, again.receipt.values) == (None, found.checkpoint, values)
+    with pytest.raises(ValueError, match="which holds another revision: forget class 0"):
+        revise(ready, task(), method, out=found.folder, options={**options, "steps": 5})
+    found.checkpoint.write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"holds this revision, but its receipt names other contents of \['s.pth'\]"):
+        revise(ready, task(), method, out=found.folder, options=options)
+
+
+def test_adapters_are_added_into_what_serves_and_kept_beside_it(served: Path, tmp_path: Path) -> None:
+    ready = serving(served)
+    options = {"where": "network.4", "rounds": 1, "restore_epochs": 0}
+    found = revise(ready, task(), algorithms.erase_to_retain, out=tmp_path / "out", options=options, form="safetensors")
+    assert sorted(path.name for path in found.folder.glob("*.safetensors")) == ["adapters.safetensors", "s.safetensors"]
+    assert set(json.loads((found.folder / "receipt.json").read_text())["files"]) == {
+        "adapters.safetensors",
+        "s.safetensors",
+    }
+    adapted = adapters.load(ready.model, found.folder / "adapters.safetensors")
+    merged = adapters.merge(adapted).state_dict()
+    assert all(torch.equal(merged[f"network.{name}"], t) for name, t in load_file(found.checkpoint).items())
+    assert set(load_file(found.checkpoint)) == set(network().state_dict())
+
+
+def breaks(model: nn.Module, task: UnlearnTask, **_: Any) -> Any:
+    raise DivergenceError("main", 3, "loss", {})
+
+
+@pytest.mark.parametrize("there", ["nothing", "empty", "file"])
+def test_nothing_is_written_when_it_breaks_down(served: Path, tmp_path: Path, there: str) -> None:
+    out = tmp_path / "out"
+    if there != "nothing":
+        out.mkdir()
+    if there == "file":
+        (out / "mine.txt").write_text("mine")
+        with pytest.raises(ValueError, match=r"expected out to be a new or an empty folder, .* holds other files"):
+            revise(serving(served), task(), breaks, out=out)
+        return
+    with pytest.raises(DivergenceError):
+        revise(serving(served), task(), breaks, out=out)
+    assert out.exists() == (there == "empty")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["s.pth", *(["out"] if there == "empty" else [])])
+
+
+def test_a_wrong_model_is_suspected(served: Path) -> None:
+    ready = serving(served)
+    assert preflight(ready.model, task()) == []
+    lost = serving(served, mean=0.0, std=5.0)
+    (chance,) = preflight(lost.model, task())
+    assert "no better than guessing among 3 classes (0.333): are the weights, the normalisation" in chance
+    softmax = nn.Sequential(ready.model, nn.Softmax(1))
+    assert [text for text in preflight(softmax, task()) if "it ends in a softmax" in text]
+    x, y = bundle().train.tensors
+    raw = TensorDataset(x * 255, y)
+    with pytest.raises(ValueError, match=r"expected pixels in \[0, 1\], which the model's first layer normalises"):
+        preflight(ready.model, UnlearnTask.forget_class(raw, raw, 0))
+
+
+def test_how_a_model_is_read_is_checked(served: Path) -> None:
+    with pytest.raises(ValueError, match="expected mean and std together"):
+        serving(served, std=None)
+    with pytest.raises(TypeError, match="expected weights to be the file of the model's weights, but got None"):
+        deployed("timm:resnet10t", None, bundle())
+    with pytest.raises(TypeError, match="expected weights to be None for hf:FOLDER"):
+        deployed("hf:folder", served, bundle())
+    with pytest.raises(CheckpointError, match="does not fit this Conv"):
+        deployed("torch.nn:Conv2d", served, bundle(), options={"in_channels": 3, "out_channels": 4, "kernel_size": 5})
+    plain = serving(served, mean=None, std=None)
+    assert plain.normalization is None
+    assert plain.words[-1] == "Pixels in [0, 1] are given to the model as they are"
