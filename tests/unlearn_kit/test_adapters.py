@@ -156,11 +156,14 @@ def test_with_batch_norm_updating_the_original_does_not_return() -> None:
 def test_merged_model_is_plain_and_equal_up_to_rounding(case: str) -> None:
     build, where, full = CASES[case]
     model = build()
+    next(model.parameters()).requires_grad_(False)
     adapted = moved(adapters.attach(model, where, rank=2, full=full))
     merged = adapters.merge(adapted)
     x = data(model).tensors[0]
     assert type(merged) is type(model)
     assert set(merged.state_dict()) == set(model.state_dict())
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    assert {name: parameter.requires_grad for name, parameter in merged.named_parameters()} == flags
     with torch.no_grad():
         torch.testing.assert_close(merged(x), adapted(x), rtol=1e-4, atol=1e-4)
 
@@ -179,6 +182,14 @@ def test_every_adapter_moves_the_output_as_its_merged_weights_do(case: str) -> N
         adapted(x).sum().backward()
         for name, parameter in adapted.named_parameters():
             assert not parameter.requires_grad or parameter.grad.abs().sum() > 0, name
+
+
+def test_merged_while_switched_off_is_the_original() -> None:
+    model = classifier()
+    adapted = moved(adapters.attach(model, "block5", rank=2, full=("head",)))
+    with adapters.switched_off(adapted):
+        merged = adapters.merge(adapted)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in merged.state_dict().items())
 
 
 def test_dropout_reaches_an_adapter_whose_weight_is_read() -> None:

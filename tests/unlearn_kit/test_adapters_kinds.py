@@ -276,7 +276,7 @@ def test_modules_that_cannot_be_replaced_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ["", "a.b", "a/b", "keys", "training", "lora_"])
 def test_names_that_no_adapter_can_have_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="expected name to be letters"):
+    with pytest.raises(ValueError, match="expected name to be "):
         adapters.attach(nn.Sequential(nn.Linear(4, 3)), "0", name=name)
 
 

@@ -119,10 +119,10 @@ def _check_name(name: object) -> None:
     """Refuse what cannot name an adapter: a key of a ``ModuleDict``, and a part of names of tensors and in files."""
     if not isinstance(name, str):
         raise TypeError(f"expected name to be a str, but got {type(name).__name__}: {name!r}")
-    if not re.fullmatch(r"[\w-]+", name) or hasattr(nn.ModuleDict(), name) or name in "lora_":
-        raise ValueError(
-            f"expected name to be letters, digits, '_' and '-', and no attribute of a ModuleDict, but got {name!r}"
-        )
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"expected name to be letters, digits, '_' and '-', but got {name!r}")
+    if hasattr(nn.ModuleDict(), name) or name in "lora_":
+        raise ValueError(f"expected name to be no attribute of a ModuleDict and no part of 'lora_', but got {name!r}")
 
 
 def _check_full(model: nn.Module, base: dict[str, nn.Module], full: Sequence[str]) -> None:

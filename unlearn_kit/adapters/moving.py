@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 
 from ..seeding import isolated
 from .attaching import attach
-from .structure import adapter_names, base_state, check_adapted, digest, plain_names
+from .structure import adapted_layers, adapter_names, base_state, digest, plain_names
+from .switching import without_adapters
 
 
 def gather(models: Mapping[str, nn.Module]) -> nn.Module:
@@ -41,30 +41,19 @@ def gather(models: Mapping[str, nn.Module]) -> nn.Module:
     return made
 
 
-def without_adapters(model: nn.Module) -> nn.Module:
-    """Return a copy of the original inside an adapted model."""
-    from peft.utils import ModulesToSaveWrapper
-
-    held: Any = copy.deepcopy(check_adapted(model))
-    for module in held.modules():
-        if isinstance(module, ModulesToSaveWrapper):
-            module.set_adapter([])  # or peft would leave the adapter's own copy of the module in the place of it
-    original: nn.Module = held.unload()
-    return original
-
-
 def take(model: Any, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return what it takes to attach an adapter elsewhere: its options and its tensors."""
     from peft import get_peft_model_state_dict
 
     config = model.peft_config[name]
+    scaling, *_ = (float(layer.scaling[name]) for layer in adapted_layers(model) if name in layer.scaling)
     row = {
         "targets": [key for key in plain_names(model) if re.fullmatch(str(config.target_modules), key)],
         "rank": config.r,
         "alpha": config.lora_alpha,
         "dropout": config.lora_dropout,
         "full": list(config.modules_to_save or ()),
-        "scaling": _scaling(model, name),
+        "scaling": scaling,
     }
     return row, get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
 
@@ -78,23 +67,7 @@ def give(model: nn.Module, row: Mapping[str, Any], tensors: Mapping[str, Tensor]
     with isolated(0):  # fresh weights that are overwritten at once
         adapted = attach(model, targets, row["rank"], row["alpha"], row["dropout"], name, full=row["full"])
     set_peft_model_state_dict(adapted, dict(tensors), adapter_name=name)
-    if row["scaling"] is not None:
-        _set_scaling(adapted, name, row["scaling"])
+    for layer in adapted_layers(adapted):
+        if name in layer.scaling:
+            layer.scaling[name] = row["scaling"]
     return adapted
-
-
-def _scaling(model: nn.Module, name: str) -> float | None:
-    from peft.tuners.lora import LoraLayer
-
-    for module in model.modules():
-        if isinstance(module, LoraLayer) and name in module.scaling:
-            return float(module.scaling[name])
-    return None
-
-
-def _set_scaling(model: nn.Module, name: str, value: float) -> None:
-    from peft.tuners.lora import LoraLayer
-
-    for module in model.modules():
-        if isinstance(module, LoraLayer) and name in module.scaling:
-            module.scaling[name] = value

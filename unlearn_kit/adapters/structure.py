@@ -49,6 +49,13 @@ def check_adapted(model: nn.Module) -> Any:
     return model
 
 
+def adapted_layers(model: nn.Module) -> list[Any]:
+    """Return the layers that have adapters, as the ``peft`` layers they are."""
+    from peft.tuners.lora import LoraLayer
+
+    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+
+
 def check_name(model: Any, name: str) -> None:
     """Refuse a name that no adapter of the model has.
 

@@ -119,13 +119,40 @@ def negate(model: nn.Module, name: str = "default") -> nn.Module:
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Return a plain module with the active adapters added into its weights; no longer reversible.
+    """Return a plain module with the adapters that act added into its weights; no longer reversible.
+
+    Its parameters take gradients as those of the original did.
 
     Raises:
         TypeError: When the model has no adapters.
     """
-    merged: nn.Module = copy.deepcopy(check_adapted(model)).merge_and_unload()
-    return merged.requires_grad_(True)
+    if not is_on(check_adapted(model)):
+        return without_adapters(model)  # peft would merge what acted before it was switched off
+    adapted: Any = copy.deepcopy(model)
+    return _with_flags(adapted.merge_and_unload(), model)
+
+
+def without_adapters(model: nn.Module) -> nn.Module:
+    """Return a copy of the original inside an adapted model.
+
+    Raises:
+        TypeError: When the model has no adapters.
+    """
+    from peft.utils import ModulesToSaveWrapper
+
+    held: Any = copy.deepcopy(check_adapted(model))
+    for module in held.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.set_adapter([])  # or peft would leave the adapter's own copy of the module in the place of it
+    return _with_flags(held.unload(), model)
+
+
+def _with_flags(original: nn.Module, adapted: nn.Module) -> nn.Module:
+    """Let parameters take gradients as they did before adapters were attached."""
+    flags = getattr(adapted, "original_flags", {})
+    for key, parameter in original.named_parameters():
+        parameter.requires_grad_(flags.get(key, True))
+    return original
 
 
 def plain(model: nn.Module) -> nn.Module:

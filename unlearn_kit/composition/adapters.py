@@ -7,28 +7,28 @@ the order in which they are named never changes a bit.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+import torch
 from torch import nn
 
-from ..adapters import adapter_names, gather, is_on, scale, switch_
+from ..adapters import adapter_names, attach, gather, is_on, scale, switch_
+from ..adapters.structure import adapted_layers, check_adapted
 from ..errors import check_choice, check_count, check_number
 from ..seeding import isolated
 
 How = Literal["sum", "svd", "ties", "dare", "dare_ties", "prune", "factors"]
 
-# name here -> peft's. The thinning ones work on the updates and return to factors by SVD; peft's "linear" adds up the
-# factors A and B by themselves, whose product is not the sum of the updates.
-COMBINATIONS: dict[str, str] = {
-    "sum": "cat",
-    "svd": "svd",
-    "ties": "ties_svd",
-    "dare": "dare_linear_svd",
-    "dare_ties": "dare_ties_svd",
-    "prune": "magnitude_prune_svd",
-    "factors": "linear",
+# What thins and adds up the updates, by its name in ``peft``; they return to factors by SVD.
+UPDATES = {
+    "svd": "task_arithmetic",
+    "ties": "ties",
+    "dare": "dare_linear",
+    "dare_ties": "dare_ties",
+    "prune": "magnitude_prune",
 }
 
 
@@ -76,16 +76,16 @@ def combine_adapters(
     density: float = 0.5,
     seed: int = 0,
 ) -> nn.Module:
-    """Return a copy with one more adapter, made of those named in ``weights``, which alone acts; made by ``peft``.
+    """Return a copy with one more adapter, made of those named in ``weights``, which alone acts.
 
     ======== =========================================================================================================
-    sum      ``sum w_i dW_i`` exactly: the factors side by side, the ranks add up (peft: cat)
+    sum      ``sum w_i dW_i`` exactly: the factors side by side, the ranks add up
     svd      the best approximation of that sum at ``rank``
     ties     trimmed to ``density``, signs elected, averaged (as ``composition.ties``, layer by layer); then by SVD
     dare     entries dropped at random, the rest divided by ``density``; then by SVD
     dare_ties both
     prune    trimmed to ``density`` and added; then by SVD
-    factors  the factors A and B added up by themselves: cheap, and not the sum of the updates (peft: linear)
+    factors  the factors A and B added up by themselves: cheap, and not the sum of the updates
     ======== =========================================================================================================
 
     Args:
@@ -114,27 +114,52 @@ def combine_adapters(
     check_number("density", density, low=0, high=1, open_low=True)
     if rank is not None:
         check_count("rank", rank)
-        if "svd" not in COMBINATIONS[how]:
+        if how not in UPDATES:
             raise ValueError(f"expected rank with an SVD, but how={how!r} settles it")
     ordered = [key for key in names if key in weights]
-    combined: Any = copy.deepcopy(model)
+    configs = check_adapted(model).peft_config
     for key in ordered:
-        if combined.peft_config[key].modules_to_save:
-            replaced = list(combined.peft_config[key].modules_to_save)
+        if configs[key].modules_to_save:
+            replaced = list(configs[key].modules_to_save)
             raise ValueError(f"expected adapters that replace no module, but {key!r} replaces {replaced}")
-    with isolated(seed), warnings.catch_warnings():
+    ranks = [configs[key].r for key in ordered]
+    if how == "factors" and len(set(ranks)) > 1:
+        raise ValueError(f"expected adapters of one rank with how='factors', but got {ranks}")
+    made_rank = sum(ranks) if how == "sum" else rank or max(ranks)
+    layers = [module for module in adapted_layers(model) if any(key in module.lora_A for key in ordered)]
+    with isolated(seed), torch.no_grad(), warnings.catch_warnings():
         # At density 1 nothing is dropped, as asked for.
         warnings.filterwarnings("ignore", message="The density 1.0 is greater than or equal to 1")
-        combined.base_model.add_weighted_adapter(
-            ordered,
-            [float(weights[key]) for key in ordered],
-            name,
-            combination_type=COMBINATIONS[how],
-            svd_rank=rank,
-            svd_full_matrices=False,
-            density=density,
-        )
+        combined = attach(model, [layer.base_layer for layer in layers], made_rank, made_rank, name=name)
+        for layer in adapted_layers(combined):
+            if name in layer.lora_A:
+                _combine(layer, {key: weights[key] for key in ordered if key in layer.lora_A}, how, name, density)
     return switch_(combined, [name])
+
+
+def _combine(layer: Any, weights: Mapping[str, float], how: How, name: str, density: float) -> None:
+    """Make the factors of the adapter ``name`` of one layer of those of others, the rest of them zero."""
+    from peft.utils import merge_utils
+
+    scales = [weight * layer.scaling[key] for key, weight in weights.items()]
+    downs, ups = ([factors[key].weight for key in weights] for factors in (layer.lora_A, layer.lora_B))
+    if how == "sum":
+        down, up = torch.cat([scale * part for scale, part in zip(scales, downs, strict=True)]), torch.cat(ups, dim=1)
+    elif how == "factors":
+        # The sign goes to one side alone, or it would vanish from the product.
+        roots = [math.sqrt(abs(scale)) for scale in scales]
+        down = sum(math.copysign(r, s) * part for r, s, part in zip(roots, scales, downs, strict=True))
+        up = sum(root * part for root, part in zip(roots, ups, strict=True))
+    else:
+        updates = [layer.get_delta_weight(key) for key in weights]
+        options = (torch.tensor([float(weight) for weight in weights.values()], device=updates[0].device),)
+        update = getattr(merge_utils, UPDATES[how])(updates, *options, *(() if how == "svd" else (density,)))
+        left, values, right = torch.linalg.svd(update.flatten(1), full_matrices=False)
+        kept = layer.r[name]
+        down, up = right[:kept], (left * values)[:, :kept]
+    made_down, made_up = (factors[name].weight.zero_() for factors in (layer.lora_A, layer.lora_B))
+    made_down[: len(down)] = down.reshape(-1, *made_down.shape[1:])
+    made_up[:, : up.shape[1]] = up.reshape(*up.shape[:2], *made_up.shape[2:])
 
 
 def withdraw(model: nn.Module, name: str) -> nn.Module:

@@ -119,6 +119,39 @@ def test_concatenation_is_the_exact_sum_and_svd_its_best_approximation(joined: n
     )
 
 
+@pytest.mark.parametrize("how", ["sum", "svd", "dare", "prune"])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(4, 1, 1), (4, 5, 5)),
+        (nn.Conv3d(4, 2, 3, padding=1), (4, 5, 5, 5)),
+        (nn.Conv3d(4, 2, 1), (4, 5, 5, 5)),
+        (nn.Conv1d(4, 2, 3), (4, 9)),
+        (nn.Linear(4, 2), (4,)),
+    ],
+)
+def test_kept_whole_every_kind_of_layer_combines_to_the_sum(layer: nn.Module, shape: tuple[int, ...], how: str) -> None:
+    model, x = nn.Sequential(layer).eval(), torch.rand(3, *shape)
+    for seed, name in enumerate(("ann", "bob")):
+        model = adapters.attach(model, "0", rank=3, name=name)
+        torch.manual_seed(seed)
+        for key, parameter in model.named_parameters():
+            if f"lora_B.{name}." in key:
+                nn.init.normal_(parameter)
+    options = {"density": 1.0} if how in ("dare", "prune") else {}
+    combined = combine_adapters(model, {"ann": 0.5, "bob": -2.0}, how=how, **options)
+    with torch.no_grad():
+        expected = weigh(model, {"ann": 0.5, "bob": -2.0})(x)
+        assert torch.allclose(combined(x), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+        assert torch.allclose(adapters.merge(combined)(x), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_factors_of_two_ranks_are_refused() -> None:
+    model = join_requests({"ann": served(1), "bob": served(2, rank=3)})
+    with pytest.raises(ValueError, match=r"expected adapters of one rank with how='factors', but got \[2, 3\]"):
+        combine_adapters(model, {"ann": 1.0, "bob": 1.0}, how="factors")
+
+
 def test_factors_added_up_are_not_the_sum(joined: nn.Module) -> None:
     weights = {"ann": 1.0, "cat": 1.0}
     exact = combine_adapters(joined, weights)
