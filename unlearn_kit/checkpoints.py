@@ -23,15 +23,6 @@ FORMAT_VERSION = "1"
 # How files of other kinds begin: torch.save's zip, and pickle protocols 2 to 5 (the older torch.save).
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
-# What wrappers put into the names of tensors: torch.compile, and the parallel modules.
-WRAPPERS = ("_orig_mod", "module")
-
-# Files of the toolkit that hold no model, by a key of their header.
-OTHER_FILES = {
-    "adapters": ("adapters alone", ": adapters.load attaches them to their original"),
-    "run": ("a run to resume", ": give it to the call that wrote it as checkpoint="),
-}
-
 
 def save_model(model: nn.Module, path: str | Path) -> Path:
     """Write the ``state_dict`` of ``model`` to ``path`` (safetensors); returns the path.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
 
-from unlearn_kit import adapters, checkpoints, models
+from unlearn_kit import checkpoints, models
 from unlearn_kit.checkpoints import load_model, load_tensors_file, save_model, save_tensors
 from unlearn_kit.errors import CheckpointError
 
@@ -116,67 +116,6 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path):
     assert "unexpected '1.running_mean'" in text
     assert "'0.weight' is float32 (3, 2) in the file and float64 (3, 4) in the model" in text
     assert "'0.bias' is float32 (3,) in the file and float64 (3,) in the model" in text
-
-
-def part_compiled(network):
-    network = copy.deepcopy(network)
-    network.block1 = torch.compile(network.block1)
-    return network
-
-
-def part_parallel(network):
-    network = copy.deepcopy(network)
-    network.block1 = nn.DataParallel(network.block1)
-    return network
-
-
-WRAPPED = {
-    "compiled": torch.compile,
-    "parallel": nn.DataParallel,
-    "parallel and compiled": lambda network: nn.DataParallel(torch.compile(network)),
-    "compiled and parallel": lambda network: torch.compile(nn.DataParallel(network)),
-    "a compiled part": part_compiled,
-    "a parallel part": part_parallel,
-}
-
-
-@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
-def test_the_names_that_wrappers_give_do_not_count(wrap, trained, tmp_path):
-    other = models.build("small-cnn", 3, 1, width=2, seed=1)
-    path = save_model(wrap(trained), tmp_path / "a.safetensors")
-    assert same_state(load_model(other, path), trained)
-    path = save_model(trained, tmp_path / "b.safetensors")
-    loaded = load_model(wrap(other), path).state_dict()
-    assert [bits(value) for value in loaded.values()] == [bits(value) for value in trained.state_dict().values()]
-
-
-def test_a_wrapped_model_of_another_architecture_is_told_by_its_plain_names(tmp_path):
-    path = save_model(nn.DataParallel(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))), tmp_path / "a.safetensors")
-    with pytest.raises(CheckpointError) as caught:
-        load_model(nn.Sequential(nn.Linear(4, 3)), path)
-    assert str(caught.value) == (
-        f"{str(path)!r} does not fit this Sequential, also without 'module.' in the names of the file: '0.weight' is "
-        "float32 (3, 2) in the file and float32 (3, 4) in the model; unexpected '1.bias'; unexpected '1.weight'"
-    )
-
-
-def test_a_module_whose_part_is_called_module_keeps_its_names(tmp_path):
-    """``module.0`` and ``0`` are two tensors where a model has both."""
-    network = nn.Sequential(nn.Linear(2, 2), nn.ModuleDict({"module": nn.Linear(2, 2)}))
-    network.add_module("module", nn.Sequential(nn.Linear(2, 2)))
-    path = save_model(network, tmp_path / "a.safetensors")
-    assert same_state(load_model(copy.deepcopy(network), path), network)
-    with pytest.raises(CheckpointError, match="unexpected 'module.0.bias'"):
-        load_model(nn.Sequential(nn.Linear(2, 2)), path)
-
-
-def test_adapters_and_runs_are_no_models(trained, tmp_path):
-    adapted = adapters.attach(trained, "head", rank=1)
-    with pytest.raises(CheckpointError, match=r"a.safetensors' to hold the weights of a model, but it holds adapters"):
-        load_model(trained, adapters.save(adapted, tmp_path / "a.safetensors"))
-    path = save_tensors({"model/w": torch.ones(1)}, tmp_path / "r.safetensors", {"run": "{}"})
-    with pytest.raises(CheckpointError, match="but it holds a run to resume: give it to the call that wrote it"):
-        load_model(trained, path)
 
 
 @pytest.mark.parametrize("call", [lambda p: save_model({}, p), lambda p: load_model({}, p)])
