@@ -24,6 +24,7 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 FLOORS = (
     ("command", "errors", "results"),
     ("logits", "outputs", "processes", "schedules", "seeding"),
+    ("heads",),
     ("memory", "modules"),
     ("gradients", "models", "plots"),
     ("checkpoints", "data", "boundary"),

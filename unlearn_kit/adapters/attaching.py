@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from ..errors import check_count, check_number
-from ..modules import check_model, head_name
+from ..heads import head_name
+from ..modules import check_model
 from .layers import layer_kinds
 from .structure import activate, plain_name, plain_names
 
