@@ -23,6 +23,26 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
+def check_device(device: object) -> torch.device:
+    """Return ``device`` as a ``torch.device`` that can be used here.
+
+    Raises:
+        TypeError: When it is no name, index or ``torch.device``.
+        ValueError: When there is no such device, or it holds no numbers (meta).
+    """
+    if isinstance(device, bool) or not isinstance(device, (str, int, torch.device)):
+        raise TypeError(f"expected device to be a name or a torch.device, but got {type(device).__name__}: {device!r}")
+    try:
+        torch.empty(0, device=device)
+        found = torch.device(device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"expected device to be usable here, as 'cpu' is, but got {device!r}: {reason}") from error
+    if found.type == "meta":
+        raise ValueError("expected device to hold numbers, but got 'meta'")
+    return found
+
+
 def frozen_copy(model: nn.Module) -> nn.Module:
     """Return a deep copy in eval mode whose parameters take no gradient: a teacher that cannot move."""
     return blank_copy(model).eval().requires_grad_(False)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import check_choice
 from ..heads import declare_head, head_name
 from ..logits import hook, unhook
-from ..modules import blank_copy, check_model, device_of, drop_graphs, same_state
+from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs, same_state
 from ..results import UnlearnResult
 from ..seeding import derive, isolated, refuse_inference_mode
 from ..tasks import UnlearnTask
@@ -126,7 +126,7 @@ def revision(
                 raise TypeError(f"expected task to be an UnlearnTask, but got {type(task).__name__}")
             options = _resolved(declared, arguments, task).override(given_options).options() if declared else {}
             seed = arguments["seed"]
-            device = device_of(given) if arguments["device"] is None else torch.device(arguments["device"])
+            device = device_of(given) if arguments["device"] is None else check_device(arguments["device"])
             with isolated(derive(seed, method.__name__)):
                 model = blank_copy(given).to(device).eval()
                 precisions = raise_precision(model)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..data.tensors import drawn, in_order
 from ..logits import giving_logits
-from ..modules import blank_copy, device_of, evaluating, unwrapped
+from ..modules import blank_copy, check_device, device_of, evaluating, unwrapped
 from ..outputs import check_finite, is_binary
 from ..seeding import derive, isolated, seed_draws, standardized
 
@@ -73,7 +73,7 @@ def map_batches(
 
 def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
     model = unwrapped(model)
-    if device is None or torch.device(device) == device_of(model):
+    if device is None or check_device(device) == device_of(model):
         return model
     return blank_copy(model).to(device)
 
