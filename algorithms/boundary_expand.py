@@ -13,7 +13,7 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_number
-from unlearn_kit.modules import head_name
+from unlearn_kit.heads import head_name
 from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
 
 

@@ -14,7 +14,8 @@ from unlearn_kit import UnlearnTask, adapters
 from unlearn_kit import losses as L
 from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_count, check_number
-from unlearn_kit.modules import device_of, head_name
+from unlearn_kit.heads import head_name
+from unlearn_kit.modules import device_of
 from unlearn_kit.schedules import ScalarOrSchedule
 from unlearn_kit.seeding import derive
 

@@ -11,8 +11,8 @@ from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.engine import FitResult, revision
 from unlearn_kit.errors import check_number
 from unlearn_kit.gradients import mean_squared_gradients
+from unlearn_kit.heads import head_parameters
 from unlearn_kit.losses.distances import label_cross_entropy
-from unlearn_kit.modules import head_parameters
 from unlearn_kit.seeding import generator
 
 

@@ -11,8 +11,8 @@ from torch import nn
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
+from unlearn_kit.heads import last_blocks, parameters_under
 from unlearn_kit.models import reinitialize_
-from unlearn_kit.modules import last_blocks, parameters_under
 from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import derive
 

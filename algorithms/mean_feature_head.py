@@ -14,7 +14,8 @@ from unlearn_kit import losses as L
 from unlearn_kit.data.tensors import in_order, labels_of, subset
 from unlearn_kit.engine import Alternate, FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_count
-from unlearn_kit.modules import device_of, head_name, head_parameters
+from unlearn_kit.heads import head_name, head_parameters
+from unlearn_kit.modules import device_of
 from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import generator
 

@@ -24,6 +24,7 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 FLOORS = (
     ("command", "errors", "results"),
     ("files", "logits", "outputs", "processes", "safe_yaml", "schedules", "seeding"),
+    ("heads",),
     ("memory", "modules"),
     ("gradients", "models", "plots"),
     ("checkpoints", "data", "boundary"),

@@ -139,7 +139,8 @@ def hessian_vector_product(
         loss: Returns one value a sample.
 
     Raises:
-        ValueError: When the vector has other names or shapes, there is no sample, or a product is not finite.
+        ValueError: When the vector has other names or shapes, there is no sample, a product is not finite, or torch has
+            no second derivative of an operation, by its name.
     """
     wanted = {name: p.shape for name, p in trainable(model).items()}
     came = {name: v.shape for name, v in vector.items()}
@@ -158,7 +159,13 @@ def hessian_vector_product(
             pulled: Named = vjp(grad(total), parameters)[1]({name: vector[name] for name in parameters})[0]
         return pulled
 
-    return _mean(model, batches, product, None)
+    try:
+        return _mean(model, batches, product, None)
+    except RuntimeError as error:
+        if "derivative" not in str(error) and "not implemented" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"expected a model whose operations have second derivatives, but got: {reason}") from error
 
 
 def _mean_of(
@@ -201,7 +208,7 @@ def _mean(
             pieces = zip(batch.split(size), labels.split(size), strict=True)
             for x, y in pieces:
                 for name, value in sums(parameters, x.to(device), y.to(device)).items():
-                    totals[name] += value
+                    totals[name] += value.detach()  # Some formulas of torch leave a graph.
                 count += len(x)
     if count == 0:
         raise ValueError("expected batches to hold at least one sample, but got none")

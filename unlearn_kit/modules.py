@@ -1,16 +1,15 @@
-"""Small questions about a ``torch.nn.Module``: copies, modes, batch norm, bodies and heads."""
+"""Small questions about a ``torch.nn.Module``: whether it can be used here, copies, modes, batch norm."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from .errors import check_choice, check_count
 from .outputs import check_finite
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -22,6 +21,26 @@ def device_of(model: nn.Module) -> torch.device:
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.device("cpu")
+
+
+def check_device(device: object) -> torch.device:
+    """Return ``device`` as a ``torch.device`` that can be used here.
+
+    Raises:
+        TypeError: When it is no name, index or ``torch.device``.
+        ValueError: When there is no such device, or it holds no numbers (meta).
+    """
+    if isinstance(device, bool) or not isinstance(device, (str, int, torch.device)):
+        raise TypeError(f"expected device to be a name or a torch.device, but got {type(device).__name__}: {device!r}")
+    try:
+        torch.empty(0, device=device)
+        found = torch.device(device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"expected device to be usable here, as 'cpu' is, but got {device!r}: {reason}") from error
+    if found.type == "meta":
+        raise ValueError("expected device to hold numbers, but got 'meta'")
+    return found
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -75,8 +94,8 @@ def check_model(model: object, name: str = "model") -> nn.Module:
 
     Raises:
         TypeError: When it is no ``nn.Module``, or TorchScript.
-        ValueError: When it has no floating-point parameter, or one without values (meta or lazy), or is quantised, or
-            keeps state that is no tensor; naming the tensor that is not finite.
+        ValueError: When it has tensors without values (meta or lazy), or is quantised, or keeps state that is no
+            tensor; naming the tensor that is not finite.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected {name} to be a torch.nn.Module, but got {type(model).__name__}")
@@ -101,8 +120,6 @@ def check_model(model: object, name: str = "model") -> nn.Module:
             raise ValueError(f"expected {name} in floating point, but got {key!r} of {tensor.dtype}")
         if tensor.is_floating_point() and key in stored:  # Others are constants, such as a mask of -inf.
             check_finite(f"{name}'s {key!r}", stored[key])
-    if not any(parameter.is_floating_point() for parameter in model.parameters()):
-        raise ValueError(f"expected {name} to have floating-point parameters, but got none in {type(model).__name__}")
     return model
 
 
@@ -143,81 +160,3 @@ def _kept(value: Any, depth: int = 3) -> Iterator[torch.Tensor]:
     elif depth and isinstance(value, (dict, list, tuple)):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _kept(part, depth - 1)
-
-
-def declare_head(model: nn.Module, head: str) -> nn.Module:
-    """Declare the submodule ``head`` (a dotted name) as the model's head; everything else is its body.
-
-    Composition, layer-freezing and restoration need to know which is which. Returns ``model``.
-
-    Raises:
-        ValueError: When ``model`` has no such submodule.
-    """
-    names = [name for name, _ in model.named_modules() if name]
-    if head not in names:
-        raise ValueError(f"expected head to be a submodule of {type(model).__name__}, one of {names}, but got {head!r}")
-    model.unlearn_kit_head = head  # type: ignore[assignment]
-    return model
-
-
-def head_name(model: nn.Module) -> str:
-    """Return the dotted name of the declared head, looked up through wrappers.
-
-    Raises:
-        ValueError: When none is declared, saying how to.
-    """
-    for prefix, module in model.named_modules():
-        # Not getattr: a wrapper that forwards attributes would claim the head of the model inside.
-        head = vars(module).get("unlearn_kit_head")
-        if head is not None:
-            return f"{prefix}.{head}" if prefix else str(head)
-    raise ValueError(
-        f"{type(model).__name__} does not declare which submodule is its head; "
-        "call unlearn_kit.models.declare_head(model, 'name') once"
-    )
-
-
-def head_parameters(model: nn.Module) -> list[str]:
-    """Return names of the parameters of the declared head."""
-    head = head_name(model)
-    return [name for name, _ in model.named_parameters() if name.startswith(head + ".")]
-
-
-def last_blocks(model: nn.Module, k: int) -> list[str]:
-    """Return the names of the last ``k`` modules that own parameters (or all), and after them the head's.
-
-    Modules come in the order in which the network registers them, a convolution and its batch norm as two. The head is
-    the declared one, or else the last such module. What the network itself owns belongs to no module.
-
-    Raises:
-        TypeError: When ``k`` is no int of at least 0, and when there is no such module.
-        ValueError: When ``k`` is no int of at least 0, and when there is no such module.
-    """
-    check_count("k", k, low=0)
-    owners = [name for name in dict.fromkeys(key.rpartition(".")[0] for key, _ in model.named_parameters()) if name]
-    if not owners:
-        raise ValueError(f"expected {type(model).__name__} to have modules that own parameters, but got none")
-    try:
-        head = head_name(model)
-    except ValueError:
-        head = owners[-1]
-    body = [name for name in owners if not f"{name}.".startswith(f"{head}.")]
-    return [*body[max(0, len(body) - k) :], head]
-
-
-def parameters_under(model: nn.Module, modules: Sequence[str]) -> list[str]:
-    """Return names of the parameters of the submodules ``modules`` (dotted names), in the model's order.
-
-    Raises:
-        TypeError: On a string in place of names.
-        ValueError: On a name the model does not have, and when there is no parameter.
-    """
-    if isinstance(modules, str):
-        raise TypeError(f"expected a sequence of names of submodules, but got the string {modules!r}")
-    known = [name for name, _ in model.named_modules() if name]
-    for name in modules:
-        check_choice(f"submodule of {type(model).__name__}", name, known)
-    found = [name for name, _ in model.named_parameters() if any(name.startswith(f"{module}.") for module in modules)]
-    if not found:
-        raise ValueError(f"expected submodules that own parameters, but got {list(modules)}")
-    return found

@@ -105,7 +105,7 @@ def test_what_cannot_be_widened_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"expected the head '0' to be .*, but got Conv2d"):
         boundary_expand(wide, task())
     with pytest.raises(ValueError, match="does not declare which submodule is its head"):
-        boundary_expand(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), task())
+        boundary_expand(nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.ReLU()), task())
     single = declare_head(nn.Sequential(nn.Flatten(), nn.Linear(16, 1)), "1")
     halves = TensorImages(data().inputs, torch.arange(12) % 2)
     with pytest.raises(ValueError, match="expected a head with one output a class, but got one output"):

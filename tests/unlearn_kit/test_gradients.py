@@ -116,6 +116,28 @@ def test_hessian_vector_product_equals_the_dense_hessian() -> None:
     torch.testing.assert_close(torch.cat([found[n].flatten() for n in names]), hessian @ v)
 
 
+def test_hessian_vector_product_through_instance_norm_equals_double_backward() -> None:
+    torch.manual_seed(0)
+    body = (nn.Conv2d(1, 3, 3), nn.InstanceNorm2d(3), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    network = nn.Sequential(*body, nn.Linear(12, 3)).double()
+    x, y = torch.rand(4, 1, 6, 6, dtype=torch.float64), torch.arange(4) % 3
+    vector = {name: torch.randn_like(p) for name, p in network.named_parameters()}
+    product = gradients.hessian_vector_product(network, [(x, y)], vector)
+    weights = list(network.parameters())
+    slopes = torch.autograd.grad(F.cross_entropy(network(x), y), weights, create_graph=True)
+    expected = torch.autograd.grad(slopes, weights, list(vector.values()))
+    for name, value in zip(vector, expected, strict=True):
+        torch.testing.assert_close(product[name], value)
+        assert not product[name].requires_grad
+
+
+def test_an_operation_without_a_second_derivative_is_refused_by_name() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Hardsigmoid())
+    vector = {name: torch.ones_like(p) for name, p in network.named_parameters()}
+    with pytest.raises(ValueError, match=r"expected a model whose operations have second derivatives, .*hardsigmoid"):
+        gradients.hessian_vector_product(network, [(torch.rand(3, 2), torch.zeros(3, dtype=torch.int64))], vector)
+
+
 def test_hessian_vector_product_of_a_convolutional_network_is_a_difference_of_gradients() -> None:
     model, x, y, _ = case("classes")
     model = model.double()

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from unlearn_kit import models
-from unlearn_kit.modules import declare_head, last_blocks, parameters_under
+from unlearn_kit.heads import declare_head, last_blocks, parameters_under
 
 
 def test_a_convolution_and_its_batch_norm_are_two_blocks_and_the_head_comes_after():

@@ -252,11 +252,25 @@ class Extra(Net):
         (lambda: torch.ao.quantization.quantize_dynamic(Net()), ValueError, "a quantised module: Linear at 'body'"),
         (lambda: torch.jit.trace(Net().eval(), INPUTS), TypeError, "but got TorchScript: TopLevelTracedModule"),
         (Extra, ValueError, r"all of its state in tensors, but got get_extra_state\(\) of Extra"),
-        (nn.Flatten, ValueError, "to have floating-point parameters, but got none in Flatten"),
     ],
-    ids=["meta", "lazy", "quantised", "scripted", "extra state", "no parameters"],
+    ids=["meta", "lazy", "quantised", "scripted", "extra state"],
 )
 def test_what_cannot_be_trained_is_refused_by_name(make: Callable[[], Any], error: type[Exception], text: str) -> None:
     for call in (lambda model: train(model, DATA, epochs=1), lambda model: finetune(model, TASK)):
         with pytest.raises(error, match=f"expected model .*{text}"):
             call(make())
+
+
+def test_a_device_that_is_not_there_is_refused_by_name() -> None:
+    calls = (
+        lambda device: finetune(PLAIN, TASK, device=device, **OPTIONS),
+        lambda device: metrics.accuracy(PLAIN, DATA, device=device),
+        lambda device: audits.relearn_time(PLAIN, TASK, original=1.0, max_steps=5, device=device),
+    )
+    for call in calls:
+        for device in ("", "gpu", "meta", 10**6, "cuda:99"):
+            with pytest.raises(ValueError, match="expected device to "):
+                call(device)
+        for device in ([], False, 0.5):
+            with pytest.raises(TypeError, match=r"expected device to be a name or a torch.device, but got "):
+                call(device)

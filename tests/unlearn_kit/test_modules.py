@@ -6,18 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from unlearn_kit.heads import declare_head, head_name, head_parameters
 from unlearn_kit.models import with_normalization
-from unlearn_kit.modules import (
-    batch_norms,
-    check_model,
-    cpu_state,
-    declare_head,
-    device_of,
-    evaluating,
-    frozen_copy,
-    head_name,
-    head_parameters,
-)
+from unlearn_kit.modules import batch_norms, check_model, cpu_state, device_of, evaluating, frozen_copy
 
 
 def network() -> nn.Sequential:
@@ -133,4 +124,4 @@ def test_an_unknown_or_undeclared_head_is_refused():
     with pytest.raises(ValueError, match=r"expected head to be a submodule of Sequential, one of .*, but got 'fc'"):
         declare_head(network(), "fc")
     with pytest.raises(ValueError, match=r"Sequential does not declare .* call unlearn_kit.models.declare_head"):
-        head_name(network())
+        head_name(network().append(nn.Softmax(1)))

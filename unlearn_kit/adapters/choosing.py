@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from ..modules import head_name
+from ..heads import head_name
 from .activity import unreached
 from .layers import ADAPTABLE, kind_of
 from .structure import plain_name, plain_names

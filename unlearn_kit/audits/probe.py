@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data.tensors import subset
+from ..data.tensors import in_order, subset
 from ..errors import check_count
+from ..heads import head_name
 from ..metrics.evaluate import forgets_mask_class, score_columns
 from ..metrics.features import captured
 from ..metrics.predict import Reading, class_labels, map_batches
 from ..metrics.utility import correct, iou_scores, mean_of_present
-from ..modules import head_name
+from ..modules import check_model, device_of, head_name
 from ..outputs import IGNORE
 from ..seeding import derive, generator, isolated, standardized
 
@@ -129,7 +130,12 @@ def _read(
     reading: Reading,
 ) -> tuple[Tensor, ...] | None:
     """Return ``function(features, labels, place among the rows)`` of the head's input, over all batches."""
-    head, done = head_name(model), 0
+    model = check_model(model)
+    with isolated(0):
+        inputs = next(in_order(subset(dataset, rows[:1])), None)
+    if inputs is None:
+        return None
+    head, done = head_name(model, inputs[0].to(device_of(model))), 0
     with captured(model, [head], side="input") as held:
 
         def batch(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:

@@ -12,7 +12,8 @@ from .. import losses as L
 from ..engine import Phase, fit
 from ..engine.phases import BatchNorm
 from ..errors import check_choice
-from ..modules import blank_copy, head_name
+from ..heads import head_name
+from ..modules import blank_copy
 from ..seeding import standardized
 from ..tasks import UnlearnTask
 from .batch_norm import settle

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import check_count, check_path_exists
 from ..losses import Batch, Goal, Target
-from ..modules import blank_copy, check_model, device_of, drop_graphs, evaluating
+from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs, evaluating
 from ..schedules import rate_at
 from ..seeding import derive, generator, isolated, refuse_inference_mode, seed_draws
 from .balance import balanced_backward
@@ -107,7 +107,7 @@ def fit(
     check_callbacks(callbacks)
     if checkpoint is not None:
         check_path_exists("the folder of checkpoint", Path(checkpoint).parent)
-    devices = Devices(device_of(model) if device is None else torch.device(device), accelerator)
+    devices = Devices(device_of(model) if device is None else check_device(device), accelerator)
     with isolated(derive(seed, "fit")):
         trained, legs = blank_copy(model).to(devices.device), plan(program)
         precisions = raise_precision(trained)

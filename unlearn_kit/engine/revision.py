@@ -9,15 +9,17 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import check_choice
+from ..heads import declare_head, head_name
 from ..logits import hook, unhook
-from ..modules import blank_copy, check_model, device_of, drop_graphs, same_state
+from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs, same_state
 from ..results import UnlearnResult
 from ..seeding import derive, isolated, refuse_inference_mode
 from ..tasks import UnlearnTask
@@ -117,22 +119,28 @@ def revision(
             arguments = {name: value for name, value in bound.arguments.items() if name not in shared}
             refuse_inference_mode(method.__name__)
             given, task = check_model(arguments["model"]), arguments["task"]
+            if not any(parameter.is_floating_point() for parameter in given.parameters()):
+                kind = type(given).__name__
+                raise ValueError(f"expected model to have floating-point parameters, but got none in {kind}")
             if not isinstance(task, UnlearnTask):
                 raise TypeError(f"expected task to be an UnlearnTask, but got {type(task).__name__}")
             options = _resolved(declared, arguments, task).override(given_options).options() if declared else {}
             seed = arguments["seed"]
-            device = device_of(given) if arguments["device"] is None else torch.device(arguments["device"])
+            device = device_of(given) if arguments["device"] is None else check_device(arguments["device"])
             with isolated(derive(seed, method.__name__)):
                 model = blank_copy(given).to(device).eval()
                 precisions = raise_precision(model)
                 hook(model)
-                _check_outputs(model, task)
+                _declare_found_head(model, _check_outputs(model, task))
                 started = time.perf_counter()
                 arguments |= {"model": model, "device": device}
                 fitted = method(**arguments, **options)  # type: ignore[call-arg, arg-type]
                 seconds = time.perf_counter() - started
+            headless = not any("unlearn_kit_head" in vars(module) for module in given.modules())
             for module in fitted.model.modules():
                 unhook(module)
+                if headless:
+                    vars(module).pop("unlearn_kit_head", None)
             drop_graphs(fitted.model)
             restore_precision(fitted.model, precisions)
             check_model(fitted.model, f"the model that {method.__name__} returns")
@@ -207,16 +215,25 @@ def _check_option(method: str, option: str, signature: inspect.Signature) -> Non
             raise TypeError(str(error)) from None
 
 
-def _check_outputs(model: nn.Module, task: UnlearnTask) -> None:
+def _check_outputs(model: nn.Module, task: UnlearnTask) -> Tensor:
+    """Return the first input to forget, on which the model's outputs were found to fit the task."""
     # The first sample by itself: to plan an order over a large data set takes seconds.
+    x = first_input(task.forget).to(device_of(model))
     with torch.no_grad():
-        logits = answer(model, first_input(task.forget).to(device_of(model)))
+        logits = answer(model, x)
     widths = (1, 2) if task.num_classes == 2 else (task.num_classes,)
     if logits.dim() < 2 or logits.shape[1] not in widths:
         raise ValueError(
             f"expected model to have {task.num_classes} outputs, one a class of the task, "
             f"but got outputs of shape {tuple(logits.shape)}"
         )
+    return x
+
+
+def _declare_found_head(model: nn.Module, x: Tensor) -> None:
+    """Let a method that needs the head find it without data; one that does says so itself where there is none."""
+    with suppress(ValueError):
+        declare_head(model, head_name(model, x))
 
 
 def _copy_modes(source: nn.Module, target: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..data.relabel import with_ignore_index
 from ..data.tensors import drawn, in_order
 from ..logits import giving_logits
-from ..modules import blank_copy, device_of, evaluating, unwrapped
+from ..modules import blank_copy, check_device, device_of, evaluating, unwrapped
 from ..outputs import check_finite, hard_labels, is_binary, is_ignored
 from ..seeding import derive, isolated, seed_draws, standardized
 
@@ -78,7 +78,7 @@ def map_batches(
 
 def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
     model = unwrapped(model)
-    if device is None or torch.device(device) == device_of(model):
+    if device is None or check_device(device) == device_of(model):
         return model
     return blank_copy(model).to(device)
 

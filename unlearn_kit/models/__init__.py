@@ -1,7 +1,7 @@
 """Reference networks, on raw pixels in [0, 1] and with a declared head; normalisation; fresh weights."""
 
+from ..heads import declare_head, head_name, head_parameters
 from ..logits import with_output
-from ..modules import declare_head, head_name, head_parameters
 from .all_cnn import all_cnn
 from .mlp import mlp
 from .normalization import Normalize, with_normalization

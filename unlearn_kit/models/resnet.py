@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from ..errors import check_choice, check_count
-from ..modules import declare_head
+from ..heads import declare_head
 from .normalization import Normalized, per_channel
 
 DEPTHS = (18, 34, 50)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from ..errors import check_count
-from ..modules import declare_head
+from ..heads import declare_head
 from .normalization import per_channel
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..errors import check_choice, check_count
-from ..modules import declare_head
+from ..heads import declare_head
 from .normalization import Normalize, per_channel
 from .small_cnn import convolution
 

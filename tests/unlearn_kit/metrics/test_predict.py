@@ -126,7 +126,7 @@ class Fixed(nn.Module):
         (
             {"out": 1},
             ValueError,
-            r"expected the model to return logits \(B, C, ...\), but got dict\('out': int\); models.with_",
+            r"expected the model to return logits \(B, C, ...\), but got dict",
         ),
         (torch.zeros(3), ValueError, r"expected logits \(B, C, ...\) with B = 3, but got shape \(3,\)"),
         (torch.zeros(1, 2), ValueError, r"with B = 3, but got shape \(1, 2\)"),
