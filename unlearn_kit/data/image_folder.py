@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,12 @@ from .classification import limit_train
 from .files import check_root
 from .mask_pairs import check_size, list_names
 from .pictures import PictureFiles, is_picture
+from .tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SPLITS = ("train", "test")
-MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
 HOW = (
     "expected train/CLASS/IMAGE and test/CLASS/IMAGE below root, or a table root/metadata.csv with the "
     "columns file, label and split ('train' or 'test')"
@@ -45,7 +45,8 @@ def load(
     - a table with the columns ``file``, ``label`` and ``split``, in the order of its rows; images it does not
       list are not used.
 
-    Classes are the sorted folder names or labels. The bundle's metadata tables hold the table's columns.
+    Classes are the sorted folder names or labels. The bundle's metadata tables hold the table's columns; ids such as
+    ``07``, ``1.10`` and ``1E5`` are text (see :func:`.tables.read_table`).
 
     Args:
         root: the folder.
@@ -58,7 +59,8 @@ def load(
 
     Raises:
         DataNotFoundError: When there is no such folder or layout.
-        ValueError: Naming images without a row, rows without an image, and test classes without a training image.
+        ValueError: Naming images without a row, rows without an image, test classes without a training image, a link
+            that leads into a folder again, and what is wrong with the table.
     """
     folder = check_root(root)
     if folder is None:
@@ -105,11 +107,25 @@ def _has_folders(split: Path) -> bool:
     return split.is_dir() and any(path.is_dir() and not path.name.startswith(".") for path in split.iterdir())
 
 
+def _files_below(root: Path) -> Iterator[Path]:
+    """Yield every file below ``root``, through folders that are links (which ``Path.rglob`` does not follow).
+
+    Raises:
+        ValueError: When a link leads to a folder that was gone through already: its images would count twice.
+    """
+    seen: dict[str, str] = {}
+    for below, folders, names in os.walk(root, followlinks=True):
+        place = os.path.realpath(below)
+        if place in seen:
+            raise ValueError(f"expected every folder once, but got {seen[place]!r} again by the link {below!r}")
+        seen[place] = below
+        folders.sort()
+        yield from (Path(below, name) for name in names)
+
+
 def _class_folders(folder: Path, split: str) -> tuple[list[str], list[str]]:
     """Return files of a split, relative to ``folder`` and sorted, and the names of their classes."""
-    # Unlike Path.rglob, os.walk can follow class folders that are links.
-    walked = (Path(below, name) for below, _, names in os.walk(folder / split, followlinks=True) for name in names)
-    files = sorted(path.relative_to(folder).as_posix() for path in walked if is_picture(path))
+    files = sorted(path.relative_to(folder).as_posix() for path in _files_below(folder / split) if is_picture(path))
     parts = [PurePosixPath(file).parts for file in files]
     stray = [file for file, own in zip(files, parts, strict=True) if len(own) < 3]
     if stray:
@@ -122,28 +138,11 @@ def _class_folders(folder: Path, split: str) -> tuple[list[str], list[str]]:
 
 
 def _read_table(folder: Path, metadata: str | Path | None) -> pd.DataFrame | None:
-    """Return the table with normalised paths in ``file``, or None when there is none."""
-    import pandas as pd
-
+    """Return the table, or None when there is none."""
     if metadata is None and not (folder / "metadata.csv").exists():
         return None
     path = check_path_exists("metadata", folder / (metadata or "metadata.csv"))
-    # In these columns "NA" and "007" are names and stay so; elsewhere they are a missing value and a number.
-    text = dict.fromkeys(("file", "label", "split"), str)
-    try:
-        missing = {column: MISSING for column in pd.read_csv(path, nrows=0).columns if column not in text}
-        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing, index_col=False)
-    except ValueError as error:
-        raise ValueError(f"expected {path} to be a CSV table, but got: {error}") from error
-    if "file" not in table.columns:
-        raise ValueError(f"expected {path} to have a column 'file', but got {list(table.columns)}")
-    for column in set(text) & set(table.columns):
-        table[column] = table[column].str.strip()
-    table["file"] = [PurePosixPath(file.replace("\\", "/")).as_posix() for file in table["file"]]
-    twice = sorted(table.loc[table["file"].duplicated(), "file"].unique())
-    if twice:
-        raise ValueError(f"expected {path} to have one row an image, but got several for {list_names(twice)}")
-    return table
+    return read_table(path, text=("file", "label", "split"))
 
 
 def _join(table: pd.DataFrame, files: Sequence[Sequence[str]]) -> list[pd.DataFrame]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -14,7 +13,8 @@ from torch.utils.data import Dataset
 from ..errors import DataNotFoundError, check_count, check_number
 from ..seeding import derive
 from .files import check_root
-from .pictures import read_picture
+from .mask_levels import LOSSY, read_foreground, upright_pair
+from .pictures import load_picture, to_tensor
 
 NAMED = 10  # names of missing files that an error lists before it counts the rest
 
@@ -22,8 +22,8 @@ NAMED = 10  # names of missing files that an error lists before it counts the re
 class MaskPairs(Dataset[tuple[Tensor, Tensor]]):
     """RGB images with binary masks, decoded one at a time.
 
-    Yields ``(3, H, W)`` float32 in [0, 1] and ``(1, H, W)`` float32 in {0, 1}. A mask pixel is foreground
-    when it is brighter than half of the mask's brightest: masks written as 0/255 and as 0/1 both read right.
+    Yields ``(3, H, W)`` float32 in [0, 1] and ``(1, H, W)`` float32 in {0, 1}, both upright. Masks written as 0/255, as
+    0/1, by a palette or in the transparency all read right (see :func:`.mask_levels.read_foreground`).
 
     Args:
         images, masks: files, one mask an image, in the same order.
@@ -44,18 +44,18 @@ class MaskPairs(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image_file, mask_file = self.images[index], self.masks[index]
-        image, levels = read_picture(image_file, self.size), read_picture(mask_file, channels=1)
-        with Image.open(image_file) as header:
-            height_width = header.size[::-1]
-        if height_width != levels.shape[1:]:
+        image, mask = load_picture(image_file), load_picture(mask_file)
+        lossy = mask.format in LOSSY
+        image, mask = upright_pair(image_file, image, mask_file, mask)
+        if image.size != mask.size:
             raise ValueError(
                 f"expected the mask {mask_file.name} to have the size of its image {image_file.name}, "
-                f"(H, W) = {height_width}, but got {tuple(levels.shape[1:])}"
+                f"(H, W) = {image.size[::-1]}, but got {mask.size[::-1]}"
             )
-        foreground = (levels > levels.max() / 2).float()
+        foreground = read_foreground(mask_file, mask, lossy=lossy)
         if self.size is not None:
             foreground = F.interpolate(foreground[None], size=self.size, mode="nearest-exact")[0]
-        return image, foreground
+        return to_tensor(image_file, image, self.size), foreground
 
 
 def check_size(size: object) -> tuple[int, int] | None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 2**26  # 8192 x 8192: some 0.8 GiB of float32 RGB
 
 
 def is_picture(path: Path) -> bool:
@@ -19,8 +20,29 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
+def load_picture(path: Path) -> Image.Image:
+    """Decode an image file as it is stored: EXIF may say that it lies on its side.
+
+    Raises:
+        ValueError: Naming the file when it is damaged, or has more than ``MAX_PIXELS`` pixels, which are not decoded.
+    """
+    try:
+        with Image.open(path) as opened:
+            small = opened.width * opened.height <= MAX_PIXELS
+            if small:
+                opened.load()
+    except Exception as error:  # a damaged file can make Pillow raise anything
+        raise ValueError(f"expected {path} to be a complete image file, but got: {error}") from error
+    if not small:
+        raise ValueError(
+            f"expected {path} to have at most {MAX_PIXELS} pixels (MAX_PIXELS), but got "
+            f"{opened.width} x {opened.height}; make it smaller or cut it into tiles"
+        )
+    return opened
+
+
 def read_picture(path: Path, size: tuple[int, int] | None = None, channels: int = 3) -> Tensor:
-    """Decode an image file to float32 ``(channels, H, W)`` in [0, 1].
+    """Decode an image file to float32 ``(channels, H, W)`` in [0, 1], upright as EXIF says.
 
     16-bit grey images keep their precision (value / 65535); transparency is dropped.
 
@@ -30,17 +52,17 @@ def read_picture(path: Path, size: tuple[int, int] | None = None, channels: int 
         channels: 1 for grey (luma of a colour image), 3 for RGB (grey repeated).
 
     Raises:
-        ValueError: Naming the file when it is damaged or holds floating point numbers.
+        ValueError: Naming the file when it is damaged, too large or holds floating point numbers.
     """
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            if opened.mode == "F":
-                raise ValueError(f"expected {path} to hold integer pixels, but got floating point ones")
-            deep = opened.mode.startswith("I")
-            picture = _deep(path, opened) if deep else opened.convert("RGB" if channels == 3 else "L")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"expected {path} to be a complete image file, but got: {error}") from error
+    return to_tensor(path, ImageOps.exif_transpose(load_picture(path)), size, channels)
+
+
+def to_tensor(path: Path, picture: Image.Image, size: tuple[int, int] | None = None, channels: int = 3) -> Tensor:
+    """Return a decoded image as :func:`read_picture` does."""
+    if picture.mode == "F":
+        raise ValueError(f"expected {path} to hold integer pixels, but got floating point ones")
+    deep = picture.mode.startswith("I")
+    picture = _deep(path, picture) if deep else picture.convert("RGB" if channels == 3 else "L")
     if size is not None and picture.size != (size[1], size[0]):
         picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(picture, np.float32)).div_(65535 if deep else 255)

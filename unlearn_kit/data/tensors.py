@@ -18,6 +18,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 from ..errors import check_count
 from ..outputs import IGNORE
 from ..seeding import derive, generator, isolated, seed_draws
+from .pictures import PictureFiles
 
 Pairs = Dataset[tuple[Tensor, Tensor]]
 
@@ -164,7 +165,8 @@ def labels_of(dataset: Any) -> Tensor | None:
     if labels is None:
         return None
     labels = labels if indices is None else labels[indices]
-    return labels if held_in_tensors(base) or _yields(dataset, labels) else None
+    trusted = held_in_tensors(base) or _reads_as(base, PictureFiles)
+    return labels if trusted or _yields(dataset, labels) else None
 
 
 def read_labels(dataset: Any) -> Tensor:

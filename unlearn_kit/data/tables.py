@@ -1,0 +1,102 @@
+"""Tables of a user's own: read as they are written, ids as text."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from .mask_pairs import list_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
+# Numbers as a program writes them. "07", "1.10", "1E5" and what no float holds are names, and two spellings of one
+# number tell two things apart.
+INTEGER = re.compile(r"0|-?[1-9][0-9]{0,14}")
+DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,9})\.([0-9]{0,4}[1-9]|0)")
+FLAGS = {"True": True, "False": False}
+
+
+def read_table(path: Path, text: Sequence[str]) -> pd.DataFrame:
+    """Return the table of a CSV file with a column ``file``, whose paths are normalised.
+
+    Args:
+        path: The file, in UTF-8.
+        text: Columns that are text and have no missing value: "NA" is a name there.
+
+    Returns:
+        One row a line. A column all of whose cells are numbers as a program writes them holds numbers, one of ``True``
+        and ``False`` alone holds bools, and any other text; an empty cell is a missing value.
+
+    Raises:
+        ValueError: Naming the file, where it is no such table: columns of one name, rows of another length than the
+            header, a file that is named twice or lies outside the folder.
+    """
+    import pandas as pd
+
+    header, rows = _cells(path)
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise ValueError(f"expected {path} to have columns of distinct names, but got twice {list_names(repeated)}")
+    if "file" not in header:
+        raise ValueError(f"expected {path} to have a column 'file', but got {header}")
+    columns: dict[str, Any] = {}
+    for name, cells in zip(header, zip(*rows, strict=True) if rows else ((),) * len(header), strict=True):
+        plain = [cell.strip() for cell in cells]
+        columns[name] = pd.Series(plain, dtype=object) if name in text else _typed(plain)
+    columns["file"] = pd.Series([_inside(path, file) for file in columns["file"]], dtype=object)
+    table = pd.DataFrame(columns)
+    twice = sorted(table.loc[table["file"].duplicated(), "file"].unique())
+    if twice:
+        raise ValueError(f"expected {path} to have one row an image, but got several for {list_names(twice)}")
+    return table
+
+
+def _cells(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and all rows, of equal lengths."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            lines = [(reader.line_num, row) for row in reader if row]
+        if any("\0" in cell for _, row in lines for cell in row):
+            raise ValueError("a NUL character")
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"expected {path} to be a CSV table, but got: {error}") from error
+    if not lines:
+        raise ValueError(f"expected {path} to be a CSV table, but got: no columns")
+    (_, header), *rest = lines
+    for number, row in rest:
+        if len(row) != len(header):
+            raise ValueError(
+                f"expected every row of {path} to have the {len(header)} fields of its header, but got {len(row)} in "
+                f"line {number}"
+            )
+    return [name.strip() for name in header], [row for _, row in rest]
+
+
+def _typed(cells: Sequence[str]) -> pd.Series:
+    """Return a column of numbers or bools where the text of each cell is how these are written, else of text."""
+    import pandas as pd
+
+    known = {cell for cell in cells if cell not in MISSING}
+    values: dict[str, Any] = {cell: cell for cell in known}
+    dtype: Any = object
+    if known and known <= FLAGS.keys() and not set(cells) & set(MISSING):
+        values, dtype = FLAGS, bool
+    elif known and all(INTEGER.fullmatch(cell) or DECIMAL.fullmatch(cell) for cell in known):
+        numbers = {cell: float(cell) if "." in cell else int(cell) for cell in known}
+        if len(set(numbers.values())) == len(known):
+            values, dtype = numbers, None
+    return pd.Series([values.get(cell, float("nan")) for cell in cells], dtype=dtype)
+
+
+def _inside(path: Path, file: str) -> str:
+    """Return the path of an image relative to the folder, which it may not leave."""
+    own = PurePosixPath(file.replace("\\", "/"))
+    if own.is_absolute() or ".." in own.parts or PureWindowsPath(file).drive:
+        raise ValueError(f"expected the files of {path} to be paths inside the folder of the images, but got {file!r}")
+    return own.as_posix()
