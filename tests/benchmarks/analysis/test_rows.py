@@ -12,12 +12,12 @@ from benchmarks.analysis.tradeoff import curves_of
 from benchmarks.setup.records import write_json
 from benchmarks.suites.records import NodeCost, Record, SeedScores
 from benchmarks.suites.store import Store
-from unlearn_kit.metrics import Evaluation
+from unlearn_kit.metrics.evaluate import SPLITS, Evaluation
 
 
 def scores(forget: float) -> dict[str, Any]:
     axes = dict.fromkeys(("forget", "retain", "forget_test", "retain_test", "test", "membership"), forget)
-    return Evaluation(kind="classification", sizes={}, per_class=None, **axes).as_dict()
+    return Evaluation(kind="classification", sizes=dict.fromkeys(SPLITS, 100), per_class=None, **axes).as_dict()
 
 
 def record(key: str, method: str, forget: float, needs: dict[str, str], **options: Any) -> Record:
