@@ -13,7 +13,7 @@ from unlearn_kit.metrics import Evaluation
 
 from ..suites.plan import without_places
 from ..suites.records import Record, Status
-from ..suites.store import Store, read_json
+from ..suites.store import Store, planned_nodes, read_json
 
 BARE = ("original", "reference")  # what is shown beside the methods: doing nothing, and retraining
 TASK = ("data", "forget", "model", "training", "device")
@@ -87,7 +87,7 @@ def rows(out: str | Path, suite: str | None = None) -> list[ResultRow]:
     labels: dict[str, dict[str, Any]] = {}
     wanted: set[str] | None = None
     for name in suites_in(out) if suite is None else [check_choice("suite", suite, suites_in(out))]:
-        nodes = (read_json(store.path("suites", name)) or {}).get("nodes", [])
+        nodes = planned_nodes(read_json(store.path("suites", name)))
         # A knob is not part of a key: one suite may sweep what another runs once.
         labels |= {node["key"]: node for node in nodes if "knob" in node or node["key"] not in labels}
         if suite is not None:

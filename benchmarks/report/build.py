@@ -13,7 +13,7 @@ from unlearn_kit.files import plain, write_text
 from ..analysis.rows import rows, suites_in
 from ..analysis.tables import MISSING
 from ..suites.records import Record
-from ..suites.store import Store, read_json
+from ..suites.store import Store, planned_nodes, read_json
 from .curves import write_curves
 from .figures import figures
 from .looks import identifiers, looks
@@ -24,6 +24,7 @@ from .tables import CAPTION, Column, as_csv, known_columns, latex, markdown
 from .tasks import ReportTask, tasks
 
 HERE = Path(__file__).parent
+FAILED = {"name", "reason", "traceback"}  # what the page says of a failure
 TABLES: dict[str, Callable[[Sequence[ReportTask]], str]] = {"latex": latex, "csv": as_csv, "markdown": markdown}
 FORMATS = ("html", *TABLES, "curves")
 SUFFIXES = {"html": "html", "latex": "tex", "csv": "csv", "markdown": "md"}
@@ -93,8 +94,8 @@ def page(found: Sequence[ReportTask], folder: str | Path, suite: str | None = No
     suites = [read_json(store.path("suites", name)) or {} for name in names]
     columns = known_columns(found)
     look = looks(sorted({row.method for one in found for row in one.rows if row.role == "method"}))
-    planned = sorted({node["key"] for one in suites for node in one.get("nodes", [])})
-    failures = [one for key in planned if (one := read_json(store.path("failures", key)))]
+    planned = sorted({node["key"] for one in suites for node in planned_nodes(one)})
+    failures = [one for key in planned if (one := read_json(store.path("failures", key))) and one.keys() >= FAILED]
     records = [run.record for one in found for row in one.rows for run in row.runs]
     return environment.get_template("template.html").render(
         title=", ".join(names) or store.root.resolve().name,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from html import escape
 
 from unlearn_kit.plots import NARROWEST
@@ -12,6 +13,7 @@ from .looks import Figure, identifiers, looks, trace
 from .rows import ReportRow
 from .tasks import ReportTask
 
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 CURVES = 8  # learning curves shown before the reader asks for more
 PANELS = {"forget": "forget", "retain": "retain", "held_out": "held-out"}
 
@@ -25,6 +27,7 @@ def learning(task: ReportTask) -> Figure | None:
     ids = {id(row): name for name, row, place in identifiers(task) if place is None}
     look = looks(sorted({row.method for row in rows}))
     order = sorted(rows, key=lambda row: (row.rank is None, row.rank or 0))
+    dashes = _dashes([look[row.method][0] for row in order])
     traces, shapes = [], []
     axis_x = {"title": {"text": "share of the revision done"}, "tickformat": ".0%", "anchor": f"y{len(PANELS)}"}
     layout: Figure = {"height": 760, "xaxis": axis_x}
@@ -43,7 +46,7 @@ def learning(task: ReportTask) -> Figure | None:
             line = {"color": "@faint", "width": 1, "dash": "dash"}
             place = {"xref": "paper", "x0": 0, "x1": 1, "yref": axis, "y0": ideal.mean, "y1": ideal.mean}
             shapes.append({"type": "line", "layer": "below", "line": line, **place})
-        for number, row in enumerate(order):
+        for number, (row, dash) in enumerate(zip(order, dashes, strict=True)):
             points = [(x, scores[part]) for x, scores in curves[id(row)] if scores[part] is not None]
             label = escape(row.label, quote=False)
             color = look[row.method][0]
@@ -53,17 +56,20 @@ def learning(task: ReportTask) -> Figure | None:
                     [f"<b>{label}</b><br>{title} {y:.3f} at {x:.0%}" for x, y in points],
                     name=label, legendgroup=ids[id(row)], showlegend=panel == 0, yaxis=axis,
                     visible=True if number < CURVES else "legendonly",
-                    line={"color": color, "width": 2, "dash": _dash(row, order)},
+                    line={"color": color, "width": 2, "dash": dash},
                 )
             )  # fmt: skip
     return {"data": traces, "layout": {**layout, "shapes": shapes}}
 
 
-def _dash(row: ReportRow, rows: list[ReportRow]) -> str:
-    """Return the dashes of a row: rows of one method, or of methods of one colour, differ by them."""
-    color = looks([row.method])[row.method][0]
-    same = [other for other in rows if looks([other.method])[other.method][0] == color]
-    return ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")[same.index(row) % 6]
+def _dashes(colors: Sequence[str]) -> list[str]:
+    """Return the dashes of rows by their colours: rows of one method, or of methods of one colour, differ by them."""
+    before = Counter[str]()
+    found = []
+    for color in colors:
+        found.append(DASHES[before[color] % len(DASHES)])
+        before[color] += 1
+    return found
 
 
 def _progress(row: ReportRow) -> list[tuple[float, dict[str, float | None]]]:
@@ -73,7 +79,10 @@ def _progress(row: ReportRow) -> list[tuple[float, dict[str, float | None]]]:
     for run in runs:
         points = run.record.learning_curve
         requests = 1 + max(point.get("request", 0) for point in points)
-        last = {place: max(p["step"] for p in points if p.get("request", 0) == place) for place in range(requests)}
+        last = {
+            place: max((p["step"] for p in points if p.get("request", 0) == place), default=0)
+            for place in range(requests)
+        }
         seen = {}
         for point in points:
             place = point.get("request", 0)

@@ -23,7 +23,7 @@ def suite_of(task: ReportTask, row: ReportRow) -> dict[str, Any]:
             "evaluation": list(config["seeds"]["evaluation"]),
         },
         "device": config["device"],
-        "learning_curve": config["learning_curve"],
+        "learning_curve": config.get("learning_curve", False),
         "matrix": [
             {
                 "data": {"name": task.data, "options": dict(config["data"]["options"])},

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
-from unlearn_kit.errors import check_choice
+from unlearn_kit.errors import check_choice, check_count, check_number
 from unlearn_kit.evidence.judging import evaluation_of
 from unlearn_kit.metrics import Evaluation
+from unlearn_kit.metrics.evaluate import Evaluation, SPLITS
 
 from .schema import error_lines
 
@@ -40,7 +51,72 @@ def _scores(values: Mapping[str, Any]) -> Mapping[str, Any]:
             raise ValueError(f"expected the score {score.name!r}, but got none")
     for name in values:
         check_choice("every score", name, [score.name for score in fields(Evaluation)])
+    try:
+        found = _evaluation().validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise ValueError("expected scores of their types: " + error_lines("scores", error)) from None
+    for name, held, wanted in (("sizes", found.sizes, SPLITS), ("dice", found.dice, (*SPLITS, "test"))):
+        missing = [split for split in wanted if held is not None and split not in held]
+        if missing:
+            raise ValueError(f"expected {name} of {missing}, but got {held}")
+    for split, count in found.sizes.items():
+        check_count(f"sizes of {split!r}", count, low=1 if split == "forget" else 0)
+    shares = {name: getattr(found, name) for name in (*SPLITS, "test", "membership", "average_gap")}
+    shares |= {f"dice of {split!r}": share for split, share in (found.dice or {}).items()}
+    for name, share in shares.items():
+        if share is not None and math.isfinite(share):  # Any other number is shown as n/a.
+            check_number(name, share, low=0, high=1)
     return values
+
+
+class _Part(BaseModel):
+    """A mapping with keys that must be there; others are none of its business."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Data(_Part):
+    name: str
+    options: dict[str, Any]
+    hash: str
+
+
+class _Method(_Part):
+    name: str
+    options: dict[str, Any]
+    text: str
+
+
+class _Seeds(_Part):
+    training: int
+    unlearning: int | None
+    evaluation: list[int]
+
+
+class _ResultConfig(_Part):
+    data: _Data
+    forget: list[str]
+    model: str
+    training: dict[str, Any]
+    device: str
+    method: _Method
+    seeds: _Seeds
+    learning_curve: bool = False  # what says nothing did not ask for one
+
+
+class _CurvePoint(_Part):
+    request: Annotated[int, Field(ge=0)] = 0
+    step: int
+    forget: float | None
+    retain: float | None
+    held_out: float | None
+
+
+class _ResultParts(_Part):
+    """What tables and reports read of the plain mappings of a result."""
+
+    config: _ResultConfig
+    learning_curve: list[_CurvePoint]
 
 
 @dataclass(frozen=True)
@@ -168,6 +244,11 @@ class Record:
         for name in RESULT if record.kind == "result" else TRAINED:
             if held.get(name) is None:
                 raise ValueError(f"{source}: {name}: expected a value, but got none")
+        if record.kind == "result":
+            try:
+                _ResultParts.model_validate({"config": record.config, "learning_curve": record.learning_curve})
+            except ValidationError as error:
+                raise ValueError(error_lines(source, error)) from None
         return record
 
     def as_dict(self) -> dict[str, Any]:
@@ -177,6 +258,12 @@ class Record:
         requests = () if self.kind == "result" and self.status == "ok" else ("requests",)
         values = {name: value for name, value in asdict(self).items() if name not in (*others, *requests)}
         return {"format": FORMAT, **values, "cost": self.cost.as_dict()}
+
+
+@lru_cache(maxsize=1)
+def _evaluation() -> TypeAdapter[Evaluation]:
+    """Return what checks scores, made once."""
+    return TypeAdapter(Evaluation)
 
 
 @lru_cache(maxsize=1)

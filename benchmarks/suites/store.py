@@ -203,6 +203,12 @@ class Claim:
             self._descriptor = -1
 
 
+def planned_nodes(suite: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the nodes that a suite's file lists, without what is none."""
+    nodes = (suite or {}).get("nodes", [])
+    return [one for one in nodes if isinstance(one, dict) and isinstance(one.get("key"), str)]
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the mapping in a JSON file; None where there is none."""
     try:

@@ -13,11 +13,12 @@ from benchmarks.suites.records import NodeCost, Record, SeedScores
 from benchmarks.suites.store import Store
 from unlearn_kit.files import write_json
 from unlearn_kit.metrics import Evaluation
+from unlearn_kit.metrics.evaluate import Evaluation, SPLITS
 
 
 def scores(forget: float) -> dict[str, Any]:
     axes = dict.fromkeys(("forget", "retain", "forget_test", "retain_test", "test", "membership"), forget)
-    return Evaluation(kind="classification", sizes={}, per_class=None, **axes).as_dict()
+    return Evaluation(kind="classification", sizes=dict.fromkeys(SPLITS, 100), per_class=None, **axes).as_dict()
 
 
 def record(key: str, method: str, forget: float, needs: dict[str, str], **options: Any) -> Record:

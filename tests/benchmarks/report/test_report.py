@@ -744,6 +744,28 @@ def test_a_run_that_is_half_finished_is_shown(store: Store) -> None:
 # ---- figures that are none ----
 
 
+def test_incomplete_files_are_skipped_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = write_made_up(tmp_path, trainings=1, revisions=1, methods=["finetune", "scrub"])
+    whole = {key: path for path in (store.root / "results").glob("*.json") if (key := path.stem)}
+    by_method = {read_json(path)["config"]["method"]["text"]: path for path in whole.values()}  # type: ignore[index]
+    broken = read_json(by_method["scrub"])
+    assert broken is not None
+    del broken["config"]["seeds"]["evaluation"]
+    write_json(broken, by_method["scrub"])
+    suite = read_json(store.path("suites", "made-up"))
+    assert suite is not None
+    suite["nodes"] += [{"name": "without a key"}, "no node", {"key": "a" * 24}]
+    write_json(suite, store.path("suites", "made-up"))
+    write_json({"name": "without a reason"}, store.path("failures", "a" * 24))
+    text = render(tmp_path)
+    assert "finetune" in text
+    assert str(by_method["scrub"]) in caplog.text
+    assert "config.seeds.evaluation: expected a value, but got none" in caplog.text
+    assert "without a reason" not in text
+    (task,) = tasks(rows(tmp_path))
+    assert [row.text for row in task.rows] == ["original", "reference", "finetune"]
+
+
 def test_no_number_of_the_page_is_not_finite(store: Store) -> None:
     best = next(one.text for one in read(store)[0].rows if one.rank == 1)
     for path in sorted((store.root / "results").glob("*.json")):

@@ -95,6 +95,46 @@ REFUSED = {name: value for name, value in RESULT.items() if name != "requests"} 
 }
 
 
+def altered(values: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    """The record with another value at a path, or without it where the value is None."""
+    changed = inner = copy.deepcopy(values)
+    for key in path[:-1]:
+        inner = inner[key]
+    if value is None:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return changed
+
+
+SCORED = ("evaluations", 0, "scores")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        (("config", "seeds"), None, "config.seeds: expected a value, but got none"),
+        (("config", "seeds", "evaluation"), "0", "config.seeds.evaluation: expected"),
+        (("config", "method", "text"), None, "config.method.text: expected a value, but got none"),
+        (("config", "data", "hash"), 3, "config.data.hash: expected"),
+        (("config", "learning_curve"), 1, "config.learning_curve: expected"),
+        (("learning_curve", 0, "held_out"), "high", "learning_curve.0.held_out: expected"),
+        (("learning_curve", 0, "step"), None, "learning_curve.0.step: expected a value, but got none"),
+        (("learning_curve", 0, "request"), -1, "learning_curve.0.request: expected"),
+        ((*SCORED, "forget"), "high", "expected scores of their types: scores: forget: expected"),
+        ((*SCORED, "forget"), 1.5, r"expected forget in \[0, 1\], but got 1.5"),
+        ((*SCORED, "sizes", "retain"), None, r"expected sizes of \['retain'\], but got"),
+        ((*SCORED, "sizes", "forget"), 0, "expected sizes of 'forget' to be at least 1"),
+        ((*SCORED, "per_class"), {"cat": 0.5}, "expected scores of their types: scores: per_class"),
+        ((*SCORED, "dice"), {"forget": 0.5}, "expected dice of .'retain', 'forget_test', 'retain_test', 'test'."),
+    ],
+)
+def test_an_incomplete_result_is_refused_by_file_and_field(path: tuple[Any, ...], value: Any, text: str) -> None:
+    assert Record.from_dict(RESULT, "a.json").status == "ok"
+    with pytest.raises((ValueError, TypeError), match=rf"^a\.json: .*{text}"):
+        Record.from_dict(altered(RESULT, path, value), "a.json")
+
+
 @pytest.mark.parametrize("values", [TRAINED, RESULT, BARE, REFUSED], ids=["trained", "result", "bare", "refused"])
 def test_what_was_written_before_is_read_and_written_again_byte_for_byte(
     values: dict[str, Any], tmp_path: Path
