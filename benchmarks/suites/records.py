@@ -22,8 +22,7 @@ from pydantic import (
 
 from unlearn_kit.errors import check_choice, check_count, check_number
 from unlearn_kit.evidence.judging import evaluation_of
-from unlearn_kit.metrics import Evaluation
-from unlearn_kit.metrics.evaluate import Evaluation, SPLITS
+from unlearn_kit.metrics.evaluate import SPLITS, Evaluation
 
 from .schema import error_lines
 

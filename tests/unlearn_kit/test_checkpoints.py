@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
 
-from unlearn_kit import checkpoints, models
+from unlearn_kit import adapters, checkpoints, models
 from unlearn_kit.checkpoints import load_model, load_tensors_file, save_model, save_tensors
 from unlearn_kit.errors import CheckpointError
 

@@ -19,7 +19,7 @@ from ..metrics.evaluate import forgets_mask_class, score_columns
 from ..metrics.features import captured
 from ..metrics.predict import Reading, class_labels, map_batches
 from ..metrics.utility import correct, iou_scores, mean_of_present
-from ..modules import check_model, device_of, head_name
+from ..modules import check_model, device_of
 from ..outputs import IGNORE
 from ..seeding import derive, generator, isolated, standardized
 

@@ -12,8 +12,7 @@ from benchmarks.analysis.tradeoff import curves_of
 from benchmarks.suites.records import NodeCost, Record, SeedScores
 from benchmarks.suites.store import Store
 from unlearn_kit.files import write_json
-from unlearn_kit.metrics import Evaluation
-from unlearn_kit.metrics.evaluate import Evaluation, SPLITS
+from unlearn_kit.metrics.evaluate import SPLITS, Evaluation
 
 
 def scores(forget: float) -> dict[str, Any]:
