@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .data.checks import check_dataset, check_form, check_kind, count_classes, is_mask
+from .data.expressions import Where
 from .data.held_out import HeldOut, Parts
 from .data.relabel import with_ignore_index, without_class
 from .data.tensors import as_tensor, labels_of, read_labels, subset
@@ -73,6 +74,13 @@ class UnlearnTask:
         check_dataset("forget", self.forget, kind=self.kind, num_classes=self.num_classes)
         if len(self.forget) == 0:
             raise ValueError(f"expected at least one sample to forget, but got an empty forget set ({self.rule})")
+
+    def __repr__(self) -> str:
+        """Return the rule and how many samples it selects of how many."""
+        split = self.forget_indices is not None and not (self.kind == "segmentation" and self.forget_classes)
+        whole = f" of {len(self.forget) + len(self.retain)}" if split else ""
+        unseen = f"{len(self.forget_validation)} in validation, {len(self.forget_test)} in test data"
+        return f"<UnlearnTask {self.rule}: {len(self.forget)}{whole} training samples, {unseen}>"
 
     def on_validation(self) -> UnlearnTask:
         """Return the task with its validation data in the place of its test data: what a choice is measured on."""
@@ -196,19 +204,24 @@ class UnlearnTask:
         validation_metadata: Any = None,
         validation_seed: int = 0,
         ignore_index: int | None = None,
+        rule: str | None = None,
     ) -> UnlearnTask:
         """Forget every sample whose metadata satisfy ``predicate``, in training and held-out data alike.
 
         Args:
             train, test: the data sets.
             train_metadata, test_metadata: tables with one row a sample, in order (pandas, or a dict of arrays).
-            predicate: called once with each table; returns one bool a row: ``lambda t: t["device"] == "B"``.
+            predicate: called once with each table; returns one bool a row: ``data.where('device == "B"')``, or a
+                function such as ``lambda t: t["device"] == "B"``.
             num_classes: number of classes, where the labels do not tell.
             validation, validation_metadata: held-out data to choose by, and their table.
             validation_seed: of the share of ``test`` that is set aside without them.
+            ignore_index: the label of pixels that nobody labelled.
+            rule: what is forgotten, in words; an expression says it by itself.
 
         Raises:
-            ValueError: When the predicate does not return one bool a sample, or selects nothing.
+            ValueError: When the predicate does not return one bool a sample, fails, or selects nothing; when an
+                expression compares a column with a value that no training sample has.
             TypeError: When there is no table.
         """
         source = _source(train, test, num_classes, validation, ignore_index)
@@ -216,8 +229,11 @@ class UnlearnTask:
         if validation is not None:
             given.append(("validation", validation, validation_metadata))
         masks = [_selected(name, data, table, predicate) for name, data, table in given]
+        if isinstance(predicate, Where):
+            predicate.check(train_metadata)
+        words = rule or (str(predicate) if isinstance(predicate, Where) else "metadata predicate")
         parts = source.held_out.parts(masks[1:], validation_seed)
-        return cls._split(source, parts, masks[0].nonzero().flatten(), "metadata predicate")
+        return cls._split(source, parts, masks[0].nonzero().flatten(), words)
 
     @classmethod
     def forget_mask_class(
@@ -298,7 +314,15 @@ class UnlearnTask:
 def _selected(name: str, data: Any, table: Any, predicate: Callable[[Any], Any]) -> Tensor:
     if table is None:
         raise TypeError(f"expected {name}_metadata to be a table with one row a sample, but got None")
-    mask = np.asarray(predicate(table))
+    try:
+        mask = np.asarray(predicate(table))
+    except (TypeError, ValueError) as error:
+        if isinstance(predicate, Where):
+            raise
+        raise ValueError(
+            f"expected predicate to return one bool a row of {name}_metadata, but it failed: {error}; comparisons that "
+            "are joined by & or | each need parentheses"
+        ) from error
     if mask.dtype != bool or mask.shape != (len(data),):
         raise ValueError(
             f"expected predicate to return {len(data)} bools for {name}_metadata, "

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from unlearn_kit import UnlearnTask
-from unlearn_kit.data import TensorImages, load_tensors, subset
+from unlearn_kit.data import TensorImages, load_tensors, subset, where
 from unlearn_kit.data.tensors import COMPARED
 
 CLASSES = 4
@@ -535,3 +535,21 @@ def test_without_held_out_data_there_are_none_to_choose_by():
     empty = TensorImages(torch.empty(0, 1, 1, 1), torch.empty(0).long())
     task = UnlearnTask.forget_samples(train_set(), empty, [1])
     assert held_out(task, "forget") == held_out(task, "retain") == []
+
+
+def test_an_expression_says_what_is_forgotten_and_a_slip_is_named():
+    data = TensorDataset(torch.rand(8, 2), torch.arange(8) % 2)
+    table = {"device": np.array(["A", "B"] * 4), "year": np.array(["2018", "2020", "", "2017"] * 2)}
+    tables = (table, table)
+    task = UnlearnTask.forget_where(
+        data, data, *tables, where("device == B and year < 2019"), validation=data, validation_metadata=table
+    )
+    assert task.forget_indices.tolist() == [3, 7]
+    assert task.rule == "device == B and year < 2019 (validation: 8 samples of their own)"
+    assert repr(task) == f"<UnlearnTask {task.rule}: 2 of 8 training samples, 2 in validation, 2 in test data>"
+    own = UnlearnTask.forget_where(data, data, table, table, lambda t: t["device"] == "B", rule="device B")
+    assert own.rule.startswith("device B (validation")
+    with pytest.raises(ValueError, match="a value that occurs, one of 'A', 'B', but got 'C'"):
+        UnlearnTask.forget_where(data, data, table, table, where("device in (A, C)"))
+    with pytest.raises(ValueError, match=r"joined by & or \| each need parentheses"):
+        UnlearnTask.forget_where(data, data, table, table, lambda t: t["device"] == "B" & t["year"] == "2020")
