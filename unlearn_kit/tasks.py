@@ -13,6 +13,7 @@ from torch import Tensor
 from .data.checks import check_dataset, check_form, check_kind, count_classes, is_mask
 from .data.held_out import HeldOut, Parts
 from .data.relabel import with_ignore_index, without_class
+from .data.selection import rows_where
 from .data.tensors import as_tensor, labels_of, read_labels, subset
 from .errors import check_count, check_number
 from .seeding import generator, isolated
@@ -201,21 +202,26 @@ class UnlearnTask:
 
         Args:
             train, test: the data sets.
-            train_metadata, test_metadata: tables with one row a sample, in order (pandas, or a dict of arrays).
-            predicate: called once with each table; returns one bool a row: ``lambda t: t["device"] == "B"``.
+            train_metadata, test_metadata: tables with one row a sample (pandas, or a dict of arrays), in the order of
+                the samples, or with their files in a column ``file`` where the data set knows them (image folders).
+            predicate: called with each table; returns one bool a row: ``lambda t: t["device"] == "B"``. Where a value
+                is missing it is called again with others in its place: a row is not chosen by accident.
             num_classes: number of classes, where the labels do not tell.
             validation, validation_metadata: held-out data to choose by, and their table.
             validation_seed: of the share of ``test`` that is set aside without them.
 
         Raises:
-            ValueError: When the predicate does not return one bool a sample, or selects nothing.
+            ValueError: When the predicate does not return one bool a sample, selects nothing or everything, or a row
+                because a value is missing; when the rows are not in the order of the samples.
             TypeError: When there is no table.
         """
         source = _source(train, test, num_classes, validation, ignore_index)
         given = [("train", train, train_metadata), ("test", test, test_metadata)]
         if validation is not None:
             given.append(("validation", validation, validation_metadata))
-        masks = [_selected(name, data, table, predicate) for name, data, table in given]
+        masks = [rows_where(name, data, table, predicate) for name, data, table in given]
+        if masks[0].all():
+            raise ValueError("expected predicate to leave training samples to retain, but got all of them to forget")
         parts = source.held_out.parts(masks[1:], validation_seed)
         return cls._split(source, parts, masks[0].nonzero().flatten(), "metadata predicate")
 
@@ -293,18 +299,6 @@ class UnlearnTask:
             subset(validation, ~validation_selected),
             source.ignore_index,
         )
-
-
-def _selected(name: str, data: Any, table: Any, predicate: Callable[[Any], Any]) -> Tensor:
-    if table is None:
-        raise TypeError(f"expected {name}_metadata to be a table with one row a sample, but got None")
-    mask = np.asarray(predicate(table))
-    if mask.dtype != bool or mask.shape != (len(data),):
-        raise ValueError(
-            f"expected predicate to return {len(data)} bools for {name}_metadata, "
-            f"but got {mask.dtype} of shape {mask.shape}"
-        )
-    return torch.from_numpy(mask.copy())
 
 
 def _positions(indices: Any) -> Tensor:
