@@ -10,6 +10,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
+from ..data.checks import check_dataset
 from ..data.relabel import with_ignore_index
 from ..data.tensors import drawn, in_order
 from ..modules import device_of, evaluating
@@ -52,12 +53,13 @@ def map_batches(
     random state are as before afterwards. Only what ``function`` returns is kept, so large masks need not be.
 
     Raises:
-        TypeError: When a model is no module or returns no tensor.
-        ValueError: When logits are not finite, or misshapen.
+        TypeError: When a model is no module or returns no tensor, or the data are no pairs of ``(input, target)``.
+        ValueError: When logits or inputs are not finite, or logits are misshapen.
     """
     for model in models:
         if not isinstance(model, nn.Module):
             raise TypeError(f"expected model to be a torch.nn.Module, but got {type(model).__name__}")
+    check_dataset("dataset", dataset)
     dataset = with_ignore_index(dataset, ignore_index)
     placed = [_placed(model, device) for model in models]
     rows = []
