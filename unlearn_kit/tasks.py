@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .data.checks import check_dataset, check_form, check_kind, count_classes, is_mask
+from .data.copies import Duplicates, duplicates
 from .data.held_out import HeldOut, Parts
 from .data.relabel import with_ignore_index, without_class
 from .data.selection import rows_where
@@ -84,6 +85,19 @@ class UnlearnTask:
             forget_validation=(),
             retain_validation=(),
         )
+
+    def duplicates(self, *, distance: int | None = None) -> Duplicates:
+        """Return the pictures that are in two places of the task, by :func:`unlearn_kit.data.duplicates`.
+
+        A picture that is to be forgotten and stays in ``retain`` is not forgotten. Where one class of the masks is to
+        be forgotten, all images stay, and ``forget`` is left out.
+
+        Args:
+            distance: For pictures that look alike, as there; None for those that are equal in every pixel.
+        """
+        apart = self.kind == "classification" or not self.forget_classes
+        names = [name for name in DATA if apart or not name.startswith("forget")]
+        return duplicates({name: getattr(self, name) for name in names}, distance=distance)
 
     @classmethod
     def forget_class(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,11 +10,13 @@ from torch import Tensor
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit.composition import cumulative_tasks, joint_task
-from unlearn_kit.data import DataBundle
+from unlearn_kit.data import DataBundle, Duplicates
 from unlearn_kit.errors import check_number
 from unlearn_kit.seeding import derive
 
 from .recipes import RULES, ForgetRule
+
+logger = logging.getLogger("unlearn_kit")
 
 HARDEST = "outliers"
 FORMS = (*(written for written, _, _ in RULES.values()), f"{HARDEST}:SHARE")
@@ -90,6 +93,12 @@ class Scenario:
         return UnlearnTask.forget_samples(
             bundle.train, bundle.test, chosen, num_classes=bundle.num_classes, validation=bundle.validation
         )
+
+
+def tell_duplicates(found: Duplicates) -> None:
+    """Log which pictures are there twice, before anything runs on them."""
+    for line in str(found).splitlines():
+        logger.warning("the same picture twice: %s", line)
 
 
 def _is_hardest(rule: str) -> bool:

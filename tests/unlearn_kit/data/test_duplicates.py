@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Subset, TensorDataset
 
+from unlearn_kit import UnlearnTask
 from unlearn_kit.data import TensorImages, duplicates
 
 PIXELS = torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -57,6 +58,17 @@ def test_pictures_that_look_alike_are_found_when_asked_for():
     assert str(found[1]) == "a[2] is b[1] nearly with another target"
     even = TensorDataset(torch.tensor([0.1, 0.5, 0.9]).reshape(3, 1, 1, 1).expand(-1, 1, 8, 8), torch.zeros(3).long())
     assert duplicates({"even": even}, distance=8).pairs == ()
+
+
+def test_a_task_tells_what_it_forgets_and_keeps():
+    train, test = images([0, 1, 2, 3, 1], [0, 1, 0, 1, 0]), images([4, 3], [0, 1])
+    found = UnlearnTask.forget_samples(train, test, [1, 3], validation=images([5], [0])).duplicates()
+    assert [(pair.first, pair.second) for pair in found.pairs] == [
+        (("forget", 0), ("retain", 2)),
+        (("forget", 1), ("retain_test", 1)),
+    ]
+    masks = TensorImages(PIXELS, torch.zeros(8, 28, 28).long().index_fill_(1, torch.tensor([3]), 1))
+    assert UnlearnTask.forget_mask_class(masks, masks, 1, validation=()).duplicates().between("forget", "retain") == ()
 
 
 def test_what_is_no_data_set_is_named():
