@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from .data.checks import check_dataset, check_form, check_kind, count_classes, is_mask
+from .data.copies import Duplicates, duplicates
 from .data.expressions import Where
 from .data.held_out import HeldOut, Parts
 from .data.relabel import with_ignore_index, without_class
+from .data.selection import rows_where
 from .data.tensors import as_tensor, labels_of, read_labels, subset
 from .errors import check_count, check_number
 from .seeding import generator, isolated
@@ -91,6 +93,19 @@ class UnlearnTask:
             forget_validation=(),
             retain_validation=(),
         )
+
+    def duplicates(self, *, distance: int | None = None) -> Duplicates:
+        """Return the pictures that are in two places of the task, by :func:`unlearn_kit.data.duplicates`.
+
+        A picture that is to be forgotten and stays in ``retain`` is not forgotten. Where one class of the masks is to
+        be forgotten, all images stay, and ``forget`` is left out.
+
+        Args:
+            distance: For pictures that look alike, as there; None for those that are equal in every pixel.
+        """
+        apart = self.kind == "classification" or not self.forget_classes
+        names = [name for name in DATA if apart or not name.startswith("forget")]
+        return duplicates({name: getattr(self, name) for name in names}, distance=distance)
 
     @classmethod
     def forget_class(
@@ -210,9 +225,11 @@ class UnlearnTask:
 
         Args:
             train, test: the data sets.
-            train_metadata, test_metadata: tables with one row a sample, in order (pandas, or a dict of arrays).
-            predicate: called once with each table; returns one bool a row: ``data.where('device == "B"')``, or a
-                function such as ``lambda t: t["device"] == "B"``.
+            train_metadata, test_metadata: tables with one row a sample (pandas, or a dict of arrays), in the order of
+                the samples, or with their files in a column ``file`` where the data set knows them (image folders).
+            predicate: called with each table; returns one bool a row: ``data.where('device == "B"')``, or a function
+                such as ``lambda t: t["device"] == "B"``. Where a value is missing such a function is called again with
+                others in its place: a row is not chosen by accident.
             num_classes: number of classes, where the labels do not tell.
             validation, validation_metadata: held-out data to choose by, and their table.
             validation_seed: of the share of ``test`` that is set aside without them.
@@ -220,17 +237,20 @@ class UnlearnTask:
             rule: what is forgotten, in words; an expression says it by itself.
 
         Raises:
-            ValueError: When the predicate does not return one bool a sample, fails, or selects nothing; when an
-                expression compares a column with a value that no training sample has.
+            ValueError: When the predicate fails, does not return one bool a sample, selects nothing or everything, or a
+                row because a value is missing; when an expression compares a column with a value that no training
+                sample has; when the rows are not in the order of the samples.
             TypeError: When there is no table.
         """
         source = _source(train, test, num_classes, validation, ignore_index)
         given = [("train", train, train_metadata), ("test", test, test_metadata)]
         if validation is not None:
             given.append(("validation", validation, validation_metadata))
-        masks = [_selected(name, data, table, predicate) for name, data, table in given]
         if isinstance(predicate, Where):
             predicate.check(train_metadata)
+        masks = [rows_where(name, data, table, predicate) for name, data, table in given]
+        if masks[0].all():
+            raise ValueError("expected predicate to leave training samples to retain, but got all of them to forget")
         words = rule or (str(predicate) if isinstance(predicate, Where) else "metadata predicate")
         parts = source.held_out.parts(masks[1:], validation_seed)
         return cls._split(source, parts, masks[0].nonzero().flatten(), words)
@@ -309,26 +329,6 @@ class UnlearnTask:
             subset(validation, ~validation_selected),
             source.ignore_index,
         )
-
-
-def _selected(name: str, data: Any, table: Any, predicate: Callable[[Any], Any]) -> Tensor:
-    if table is None:
-        raise TypeError(f"expected {name}_metadata to be a table with one row a sample, but got None")
-    try:
-        mask = np.asarray(predicate(table))
-    except (TypeError, ValueError) as error:
-        if isinstance(predicate, Where):
-            raise
-        raise ValueError(
-            f"expected predicate to return one bool a row of {name}_metadata, but it failed: {error}; comparisons that "
-            "are joined by & or | each need parentheses"
-        ) from error
-    if mask.dtype != bool or mask.shape != (len(data),):
-        raise ValueError(
-            f"expected predicate to return {len(data)} bools for {name}_metadata, "
-            f"but got {mask.dtype} of shape {mask.shape}"
-        )
-    return torch.from_numpy(mask.copy())
 
 
 def _positions(indices: Any) -> Tensor:

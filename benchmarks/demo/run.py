@@ -21,6 +21,7 @@ from unlearn_kit.seeding import isolated
 
 from ..setup.methods import Attempt, Method, Status, attempt, watchers
 from ..setup.recipes import Blueprint
+from ..setup.scenarios import tell_duplicates
 from .config import DemoConfig
 from .curves import CurvePoint, MixCurve, mix_curve, retain_weight_curve
 from .files import draw, draw_strip, record
@@ -82,6 +83,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
     for name in ("retain", "retain_test"):
         if len(getattr(task, name)) == 0:
             raise ValueError(f"expected forget={config.rule.text!r} to leave data in {name!r}, but it leaves none")
+    tell_duplicates(task.duplicates())
     (config.folder / "models").mkdir(parents=True, exist_ok=True)
 
     network = Blueprint(config.network, bundle.num_classes, channels=bundle.train[0][0].shape[0])

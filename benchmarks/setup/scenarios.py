@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,11 +10,13 @@ from torch import Tensor
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit.composition import cumulative_tasks, joint_task
-from unlearn_kit.data import DataBundle
+from unlearn_kit.data import DataBundle, Duplicates
 from unlearn_kit.errors import check_number
 from unlearn_kit.seeding import derive
 
 from .recipes import RULES, ForgetRule
+
+logger = logging.getLogger("unlearn_kit")
 
 HARDEST = "outliers"
 MAX_RULE = 200  # characters; a rule becomes a part of the names of files
@@ -96,6 +99,12 @@ def _canonical(rule: str) -> str:
     if rule.partition(":")[0] not in RULES:
         raise ValueError(f"expected forget to be one of {', '.join(FORMS)}, but got {rule!r}")
     return ForgetRule(rule).text
+
+
+def tell_duplicates(found: Duplicates) -> None:
+    """Log which pictures are there twice, before anything runs on them."""
+    for line in str(found).splitlines():
+        logger.warning("the same picture twice: %s", line)
 
 
 def _is_hardest(rule: str) -> bool:

@@ -19,13 +19,13 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
-from unlearn_kit.data import DataBundle, load
+from unlearn_kit.data import DataBundle, duplicates, load
 from unlearn_kit.errors import check_choice
 from unlearn_kit.hashing import hash_code, hash_config, hash_dataset
 from unlearn_kit.models import MODELS
 
 from ..setup.recipes import RECIPES
-from ..setup.scenarios import Scenario
+from ..setup.scenarios import Scenario, tell_duplicates
 from .records import Kind
 from .schema import Block, Data, Suite
 
@@ -91,8 +91,17 @@ def plan(suite: Suite) -> list[Node]:
     return _told_apart(nodes.values())
 
 
+@lru_cache(maxsize=16)
+def _tell_duplicates(name: str, options: tuple[tuple[str, Any], ...]) -> None:
+    """Tell once which pictures of a data set are there twice."""
+    bundle, _ = open_data(name, options)
+    splits = {"train": bundle.train, "validation": bundle.validation, "test": bundle.test}
+    tell_duplicates(duplicates({split: held for split, held in splits.items() if held is not None}))
+
+
 def _plan_data(suite: Suite, block: Block, data: Data, seed: int, nodes: dict[str, Node]) -> None:
     bundle, digest = open_data(data.name, frozen_options(data.options))
+    _tell_duplicates(data.name, frozen_options(data.options))
     for model in block.models or (RECIPES[data.name].model,):
         check_choice(f"a model for {bundle.task}", model, [n for n, e in MODELS.items() if e.task == bundle.task])
         common = {

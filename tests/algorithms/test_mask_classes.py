@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 import algorithms
 from algorithms import masked_small_gradient
@@ -147,8 +148,8 @@ def test_a_cached_target_stays_cached() -> None:
     assert to_forget(task((1, 3))) == L.Within(L.Labels(), (1, 3))
     whole = replace(task(), forget_classes=())
     assert to_forget(whole, cached) is cached
-    of_classes = replace(task(), kind="classification")
-    assert to_forget(of_classes) == L.Labels()
+    labels = TensorDataset(torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1]))
+    assert to_forget(UnlearnTask.forget_class(labels, labels, 1)) == L.Labels()
 
 
 def test_uniform_of_the_released_preset_is_asked_of_the_class_alone() -> None:

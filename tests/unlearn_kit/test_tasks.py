@@ -358,9 +358,9 @@ def tables(kind):
     if kind == "dict":
         return [{"device": np.array(column)} for column in (devices, held_out)]
     dtype = {"pandas": None, "nullable": "string", "categories": "category"}[kind]
-    # An index in disorder: rows count by their place.
+    # An index that is not 0, 1, ...: rows count by their place.
     return [
-        pd.DataFrame({"device": pd.Series(column, dtype=dtype)}).set_index(pd.Index(range(len(column))[::-1]))
+        pd.DataFrame({"device": pd.Series(column, dtype=dtype)}).set_index(pd.Index(range(0, 3 * len(column), 3)))
         for column in (devices, held_out)
     ]
 
@@ -408,6 +408,64 @@ def test_tables_that_do_not_fit_the_data_are_refused():
         UnlearnTask.forget_where(train_set(), test_set(), here, None, lambda t: t["device"] == "B")
     with pytest.raises(TypeError, match="expected train_metadata to be a table"):
         UnlearnTask.forget_where(train_set(), test_set(), None, there, lambda t: t["device"] == "B")
+
+
+def chosen_where(table, predicate, train=None, count=40):
+    train = train or train_set(count)
+    none = {"device": np.array(["A"] * 20)}
+    held = none if isinstance(table, dict) else pd.DataFrame(none)
+    for column in table:
+        held[column] = np.array([next(v for v in table[column] if not pd.isna(v))] * 20)
+    return UnlearnTask.forget_where(train, test_set(), table, held, predicate).forget_indices.tolist()
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, dict])
+@pytest.mark.parametrize(
+    ("predicate", "accident"),
+    [
+        (lambda t: t["device"] != "B", True),
+        (lambda t: ~(t["device"] == "B"), True),
+        (lambda t: ~np.isin(t["device"], ["B"]), True),
+        (lambda t: ~(np.asarray(t["year"], float) > 2010), True),
+        (lambda t: t["device"] == "B", False),
+        (lambda t: (t["device"] != "B") & pd.notna(t["device"]), False),
+        (lambda t: pd.isna(t["device"]), False),
+        (lambda t: np.asarray(t["year"], float) > 2010, False),
+    ],
+)
+def test_no_row_is_chosen_by_a_value_that_is_missing(make, predicate, accident):
+    devices = [None if i in (3, 8) else "ABC"[i % 3] for i in range(40)]
+    years = [np.nan if i in (5, 6) else 2000.0 + i for i in range(40)]
+    table = make({"device": np.array(devices, dtype=object), "year": np.array(years)})
+    if accident:
+        with pytest.raises(ValueError, match=r"not to choose rows of train_metadata whose '(device|year)' is missing"):
+            chosen_where(table, predicate)
+        return
+    wanted = np.asarray(predicate({"device": pd.Series(devices, dtype=object), "year": np.array(years)}), bool)
+    assert chosen_where(table, predicate) == np.flatnonzero(wanted).tolist()
+
+
+def test_an_answer_that_is_neither_yes_nor_no_is_refused():
+    table = pd.DataFrame({"device": pd.Series(["A", None, "B", "C"] * 10, dtype="string")})
+    with pytest.raises(ValueError, match=r"40 bools for train_metadata, but got object of shape .* missing values"):
+        chosen_where(table, lambda t: t["device"] != "B")
+
+
+def test_rows_in_disorder_are_refused_and_rows_of_a_part_are_not():
+    table = pd.DataFrame({"x": np.arange(40)})
+    with pytest.raises(ValueError, match=r"the order of the samples, but got an index in disorder"):
+        chosen_where(table.sample(frac=1, random_state=0), lambda t: t["x"] < 3)
+    with pytest.raises(ValueError, match="expected predicate to keep the order of the rows of train_metadata"):
+        chosen_where(table, lambda t: t.sort_values("x", ascending=False)["x"] < 3)
+    part = table.sample(n=10, random_state=0)
+    assert chosen_where(part, lambda t: t["x"] == part["x"].iloc[4], Subset(train_set(), part.index.tolist())) == [4]
+    assert chosen_where(table.iloc[::4], lambda t: t["x"] == 8, train_set(10)) == [2]
+    assert chosen_where(part.reset_index(drop=True), lambda t: t["x"] == part["x"].iloc[4], train_set(10)) == [4]
+
+
+def test_to_forget_all_training_samples_by_a_predicate_is_refused():
+    with pytest.raises(ValueError, match="expected predicate to leave training samples to retain"):
+        chosen_where(pd.DataFrame({"x": np.arange(40)}), lambda t: t["x"] > -1)
 
 
 # --- masks ----------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Data sets: loaders by name, and the one way samples are read."""
 
 from .bundle import DataBundle
+from .checks import check_dataset
+from .copies import Duplicate, Duplicates, duplicates
 from .expressions import Where, where
 from .registry import LOADERS, load
 from .relabel import with_ignore_index, without_class
@@ -9,8 +11,12 @@ from .tensors import TensorImages, in_order, iterate, labels_of, load_tensors, r
 __all__ = [
     "LOADERS",
     "DataBundle",
+    "Duplicate",
+    "Duplicates",
     "TensorImages",
     "Where",
+    "check_dataset",
+    "duplicates",
     "in_order",
     "iterate",
     "labels_of",

@@ -10,8 +10,8 @@ The grammar, from the loosest to the tightest::
               | COLUMN "is" ["not"] "missing"
 
 A column is a name, in backquotes where it has other characters than letters, digits, ``_``, ``.`` and ``-``. A value is
-text in quotes, a number or a bare word. ``==``, ``!=`` and ``in`` compare text, so that the ids 07 and 7 are two; the
-four orders compare numbers.
+text in quotes, a number or a bare word. ``==``, ``!=`` and ``in`` compare text, so that the ids 07 and 7 are two, and
+numbers where the column holds numbers; the four orders compare numbers.
 """
 
 from __future__ import annotations
@@ -74,7 +74,13 @@ class _Columns:
             )
         values = np.asarray(self.table[name], dtype=object)
         missing = np.array([value is None or value != value or value == "" for value in values], dtype=bool)
-        return np.array(["" if gone else str(value) for value, gone in zip(values, missing, strict=True)]), missing
+        return np.array(["" if gone else _text(value) for value, gone in zip(values, missing, strict=True)]), missing
+
+    def literals(self, name: str, values: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the values of an expression as the column writes them: numbers where it holds numbers."""
+        if np.asarray(self.table[name]).dtype.kind not in "iuf":
+            return values
+        return tuple(_text(float(value)) if _is_number(value) else value for value in values)
 
 
 class _Node:
@@ -101,7 +107,7 @@ class _Compared(_Node):
             with np.errstate(invalid="ignore"):
                 found = ORDERS[self.operator](numbers, float(self.values[0]))
             return found & ~missing, missing
-        found = np.isin(text, self.values)
+        found = np.isin(text, columns.literals(self.column, self.values))
         return (found if self.operator in ("==", "in") else ~found) & ~missing, missing
 
     def check(self, columns: _Columns) -> None:
@@ -109,8 +115,8 @@ class _Compared(_Node):
             return
         text, missing = columns.text(self.column)
         known = np.unique(text[~missing])
-        for value in self.values:
-            if value not in known:
+        for value, written in zip(self.values, columns.literals(self.column, self.values), strict=True):
+            if written not in known:
                 raise ValueError(
                     f"expected the expression to compare {self.column!r} with a value that occurs, one of "
                     f"{_listed(known.tolist())}, but got {value!r}"
@@ -335,6 +341,13 @@ def _tokens(text: str) -> list[_Token]:
         found.append(_Token("text" if kind in ("double", "single") else kind, match[kind], start))
         place = match.end()
     return [*found, _Token("end", "", len(text.rstrip()))]
+
+
+def _text(value: Any) -> str:
+    """Return a value as text; a whole number without a fraction, since a column with missing values holds floats."""
+    if isinstance(value, (float, np.floating)) and np.isfinite(value) and value == int(value):
+        return str(int(value))
+    return str(value)
 
 
 def _is_number(text: str) -> bool:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from ..data.checks import check_dataset
+from ..data.relabel import with_ignore_index
 from ..errors import check_number
 from ..losses import Objective, Term, cosine, cross_entropy
 from ..schedules import ScalarOrSchedule
@@ -23,6 +25,7 @@ def supervised_phase(
     weight_decay: float = 5e-4,
     objective: Objective | Term | None = None,
     stream: str = "train",
+    ignore_index: int | None = None,
     **options: Any,
 ) -> Phase:
     """Return a phase that trains every weight, batch norm included, at a rate that falls along half a cosine.
@@ -36,12 +39,15 @@ def supervised_phase(
         weight_decay: Of the named optimisers.
         objective: What is minimised; it reads ``stream`` alone (default: cross-entropy toward the labels).
         stream: The name the data are read by.
+        ignore_index: The label of pixels that nobody labelled, in data that no task was made of.
         **options: As in :class:`Phase`.
 
     Raises:
         ValueError: When an argument is out of range, by its name.
         TypeError: When an argument is of another type, by its name.
     """
+    check_dataset("dataset", dataset)
+    dataset = with_ignore_index(dataset, ignore_index)
     schedule: ScalarOrSchedule | None = None if lr is None else cosine(check_number("lr", lr, low=0), 0.0)
     return Phase(
         objective=objective if objective is not None else cross_entropy(on=stream),

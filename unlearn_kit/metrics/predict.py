@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
+from ..data.checks import check_dataset
 from ..data.relabel import with_ignore_index
 from ..data.tensors import drawn, in_order
 from ..logits import giving_logits
@@ -53,12 +54,14 @@ def map_batches(
     random state are as before afterwards. Only what ``function`` returns is kept, so large masks need not be.
 
     Raises:
-        TypeError: When a model is no module, or inputs are not floating point.
-        ValueError: When what a model returns holds no logits that can be told, or they are not finite or misshapen.
+        TypeError: When a model is no module, or the data are no pairs of ``(input, target)`` of floating point inputs.
+        ValueError: When what a model returns holds no logits that can be told, they are not finite or misshapen, or
+            inputs are not finite.
     """
     for model in models:
         if not isinstance(model, nn.Module):
             raise TypeError(f"expected model to be a torch.nn.Module, but got {type(model).__name__}")
+    check_dataset("dataset", dataset)
     dataset = with_ignore_index(dataset, ignore_index)
     placed = [_placed(model, device) for model in models]
     rows = []

@@ -11,13 +11,14 @@ from torch import nn
 from benchmarks.setup.methods import Attempt
 from benchmarks.setup.scenarios import Scenario
 from benchmarks.suites import parse_suite
+from benchmarks.suites import plan as plans
 from benchmarks.suites.execute import execute_safely
 from benchmarks.suites.plan import Node, open_data, plan, select
 from benchmarks.suites.progress import Estimate
 from benchmarks.suites.revise import revise
 from unlearn_kit import UnlearnResult, hashing
 from unlearn_kit.data import load
-from unlearn_kit.data.tensors import labels_of, resolve
+from unlearn_kit.data.tensors import labels_of, resolve, subset
 
 
 def planned(**changes: Any) -> list[Node]:
@@ -227,6 +228,20 @@ def test_outliers_are_the_hardest() -> None:
         ValueError, match=r"expected one difficulty a training sample for 'outliers:0\.1', but got None"
     ):
         Scenario(("outliers:0.1",)).requests(digits, 0)
+
+
+def test_pictures_that_are_there_twice_are_told_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle, digest = open_data("digits", ())
+    twice = replace(bundle, test=subset(bundle.train, [5, 9]))
+    monkeypatch.setattr(plans, "open_data", lambda *_: (twice, digest))
+    plans._tell_duplicates.cache_clear()
+    for _ in range(2):
+        plans._tell_duplicates("digits", ())
+    plans._tell_duplicates.cache_clear()
+    told = "the same picture twice: 2 copies of train in test: train[5] is test[0], train[9] is test[1]"
+    assert [record.message for record in caplog.records].count(told) == 1
 
 
 def test_data_are_read_once_and_their_hash_tells_them_apart() -> None:

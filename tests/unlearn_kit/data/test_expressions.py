@@ -108,3 +108,20 @@ def test_what_the_table_has_not_is_told_with_what_it_has() -> None:
     twice = pd.DataFrame([["A", "B"]], columns=["device", "device"])
     with pytest.raises(ValueError, match="but got 'device', which 2 columns are called"):
         where("device == A")(twice)
+
+
+def test_columns_of_numbers_compare_numbers() -> None:
+    table = pd.DataFrame(
+        {"year": [2018, 2020, None], "dose": [0.5, 1.0, 2.0], "count": [1, 2, 3], "new": [True, False, True]}
+    )
+    for expression, rows in (
+        ("year == 2018", [0]),
+        ("year == 2018.0", [0]),
+        ("year != 2018", [1]),
+        ("dose in (.5, 2)", [0, 2]),
+        ("count == 2", [1]),
+        ("new == True", [0, 2]),
+    ):
+        chosen = where(expression)
+        chosen.check(table)
+        assert np.flatnonzero(chosen(table)).tolist() == rows

@@ -102,6 +102,18 @@ def test_a_patients_request_selects_that_patient(tmp_path):
         assert task.forget_indices.tolist() == [place]
 
 
+def test_rows_are_matched_with_the_files_of_an_image_folder(tmp_path):
+    bundle = load("image-folder", folder(tmp_path, *"uvwxyz"))
+    shuffled = bundle.train_metadata.iloc[[2, 0, 3, 1]]
+    for table in (shuffled, shuffled.reset_index(drop=True)):
+        tables = table, bundle.test_metadata
+        task = UnlearnTask.forget_where(bundle.train, bundle.test, *tables, lambda t: t["patient"] == "w")
+        assert task.forget_indices.tolist() == [2]
+    tables = shuffled.assign(file=[f"here/{file}" for file in shuffled["file"]]), bundle.test_metadata
+    with pytest.raises(ValueError, match=r"a row of train_metadata for every file, but got none for 0\.png"):
+        UnlearnTask.forget_where(bundle.train, bundle.test, *tables, lambda t: t["patient"] == "w")
+
+
 # --- tables that are none -------------------------------------------------------------------------
 
 
