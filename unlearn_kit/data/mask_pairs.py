@@ -20,24 +20,28 @@ NAMED = 10  # names of missing files that an error lists before it counts the re
 
 
 class MaskPairs(Dataset[tuple[Tensor, Tensor]]):
-    """RGB images with binary masks, decoded one at a time.
+    """Images with binary masks, decoded one at a time.
 
-    Yields ``(3, H, W)`` float32 in [0, 1] and ``(1, H, W)`` float32 in {0, 1}, both upright. Masks written as 0/255, as
-    0/1, by a palette or in the transparency all read right (see :func:`.mask_levels.read_foreground`).
+    Yields ``(channels, H, W)`` float32 in [0, 1] and ``(1, H, W)`` float32 in {0, 1}, both upright. Masks written as
+    0/255, as 0/1, by a palette or in the transparency all read right (see :func:`.mask_levels.read_foreground`).
 
     Args:
         images, masks: files, one mask an image, in the same order.
         size: (H, W) to resize to (images bilinear with antialiasing, masks nearest); None keeps the sizes.
+        channels: 1 for grey, 3 for RGB.
 
     Raises:
         ValueError: When there are not as many masks as images, or, on reading, when an image and its mask differ in
             size or one of them is damaged.
     """
 
-    def __init__(self, images: Sequence[Path], masks: Sequence[Path], *, size: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, images: Sequence[Path], masks: Sequence[Path], *, size: Sequence[int] | None = None, channels: int = 3
+    ) -> None:
         if len(images) != len(masks):
             raise ValueError(f"expected one mask an image, but got {len(images)} images and {len(masks)} masks")
         self.images, self.masks, self.size = tuple(images), tuple(masks), check_size(size)
+        self.channels = channels
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,7 +59,7 @@ class MaskPairs(Dataset[tuple[Tensor, Tensor]]):
         foreground = read_foreground(mask_file, mask, lossy=lossy)
         if self.size is not None:
             foreground = F.interpolate(foreground[None], size=self.size, mode="nearest-exact")[0]
-        return to_tensor(image_file, image, self.size), foreground
+        return to_tensor(image_file, image, self.size, self.channels), foreground
 
 
 def check_size(size: object) -> tuple[int, int] | None:

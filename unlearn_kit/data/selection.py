@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .expressions import Where
-from .mask_pairs import list_names
+from .mask_pairs import MaskPairs, list_names
 from .pictures import PictureFiles
 from .tensors import resolve
 
@@ -98,8 +98,9 @@ def _in_order(name: str, dataset: Any, table: Any) -> Any:
     if index is None:
         return table
     base, chosen = resolve(dataset)
-    if isinstance(base, PictureFiles) and "file" in table.columns:
-        files = base.paths if chosen is None else [base.paths[place] for place in chosen.tolist()]
+    if isinstance(base, (PictureFiles, MaskPairs)) and "file" in table.columns:
+        every = base.paths if isinstance(base, PictureFiles) else base.images
+        files = list(every) if chosen is None else [every[place] for place in chosen.tolist()]
         return _by_file(name, files, table)
     places = index.to_numpy()
     ordinal = places.dtype.kind in "iu" and len(set(places.tolist())) == len(places)

@@ -21,12 +21,13 @@ DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,9})\.([0-9]{0,4}[1-9]|0)")
 FLAGS = {"True": True, "False": False}
 
 
-def read_table(path: Path, text: Sequence[str]) -> pd.DataFrame:
-    """Return the table of a CSV file with a column ``file``, whose paths are normalised.
+def read_table(path: Path, text: Sequence[str], files: str = "file") -> pd.DataFrame:
+    """Return the table of a CSV file with a column of files, whose paths are normalised, under ``file``.
 
     Args:
         path: The file, in UTF-8.
         text: Columns that are text and have no missing value: "NA" is a name there.
+        files: What the column of files is called; the table gets them under ``file`` too.
 
     Returns:
         One row a line. A column all of whose cells are numbers as a program writes them holds numbers, one of ``True``
@@ -42,13 +43,15 @@ def read_table(path: Path, text: Sequence[str]) -> pd.DataFrame:
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise ValueError(f"expected {path} to have columns of distinct names, but got twice {list_names(repeated)}")
-    if "file" not in header:
-        raise ValueError(f"expected {path} to have a column 'file', but got {header}")
+    if files not in header:
+        raise ValueError(f"expected {path} to have a column {files!r}, but got {header}")
+    if files != "file" and "file" in header:
+        raise ValueError(f"expected {path} to have no column 'file' beside {files!r}, which holds the files")
     columns: dict[str, Any] = {}
     for name, cells in zip(header, zip(*rows, strict=True) if rows else ((),) * len(header), strict=True):
         plain = [cell.strip() for cell in cells]
-        columns[name] = pd.Series(plain, dtype=object) if name in text else _typed(plain)
-    columns["file"] = pd.Series([_inside(path, file) for file in columns["file"]], dtype=object)
+        columns[name] = pd.Series(plain, dtype=object) if name in (*text, files) else _typed(plain)
+    columns["file"] = pd.Series([_inside(path, file) for file in columns[files]], dtype=object)
     table = pd.DataFrame(columns)
     twice = sorted(table.loc[table["file"].duplicated(), "file"].unique())
     if twice:

@@ -765,8 +765,8 @@ def test_a_flat_folder_in_the_order_of_its_table(tmp_path):
     ("changes", "text"),
     [
         (
-            {"splits": ("train", "valid", "train")},
-            r"column split to hold 'train' or 'test', but got \['valid'\]",
+            {"splits": ("train", "dev", "train")},
+            r"column split to hold 'train', 'test', 'val' or 'valid', but got \['dev'\]",
         ),
         ({"splits": ("test",) * 3}, "expected at least one row with split 'train', but got none"),
         ({"labels": ("a", "a", "")}, "expected a label for every image, but got none for 1.png"),
