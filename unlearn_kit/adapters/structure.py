@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..errors import check_choice
 
 
 def adapter_names(model: nn.Module) -> list[str]:
@@ -56,14 +59,19 @@ def adapted_layers(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
-def check_name(model: Any, name: str) -> None:
-    """Refuse a name that no adapter of the model has.
+def check_names(model: nn.Module, names: Iterable[str]) -> Any:
+    """Return the model, as the ``peft.PeftModel`` it is, when it has adapters of all these names.
 
     Raises:
-        ValueError: When there is none.
+        TypeError: When it has no adapters, or ``names`` is no collection of names.
+        ValueError: When no adapter has one of the names.
     """
-    if name not in model.peft_config:
-        raise ValueError(f"expected name to be one of {list(model.peft_config)}, but got {name!r}")
+    adapted = check_adapted(model)
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"expected names to be names of adapters, but got {type(names).__name__}: {names!r}")
+    for name in names:
+        check_choice("name", name, adapted.peft_config)
+    return adapted
 
 
 def activate(model: Any, names: list[str]) -> None:

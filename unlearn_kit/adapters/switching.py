@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import check_number
-from .structure import activate, check_adapted, check_name, plain_name
+from .structure import activate, check_adapted, check_names, plain_name
 
 
 @contextmanager
@@ -23,9 +23,7 @@ def only(model: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
         ValueError: When an adapter is unknown.
         TypeError: When the model has no adapters.
     """
-    adapted = check_adapted(model)
-    for name in names:
-        check_name(adapted, name)
+    adapted = check_names(model, names)
     before = list(adapted.base_model.active_adapters)
     was_on = is_on(adapted)
     gradients = [(p, p.requires_grad) for p in adapted.parameters()]
@@ -69,9 +67,7 @@ def switch_(model: nn.Module, names: Sequence[str]) -> nn.Module:
         ValueError: When an adapter is unknown.
         TypeError: When the model has no adapters.
     """
-    adapted = check_adapted(model)
-    for name in names:
-        check_name(adapted, name)
+    adapted = check_names(model, names)
     ordered = [name for name in adapted.peft_config if name in names]
     adapted.base_model.enable_adapter_layers()
     if ordered:
@@ -100,8 +96,7 @@ def scale(model: nn.Module, factor: float, name: str = "default") -> nn.Module:
     from peft.utils import ModulesToSaveWrapper
 
     check_number("factor", factor)
-    scaled: nn.Module = copy.deepcopy(check_adapted(model))
-    check_name(scaled, name)
+    scaled: nn.Module = copy.deepcopy(check_names(model, [name]))
     for module in scaled.modules():
         if isinstance(module, LoraLayer) and name in module.scaling:
             module.scaling[name] *= factor

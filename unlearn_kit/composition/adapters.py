@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -55,9 +55,7 @@ def weigh(model: nn.Module, weights: Mapping[str, float]) -> nn.Module:
         TypeError: On a model without adapters.
     """
     names = adapter_names(model)
-    for name, weight in weights.items():
-        check_choice("every name in weights", name, names)
-        check_number(f"weights[{name!r}]", weight)
+    _check_weights(weights, names)
     acting = [name for name in names if weights.get(name, 0) != 0]
     weighted = copy.deepcopy(model)
     for name in acting:
@@ -104,9 +102,7 @@ def combine_adapters(
     """
     names = adapter_names(model)
     check_choice("how", how, get_args(How))
-    for key, weight in weights.items():
-        check_choice("every name in weights", key, names)
-        check_number(f"weights[{key!r}]", weight)
+    _check_weights(weights, names)
     if len(weights) < 2:
         raise ValueError(f"expected weights of at least two adapters, but got {dict(weights)}")
     if name in names:
@@ -160,6 +156,14 @@ def _combine(layer: Any, weights: Mapping[str, float], how: How, name: str, dens
     made_down, made_up = (factors[name].weight.zero_() for factors in (layer.lora_A, layer.lora_B))
     made_down[: len(down)] = down.reshape(-1, *made_down.shape[1:])
     made_up[:, : up.shape[1]] = up.reshape(*up.shape[:2], *made_up.shape[2:])
+
+
+def _check_weights(weights: Mapping[str, float], names: Sequence[str]) -> None:
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"expected weights to be a mapping of names to numbers, but got {type(weights).__name__}")
+    for name, weight in weights.items():
+        check_choice("every name in weights", name, names)
+        check_number(f"weights[{name!r}]", weight)
 
 
 def withdraw(model: nn.Module, name: str) -> nn.Module:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import default_collate
 
+from ..adapters.structure import plain_name
 from ..errors import check_choice
 from ..modules import check_model, device_of
 from ..results import UnlearnResult
@@ -206,7 +207,7 @@ def _copy_modes(source: nn.Module, target: nn.Module) -> None:
     """Put each module of ``target`` into the mode of its namesake; those a method added follow the whole model."""
     modes = {name: module.training for name, module in source.named_modules()}
     for name, module in target.named_modules():
-        module.training = modes.get(name, source.training)
+        module.training = modes.get(name, modes.get(plain_name(name), source.training))
 
 
 def _plain(value: Any) -> Any:
