@@ -199,6 +199,18 @@ def test_an_adapter_that_does_not_act_is_refused_by_name() -> None:
         adapters.attach(Aside().eval(), "all", example=images())
 
 
+class Taking(Aside):
+    """A layer whose weight is looked up among its parameters, where an adapted layer has none."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(F.linear(x.flatten(1), dict(self.layer.named_parameters())["weight"]))
+
+
+def test_a_model_that_fails_with_adapters_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected model to run with adapters in its layers, but it fails"):
+        adapters.attach(Taking().eval(), "all", example=images())
+
+
 @pytest.mark.parametrize(
     ("layer", "kind"),
     [
@@ -237,7 +249,9 @@ def test_looking_changes_nothing_of_the_caller() -> None:
 
 
 def test_example_that_the_model_does_not_take_is_named() -> None:
-    with pytest.raises(ValueError, match=r"expected example to be a batch that Tied takes, but got \(2, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"expected example to be a batch that Tied takes, but it fails with inputs of shape \(2, 5\)"
+    ):
         adapters.attach(Tied(), "last", example=torch.rand(2, 5))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..seeding import generator, isolated
-from .structure import plain_name
+from .structure import is_adapted, plain_name
 from .switching import merge, only, switched_off
 
 # How far an adapter is moved: its update is so large beside the weight.
@@ -92,8 +92,11 @@ def _outputs(model: nn.Module, example: Tensor) -> Iterator[Tensor]:
         with isolated(0):
             outputs = model(example)
     except Exception as error:
+        came = f"with inputs of shape {tuple(example.shape)}: {type(error).__name__}: {error}"
+        if is_adapted(model):
+            raise ValueError(f"expected model to run with adapters in its layers, but it fails {came}") from error
         raise ValueError(
-            f"expected example to be a batch that {type(model).__name__} takes, but got {tuple(example.shape)}: {error}"
+            f"expected example to be a batch that {type(model).__name__} takes, but it fails {came}"
         ) from error
     yield from _tensors(outputs)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import check_number
-from .structure import activate, check_adapted, check_names, plain_name
+from .structure import activate, adapted_layers, check_adapted, check_names, is_adapted, plain_name
 
 
 @contextmanager
@@ -78,10 +77,12 @@ def switch_(model: nn.Module, names: Sequence[str]) -> nn.Module:
 
 
 def is_on(model: nn.Module) -> bool:
-    """Return whether adapters act at all: False inside ``switched_off``."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    """Return whether adapters act at all: False inside ``switched_off``.
 
-    return not any(module.disable_adapters for module in model.modules() if isinstance(module, BaseTunerLayer))
+    Raises:
+        TypeError: When the model has no adapters.
+    """
+    return not any(layer.disable_adapters for layer in adapted_layers(check_adapted(model)))
 
 
 def scale(model: nn.Module, factor: float, name: str = "default") -> nn.Module:
@@ -92,15 +93,15 @@ def scale(model: nn.Module, factor: float, name: str = "default") -> nn.Module:
     Raises:
         ValueError: When the adapter is unknown, or the factor is not finite.
     """
-    from peft.tuners.lora import LoraLayer
     from peft.utils import ModulesToSaveWrapper
 
     check_number("factor", factor)
     scaled: nn.Module = copy.deepcopy(check_names(model, [name]))
+    for layer in adapted_layers(scaled):
+        if name in layer.scaling:
+            layer.scaling[name] *= factor
     for module in scaled.modules():
-        if isinstance(module, LoraLayer) and name in module.scaling:
-            module.scaling[name] *= factor
-        elif isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save:
+        if isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save:
             start = dict(module.original_module.named_parameters())
             with torch.no_grad():
                 for key, weight in module.modules_to_save[name].named_parameters():
@@ -152,6 +153,4 @@ def _with_flags(original: nn.Module, adapted: nn.Module) -> nn.Module:
 
 def plain(model: nn.Module) -> nn.Module:
     """Return ``model`` itself where it has no adapters, else :func:`merge` of it."""
-    # Before peft is imported no model has adapters, and importing it takes seconds.
-    peft = sys.modules.get("peft")
-    return merge(model) if peft is not None and isinstance(model, peft.PeftModel) else model
+    return merge(model) if is_adapted(model) else model
