@@ -269,6 +269,14 @@ def test_full_replaces_the_module_of_that_name_alone() -> None:
     }
 
 
+def test_layers_that_are_replaced_as_a_whole_have_no_adapter() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
+    with pytest.raises(ValueError, match="'1' chooses none: those it covers are replaced as a whole"):
+        adapters.attach(model, "1", full=("1",))
+    with pytest.raises(ValueError, match="'1' chooses none: those it covers are replaced as a whole"):
+        adapters.attach(adapters.attach(model, "0", full=("1",)), "1", name="two")
+
+
 def test_modules_that_cannot_be_replaced_are_refused() -> None:
     shared = Twice()
     with pytest.raises(ValueError, match="full to name modules registered once, but 'one'"):

@@ -72,7 +72,7 @@ def choose(
             raise ValueError(f"expected where to name layers that can have an adapter, but {key!r}: {reasons[key]}")
     chosen = [key for key in outside if key not in reasons]
     if not chosen:
-        why = f": {summary(reasons)}" if reasons else ""
+        why = f": {summary(reasons)}" if reasons else ": those it covers are replaced as a whole" if covered else ""
         raise ValueError(f"{EXPECTED}, but {_told(where)} chooses none{why}")
     return chosen, reasons
 
