@@ -64,8 +64,7 @@ def choose(
     counts = _counts(model)
     reasons = {key: reason for key in outside if (reason := _obstacle(layers[key], *counts))}
     if example is not None:
-        weights = {key: layers[key] for key in outside if key not in reasons}
-        for key in unreached(model, weights, example):
+        for key in unreached(model, [key for key in outside if key not in reasons], example):
             reasons[key] = "the output does not depend on it"
     for key in outside:
         if key in named and key in reasons:
