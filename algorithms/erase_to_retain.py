@@ -101,32 +101,38 @@ def erase_to_retain(
     "stop_level" (of the result), and "stopped" (why the erase phase ended early, or None).
 
     Args:
-        model: the original and teacher; logits ``(B, 1, H, W)``, ``(B, K, H, W)`` or ``(B, C)``.
-        task: what to forget and what to keep.
+        model: The original and teacher; logits ``(B, 1, H, W)``, ``(B, K, H, W)`` or ``(B, C)``.
+        task: What to forget and what to keep.
         preset: "paper" or "released"; gives every option that is None.
-        rounds: passes over the retain data.
-        restore_epochs: passes of head-only training afterwards; 0 for none.
-        where: which layers get adapters (see ``adapters.attach``).
-        rank, alpha, dropout: of the adapters.
-        erase_to: what the forget data are led toward: any target, such as ``losses.Background()``,
+        rounds: Passes over the retain data.
+        restore_epochs: Passes of head-only training afterwards; 0 for none.
+        where: Which layers get adapters, by name (see ``adapters.attach``). Those of them whose adapter could not act,
+            as the first forget sample shows, or could not be merged get none.
+        rank: The rank of each adapter's update.
+        alpha: The update is scaled by ``alpha / rank``.
+        dropout: Dropout on the adapters' input, in [0, 1).
+        erase_to: What the forget data are led toward: any target, such as ``losses.Background()``,
             ``losses.Uniform(C)``, ``losses.RandomLabels(C)``, or the other method's ``losses.Boundary(model, search)``.
-        confidence: the teacher's predictions below it are not contradicted, in [0, 1].
-        erase_weight: tradeoff knob.
-        distill_weight, logit_weight, temperature: of the retain side.
-        pace: forget batches for each retain batch, in (0, 1]: too many erase beyond what a model that never saw the
+        confidence: The teacher's predictions below it are not contradicted, in [0, 1].
+        erase_weight: The tradeoff knob.
+        distill_weight: The weight of the distance to the teacher's predictions on the retain data.
+        logit_weight: The weight of the distance to the teacher's logits there.
+        temperature: The temperature of the former.
+        pace: Forget batches for each retain batch, in (0, 1]: too many erase beyond what a model that never saw the
             data would have forgotten. Of "paper" alone: the passes of "released" take turns.
-        stop_at: end the erase phase once the forget score (mean IoU, or accuracy) is at most this; "held-out" is
-            the model's own score on comparable validation data ("paper" stops there where there are any); or "never".
+        stop_at: The forget score (mean IoU, or accuracy) at which the erase phase ends; "held-out" is the model's own
+            score on comparable validation data ("paper" stops there where there are any); or "never".
             Where whole devices or planes are forgotten it is the original's score on their validation data, since the
             model's own falls along: there the images are forgotten, and what they share is not.
-        stop_every: steps between looks at the forget score (default: four looks a round).
-        restore_lr: learning rate of the restoration.
+        stop_every: Steps between looks at the forget score (default: four looks a round).
+        restore_lr: The learning rate of the restoration.
         **options: How it trains, as in ``engine.Training``; callbacks are called during the erase phase.
-        seed, device: of the run.
+        seed: The seed of the run.
+        device: Where to train (default: where the model is).
 
     Raises:
-        ValueError: When an argument is out of range, by its name. On ``stop_at="held-out"`` where a whole class is to
-            be forgotten.
+        ValueError: When an argument is out of range, by its name; when ``where`` names a layer that can have no
+            adapter; on ``stop_at="held-out"`` where a whole class is to be forgotten.
         TypeError: When an argument is of another type, by its name.
         DivergenceError: When a loss or a weight is no longer finite.
 

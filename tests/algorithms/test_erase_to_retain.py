@@ -68,6 +68,15 @@ def test_paper_adapts_the_decoder_and_a_copy_of_the_head(lesions) -> None:
     assert any(not torch.equal(p, start[n.split(".erase.")[-1]]) for n, p in copied.items())
 
 
+def test_each_module_comes_back_in_its_mode(lesions) -> None:
+    model = copy.deepcopy(lesions[0]).train()
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    model.get_submodule(norms[0]).eval()
+    revised = erase_to_retain(model, lesions[1], restore_epochs=0, **QUICK).model
+    modes = {name: module.training for name, module in adapters.merge(revised).named_modules()}
+    assert modes == {name: module.training for name, module in model.named_modules()}
+
+
 def test_head_rests_while_erasing_and_adapters_rest_while_restoring(lesions) -> None:
     model, task = lesions
     erased = erase_to_retain(model, task, restore_epochs=0, **QUICK)

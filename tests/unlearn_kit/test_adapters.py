@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 
 from unlearn_kit import adapters, models
 from unlearn_kit import losses as L
-from unlearn_kit.composition import join_requests
+from unlearn_kit.composition import join_requests, weigh
 from unlearn_kit.engine import Phase, fit
 
 
@@ -354,6 +354,27 @@ def test_adapters_that_move_draw_nothing_from_the_caller(case: str, tmp_path) ->
     assert random_states() == before
 
 
+WRONG_TYPES = {
+    "model": (lambda _: adapters.attach(3, "all"), "expected model to be a torch.nn.Module, but got int"),
+    "selected from": (lambda _: adapters.select(3, "all"), "expected model to be a torch.nn.Module, but got int"),
+    "where": (lambda _: adapters.attach(classifier(), 3), "expected where to hold names and modules, but got int: 3"),
+    "a part": (lambda _: adapters.attach(classifier(), ["head", None]), "names and modules, but got NoneType"),
+    "example": (lambda _: adapters.attach(classifier(), "head", example="x"), "expected example to be a Tensor"),
+    "name": (lambda _: adapters.attach(classifier(), "head", name=3), "expected name to be a str, but got int: 3"),
+    "names": (lambda a: adapters.switch_(a, "default"), "expected names to be names of adapters, but got str"),
+    "number of names": (lambda a: adapters.switch_(a, 1), "expected names to be names of adapters, but got int"),
+    "models": (lambda _: adapters.gather([1]), "expected models to be a mapping of names to models, but got list"),
+    "weights": (lambda a: weigh(a, ["default"]), "expected weights to be a mapping of names to numbers, but got list"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_TYPES)
+def test_wrong_types_are_named(case: str) -> None:
+    call, told = WRONG_TYPES[case]
+    with pytest.raises(TypeError, match=told):
+        call(adapters.attach(classifier(), "head", rank=2))
+
+
 def test_refusals_name_the_argument() -> None:
     model = classifier()
     adapted = adapters.attach(model, "head", rank=2)
@@ -364,6 +385,8 @@ def test_refusals_name_the_argument() -> None:
         adapters.only(adapted, ["other"]),
     ):
         pass
+    with pytest.raises(ValueError, match="but a Linear chooses none: it is no module of this model"):
+        adapters.attach(model, nn.Linear(2, 2))
     with pytest.raises(TypeError, match=r"expected model to have adapters .* but got Sequential"):
         adapters.merge(model)
     with pytest.raises(ValueError, match="expected full to name modules of the model, but got 'neck'"):

@@ -136,7 +136,7 @@ def test_an_altered_file_is_refused_by_what_was_altered(case: str, tmp_path: Pat
 def test_files_of_adapters_and_of_models_are_told_apart(tmp_path: Path) -> None:
     model = classifier()
     adapter = adapters.save(adapters.attach(model, "head", rank=2), tmp_path / "adapter.safetensors")
-    with pytest.raises(CheckpointError, match=r"to hold a model, but it holds adapters; see adapters\.load"):
+    with pytest.raises(CheckpointError, match=r"but it holds adapters.*adapters\.load"):
         load_model(model, adapter)
     whole = save_model(model, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"to hold adapters, but it holds .* a whole model is read by load_model"):

@@ -199,6 +199,18 @@ def test_an_adapter_that_does_not_act_is_refused_by_name() -> None:
         adapters.attach(Aside().eval(), "all", example=images())
 
 
+class Taking(Aside):
+    """A layer whose weight is looked up among its parameters, where an adapted layer has none."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(F.linear(x.flatten(1), dict(self.layer.named_parameters())["weight"]))
+
+
+def test_a_model_that_fails_with_adapters_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected model to run with adapters in its layers, but it fails"):
+        adapters.attach(Taking().eval(), "all", example=images())
+
+
 @pytest.mark.parametrize(
     ("layer", "kind"),
     [
@@ -237,7 +249,9 @@ def test_looking_changes_nothing_of_the_caller() -> None:
 
 
 def test_example_that_the_model_does_not_take_is_named() -> None:
-    with pytest.raises(ValueError, match=r"expected example to be a batch that Tied takes, but got \(2, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"expected example to be a batch that Tied takes, but it fails with inputs of shape \(2, 5\)"
+    ):
         adapters.attach(Tied(), "last", example=torch.rand(2, 5))
 
 
@@ -253,6 +267,14 @@ def test_full_replaces_the_module_of_that_name_alone() -> None:
         "base_model.model.body",
         "base_model.model.aux_head",
     }
+
+
+def test_layers_that_are_replaced_as_a_whole_have_no_adapter() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
+    with pytest.raises(ValueError, match="'1' chooses none: those it covers are replaced as a whole"):
+        adapters.attach(model, "1", full=("1",))
+    with pytest.raises(ValueError, match="'1' chooses none: those it covers are replaced as a whole"):
+        adapters.attach(adapters.attach(model, "0", full=("1",)), "1", name="two")
 
 
 def test_modules_that_cannot_be_replaced_are_refused() -> None:

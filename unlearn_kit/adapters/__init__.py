@@ -2,9 +2,11 @@
 
 An adapted model is a ``peft.PeftModel`` around a copy of the original. ``dW = (alpha / rank) B A`` is added to each
 chosen convolution or linear layer; B starts at zero, so a fresh adapter changes nothing. Switched off, the original
-function returns bit for bit, provided that no buffer moved: train with batch norm frozen.
+function returns bit for bit, provided that no buffer moved: train with batch norm frozen, where everything that keeps
+state in training mode rests.
 
-An adapter acts whether the layer is called or its weight is read (``layers``). The joint input projection of
+Attached means active: an adapter acts whether the layer is called or its weight is read (``layers``), as its merged
+weight will; a layer where it could not has none (``skipped``). The joint input projection of
 ``nn.MultiheadAttention`` is a parameter, no layer, and is not adapted. torch takes its fused attention where no
 gradients are wanted, which rounds otherwise: compare outputs without gradients.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..modules import frozen_copy
 from ..seeding import generator, isolated
-from .structure import plain_name
+from .structure import is_adapted, plain_name, plain_names
 from .switching import merge, only, switched_off
 
 # How far an adapter is moved: its update is so large beside the weight.
@@ -20,12 +21,12 @@ MOVE = 0.1
 TOLERANCE = 1e-2
 
 
-def unreached(model: nn.Module, layers: Mapping[str, nn.Module], example: Tensor) -> list[str]:
-    """Return the names of those ``layers`` of ``model`` on whose weights its outputs do not depend in eval mode.
+def unreached(model: nn.Module, layers: Sequence[str], example: Tensor) -> list[str]:
+    """Return those ``layers`` of ``model`` on whose weights its outputs do not depend in eval mode.
 
     Args:
         model: Any module; untouched.
-        layers: Layers with a weight, by name.
+        layers: Names of layers with a weight, as they are in the original.
         example: A batch of inputs.
 
     Raises:
@@ -33,9 +34,9 @@ def unreached(model: nn.Module, layers: Mapping[str, nn.Module], example: Tensor
     """
     if not layers:
         return []
-    twins: dict[int, Any] = {}
-    probe = copy.deepcopy(model, twins).eval().requires_grad_(False)
-    weights = [twins[id(layer)].weight.requires_grad_(True) for layer in layers.values()]
+    probe = frozen_copy(model)
+    modules: dict[str, Any] = plain_names(probe)
+    weights = [modules[name].weight.requires_grad_(True) for name in layers]
     with torch.enable_grad():
         outputs = [output.float().sum() for output in _outputs(probe, example) if output.requires_grad]
         if not outputs:
@@ -92,8 +93,11 @@ def _outputs(model: nn.Module, example: Tensor) -> Iterator[Tensor]:
         with isolated(0):
             outputs = model(example)
     except Exception as error:
+        came = f"with inputs of shape {tuple(example.shape)}: {type(error).__name__}: {error}"
+        if is_adapted(model):
+            raise ValueError(f"expected model to run with adapters in its layers, but it fails {came}") from error
         raise ValueError(
-            f"expected example to be a batch that {type(model).__name__} takes, but got {tuple(example.shape)}: {error}"
+            f"expected example to be a batch that {type(model).__name__} takes, but it fails {came}"
         ) from error
     yield from _tensors(outputs)
 

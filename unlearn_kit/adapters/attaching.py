@@ -64,6 +64,8 @@ def attach(
     check_count("rank", rank)
     check_number("alpha", alpha, low=0, open_low=True)
     check_number("dropout", dropout, low=0, high=1, open_high=True)
+    if example is not None and not isinstance(example, Tensor):
+        raise TypeError(f"expected example to be a Tensor, but got {type(example).__name__}")
     _check_name(name)
     base = plain_names(model)
     if isinstance(model, PeftModel):

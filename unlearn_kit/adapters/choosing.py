@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from ..heads import head_name
+from ..modules import check_model, head_name
 from .activity import unreached
 from .layers import ADAPTABLE, kind_of
 from .structure import plain_name, plain_names
@@ -45,11 +46,11 @@ def choose(
 
     Layers of the modules ``apart``, and of those that an adapter replaces already, are left out of both.
     """
-    modules = plain_names(model)
+    modules = plain_names(check_model(model))
     replaced = [name for config in getattr(model, "peft_config", {}).values() for name in config.modules_to_save or ()]
     apart = [*apart, *replaced]
     layers: dict[str, nn.Module] = {key: module for key, module in modules.items() if isinstance(module, ADAPTABLE)}
-    parts = [where] if isinstance(where, (str, nn.Module)) else list(where)
+    parts = list(where) if isinstance(where, Iterable) and not isinstance(where, (str, nn.Module)) else [where]
     covered: set[str] = set()
     named: set[str] = set()
     for part in parts:
@@ -64,15 +65,14 @@ def choose(
     counts = _counts(model)
     reasons = {key: reason for key in outside if (reason := _obstacle(layers[key], *counts))}
     if example is not None:
-        weights = {key: layers[key] for key in outside if key not in reasons}
-        for key in unreached(model, weights, example):
+        for key in unreached(model, [key for key in outside if key not in reasons], example):
             reasons[key] = "the output does not depend on it"
     for key in outside:
         if key in named and key in reasons:
             raise ValueError(f"expected where to name layers that can have an adapter, but {key!r}: {reasons[key]}")
     chosen = [key for key in outside if key not in reasons]
     if not chosen:
-        why = f": {summary(reasons)}" if reasons else ""
+        why = f": {summary(reasons)}" if reasons else ": those it covers are replaced as a whole" if covered else ""
         raise ValueError(f"{EXPECTED}, but {_told(where)} chooses none{why}")
     return chosen, reasons
 
@@ -101,7 +101,9 @@ def _told(where: Where) -> str:
 
 def _kind_told(modules: dict[str, nn.Module], part: str | nn.Module) -> str:
     """Return what a module is that was named in vain."""
-    return f": it is a {type(modules[part]).__name__}" if isinstance(part, str) and part in modules else ""
+    if isinstance(part, nn.Module):
+        return "" if any(part is module for module in modules.values()) else ": it is no module of this model"
+    return f": it is a {type(modules[part]).__name__}" if part in modules else ""
 
 
 def _counts(model: nn.Module) -> tuple[Counter[int], Counter[int]]:

@@ -21,9 +21,11 @@ def gather(models: Mapping[str, nn.Module]) -> nn.Module:
         models: Adapted models by the name that their adapter gets. All of them act.
 
     Raises:
-        TypeError: When a model has no adapters.
+        TypeError: When a model has no adapters, or ``models`` is no mapping.
         ValueError: When there is no model, one has several adapters, or the originals differ in weights or buffers.
     """
+    if not isinstance(models, Mapping):
+        raise TypeError(f"expected models to be a mapping of names to models, but got {type(models).__name__}")
     if not models:
         raise ValueError("expected at least one adapted model, but got none")
     first, *_ = models

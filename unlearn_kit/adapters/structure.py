@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..errors import check_choice
 
 
 def adapter_names(model: nn.Module) -> list[str]:
@@ -20,7 +24,13 @@ def adapter_names(model: nn.Module) -> list[str]:
 
 
 def base_state(model: nn.Module, *, buffers: bool = True) -> dict[str, Tensor]:
-    """Return the original's parameters (and buffers) inside an adapted model, under the names they had."""
+    """Return the original's parameters (and buffers) inside an adapted model, under the names they had.
+
+    Raises:
+        TypeError: When ``model`` is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected model to be a torch.nn.Module, but got {type(model).__name__}")
     keys = set(dict(model.named_parameters()))
     state = {}
     for key, value in model.state_dict().items():
@@ -31,9 +41,19 @@ def base_state(model: nn.Module, *, buffers: bool = True) -> dict[str, Tensor]:
 
 
 def count_trainable(model: nn.Module) -> tuple[int, int]:
-    """Return the number of parameters that take gradients, and of the original's parameters."""
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return trainable, sum(value.numel() for value in base_state(model, buffers=False).values())
+    """Return the number of parameters that take gradients, and of the original's parameters.
+
+    Raises:
+        TypeError: When ``model`` is no module.
+    """
+    original = sum(value.numel() for value in base_state(model, buffers=False).values())
+    return sum(p.numel() for p in model.parameters() if p.requires_grad), original
+
+
+def is_adapted(model: object) -> bool:
+    """Return whether a model has adapters, without importing ``peft``, which takes seconds, for one that has none."""
+    peft = sys.modules.get("peft")
+    return peft is not None and isinstance(model, peft.PeftModel)
 
 
 def check_adapted(model: nn.Module) -> Any:
@@ -42,9 +62,7 @@ def check_adapted(model: nn.Module) -> Any:
     Raises:
         TypeError: When the model has no adapters.
     """
-    from peft import PeftModel
-
-    if not isinstance(model, PeftModel):
+    if not is_adapted(model):
         raise TypeError(f"expected model to have adapters (see adapters.attach), but got {type(model).__name__}")
     return model
 
@@ -56,14 +74,19 @@ def adapted_layers(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
-def check_name(model: Any, name: str) -> None:
-    """Refuse a name that no adapter of the model has.
+def check_names(model: nn.Module, names: Iterable[str]) -> Any:
+    """Return the model, as the ``peft.PeftModel`` it is, when it has adapters of all these names.
 
     Raises:
-        ValueError: When there is none.
+        TypeError: When it has no adapters, or ``names`` is no collection of names.
+        ValueError: When no adapter has one of the names.
     """
-    if name not in model.peft_config:
-        raise ValueError(f"expected name to be one of {list(model.peft_config)}, but got {name!r}")
+    adapted = check_adapted(model)
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"expected names to be names of adapters, but got {type(names).__name__}: {names!r}")
+    for name in names:
+        check_choice("name", name, adapted.peft_config)
+    return adapted
 
 
 def activate(model: Any, names: list[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import check_number
-from .structure import activate, check_adapted, check_name, plain_name
+from .structure import activate, adapted_layers, check_adapted, check_names, is_adapted, plain_name
 
 
 @contextmanager
@@ -23,9 +22,7 @@ def only(model: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
         ValueError: When an adapter is unknown.
         TypeError: When the model has no adapters.
     """
-    adapted = check_adapted(model)
-    for name in names:
-        check_name(adapted, name)
+    adapted = check_names(model, names)
     before = list(adapted.base_model.active_adapters)
     was_on = is_on(adapted)
     gradients = [(p, p.requires_grad) for p in adapted.parameters()]
@@ -69,9 +66,7 @@ def switch_(model: nn.Module, names: Sequence[str]) -> nn.Module:
         ValueError: When an adapter is unknown.
         TypeError: When the model has no adapters.
     """
-    adapted = check_adapted(model)
-    for name in names:
-        check_name(adapted, name)
+    adapted = check_names(model, names)
     ordered = [name for name in adapted.peft_config if name in names]
     adapted.base_model.enable_adapter_layers()
     if ordered:
@@ -82,10 +77,12 @@ def switch_(model: nn.Module, names: Sequence[str]) -> nn.Module:
 
 
 def is_on(model: nn.Module) -> bool:
-    """Return whether adapters act at all: False inside ``switched_off``."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    """Return whether adapters act at all: False inside ``switched_off``.
 
-    return not any(module.disable_adapters for module in model.modules() if isinstance(module, BaseTunerLayer))
+    Raises:
+        TypeError: When the model has no adapters.
+    """
+    return not any(layer.disable_adapters for layer in adapted_layers(check_adapted(model)))
 
 
 def scale(model: nn.Module, factor: float, name: str = "default") -> nn.Module:
@@ -96,16 +93,15 @@ def scale(model: nn.Module, factor: float, name: str = "default") -> nn.Module:
     Raises:
         ValueError: When the adapter is unknown, or the factor is not finite.
     """
-    from peft.tuners.lora import LoraLayer
     from peft.utils import ModulesToSaveWrapper
 
     check_number("factor", factor)
-    scaled: nn.Module = copy.deepcopy(check_adapted(model))
-    check_name(scaled, name)
+    scaled: nn.Module = copy.deepcopy(check_names(model, [name]))
+    for layer in adapted_layers(scaled):
+        if name in layer.scaling:
+            layer.scaling[name] *= factor
     for module in scaled.modules():
-        if isinstance(module, LoraLayer) and name in module.scaling:
-            module.scaling[name] *= factor
-        elif isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save:
+        if isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save:
             start = dict(module.original_module.named_parameters())
             with torch.no_grad():
                 for key, weight in module.modules_to_save[name].named_parameters():
@@ -157,6 +153,4 @@ def _with_flags(original: nn.Module, adapted: nn.Module) -> nn.Module:
 
 def plain(model: nn.Module) -> nn.Module:
     """Return ``model`` itself where it has no adapters, else :func:`merge` of it."""
-    # Before peft is imported no model has adapters, and importing it takes seconds.
-    peft = sys.modules.get("peft")
-    return merge(model) if peft is not None and isinstance(model, peft.PeftModel) else model
+    return merge(model) if is_adapted(model) else model

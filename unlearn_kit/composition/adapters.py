@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -36,10 +36,10 @@ def join_requests(models: Mapping[str, nn.Module]) -> nn.Module:
     """Return one model with the adapters of several, which were trained on copies of one original, all acting.
 
     Args:
-        models: adapted models by the name their adapter gets; each has one adapter.
+        models: Adapted models by the name that their adapter gets; each has one adapter.
 
     Raises:
-        TypeError: On a model without adapters.
+        TypeError: When ``models`` is no mapping, or a model has no adapters.
         ValueError: When one has several, when two replace the same module (``full=``), or when the originals differ.
     """
     return gather(models)
@@ -48,16 +48,16 @@ def join_requests(models: Mapping[str, nn.Module]) -> nn.Module:
 def weigh(model: nn.Module, weights: Mapping[str, float]) -> nn.Module:
     """Return a copy in which just the adapters named act, ``weights[name]`` times as strongly (-1: in reverse).
 
-    Weights multiply what an adapter has (see ``adapters.scale``).
+    Args:
+        model: A model with adapters.
+        weights: Weights by the adapters' names, which multiply what an adapter has (see ``adapters.scale``).
 
     Raises:
-        ValueError: On an unknown adapter or a weight that is not finite.
-        TypeError: On a model without adapters.
+        ValueError: When an adapter is unknown, or a weight is not finite.
+        TypeError: When the model has no adapters, or ``weights`` is no mapping.
     """
     names = adapter_names(model)
-    for name, weight in weights.items():
-        check_choice("every name in weights", name, names)
-        check_number(f"weights[{name!r}]", weight)
+    _check_weights(weights, names)
     acting = [name for name in names if weights.get(name, 0) != 0]
     weighted = copy.deepcopy(model)
     for name in acting:
@@ -89,24 +89,22 @@ def combine_adapters(
     ======== =========================================================================================================
 
     Args:
-        model: with the adapters.
-        weights: any numbers, at least two of them; a negative one takes an adapter's effect away.
-        how: see above.
-        name: of the new adapter.
-        rank: of the SVD ones (default: the largest of the adapters' own).
-        density: share of entries kept, in (0, 1], where any are dropped.
-        seed: of "dare".
+        model: A model with the adapters.
+        weights: Any numbers by the adapters' names, at least two; a negative one takes an adapter's effect away.
+        how: One of the above.
+        name: The name of the new adapter.
+        rank: The rank of those by SVD (default: the largest of the adapters' own).
+        density: The share of entries kept, in (0, 1], where any are dropped.
+        seed: The seed of what "dare" drops.
 
     Raises:
-        ValueError: On an unknown adapter, a name that is taken, adapters of different rank with "factors", or one that
-            replaces a module (``full=``).
-        TypeError: On a model without adapters.
+        ValueError: When an adapter is unknown or replaces a module (``full=``), the name is taken, or the ranks differ
+            with "factors".
+        TypeError: When the model has no adapters, or ``weights`` is no mapping.
     """
     names = adapter_names(model)
     check_choice("how", how, get_args(How))
-    for key, weight in weights.items():
-        check_choice("every name in weights", key, names)
-        check_number(f"weights[{key!r}]", weight)
+    _check_weights(weights, names)
     if len(weights) < 2:
         raise ValueError(f"expected weights of at least two adapters, but got {dict(weights)}")
     if name in names:
@@ -162,12 +160,21 @@ def _combine(layer: Any, weights: Mapping[str, float], how: How, name: str, dens
     made_up[:, : up.shape[1]] = up.reshape(*up.shape[:2], *made_up.shape[2:])
 
 
+def _check_weights(weights: Mapping[str, float], names: Sequence[str]) -> None:
+    """Refuse what is no mapping of names of adapters to finite numbers."""
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"expected weights to be a mapping of names to numbers, but got {type(weights).__name__}")
+    for name, weight in weights.items():
+        check_choice("every name in weights", name, names)
+        check_number(f"weights[{name!r}]", weight)
+
+
 def withdraw(model: nn.Module, name: str) -> nn.Module:
     """Return a copy without the adapter ``name``: the request is withdrawn, and the others act as if it had never been.
 
     Raises:
-        ValueError: On an unknown adapter, or the only one (see ``adapters.switched_off``).
-        TypeError: On a model without adapters.
+        ValueError: When the adapter is unknown, or the only one (see ``adapters.switched_off``).
+        TypeError: When the model has no adapters.
     """
     names = adapter_names(model)
     check_choice("name", name, names)

@@ -39,8 +39,9 @@ class Phase:
             requires a gradient. All others do not move, by weight decay or momentum either.
         masks: for some parameters, a bool tensor of their shape: entries that are False do not move at all; or a
             floating-point one, by which gradients are multiplied: where it is 0, nothing moves.
-        batch_norm: "frozen" keeps running statistics and eval mode, "update" trains them, "trained" those of the layers
-            whose weights are trained.
+        batch_norm: What keeps state in training mode: batch norm, and instance norm with running statistics, spectral
+            norm, moving averages of one's own. "frozen" keeps its state and eval mode, "update" lets it train,
+            "trained" that of the layers whose weights are trained.
         clip: largest gradient norm, or None.
         balance: how the gradients of an objective's two streams are combined: None adds them, by their weights; "nash"
             is their bargaining solution, of norm sqrt 2 whatever the weights; "pcgrad" frees each of what points

@@ -16,6 +16,7 @@ from typing import Any, Literal, ParamSpec
 import torch
 from torch import Tensor, nn
 
+from ..adapters.structure import plain_name
 from ..errors import check_choice
 from ..heads import declare_head, head_name
 from ..logits import hook, unhook
@@ -240,7 +241,7 @@ def _copy_modes(source: nn.Module, target: nn.Module) -> None:
     """Put each module of ``target`` into the mode of its namesake; those a method added follow the whole model."""
     modes = {name: module.training for name, module in source.named_modules()}
     for name, module in target.named_modules():
-        module.training = modes.get(name, source.training)
+        module.training = modes.get(name, modes.get(plain_name(name), source.training))
 
 
 def _plain(value: Any) -> Any:
