@@ -67,8 +67,9 @@ class Ensemble:
         """
         if not models:
             raise ValueError("expected at least one model, but got none")
+        models = [check_model(model) for model in models]
         for model in models:
-            _check_same(models[0], check_model(model))
+            _check_same(models[0], model)
         return cls(copy.deepcopy(models[0]).eval(), stack_of(models), check_choice("mode", mode, get_args(Mode)[1:]))
 
     def __len__(self) -> int:

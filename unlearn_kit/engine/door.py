@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +24,7 @@ from ..logits import (
     precision_of,
     unhook,
 )
-from ..modules import batch_norms, blank_copy, device_of, evaluating
+from ..modules import batch_norms, blank_copy, device_of, evaluating, same_state
 from ..seeding import isolated
 from .guard import training
 from .phases import Leg
@@ -53,6 +54,14 @@ def _cast(model: nn.Module, precisions: Precisions) -> None:
         dtype = precisions.get(plain_name(name))
         if dtype is not None:
             tensor.data = tensor.data.to(dtype)
+
+
+def told_if_unchanged(name: str, given: nn.Module, made: nn.Module) -> dict[str, Any]:
+    """Warn that ``name`` made a model of the same bits as the one it was given, and return that for the details."""
+    if not same_state(given, made):
+        return {}
+    warnings.warn(f"{name} changed no weight: the result is the model that was given, bit for bit", stacklevel=3)
+    return {"unchanged": True}
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import inspect
 import math
 import re
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ from torch import Tensor, nn
 from ..errors import check_choice
 from ..heads import declare_head, head_name
 from ..logits import hook, unhook
-from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs, same_state
+from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs
 from ..results import UnlearnResult
 from ..seeding import derive, isolated, refuse_inference_mode
 from ..tasks import UnlearnTask
-from .door import answer, first_input, raise_precision, restore_precision
+from .door import answer, first_input, raise_precision, restore_precision, told_if_unchanged
 from .fit import FitResult
 from .training import HELP, Training, TrainingOptions, described
 
@@ -31,8 +30,6 @@ P = ParamSpec("P")
 
 # Not options of the method, but what it is applied to and watched by.
 _NOT_CONFIG = ("model", "task", "callbacks", "accelerator")
-
-UNCHANGED = "{} changed no weight: the result is the model that was given, bit for bit"
 
 
 @dataclass(frozen=True)
@@ -147,10 +144,7 @@ def revision(
             _copy_modes(given, fitted.model)
             told = arguments | {name: value for name, value in options.items() if name in shared}
             config = {k: _plain(v) for k, v in told.items() if k not in _NOT_CONFIG}
-            details = fitted.details
-            if same_state(given, fitted.model):
-                details = details | {"unchanged": True}
-                warnings.warn(UNCHANGED.format(method.__name__), stacklevel=2)
+            details = fitted.details | told_if_unchanged(method.__name__, given, fitted.model)
             return UnlearnResult(fitted.model, fitted.history, seconds, method.__name__, config, details)
 
         algorithm.__signature__ = signature  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..data.tensors import drawn, in_order
 from ..logits import giving_logits
-from ..modules import blank_copy, check_device, device_of, evaluating, unwrapped
+from ..modules import blank_copy, check_device, check_model, device_of, evaluating
 from ..outputs import check_finite, is_binary
 from ..seeding import derive, isolated, seed_draws, standardized
 
@@ -52,10 +52,7 @@ def map_batches(
         TypeError: When a model is no module, or inputs are not floating point.
         ValueError: When what a model returns holds no logits that can be told, or they are not finite or misshapen.
     """
-    for model in models:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"expected model to be a torch.nn.Module, but got {type(model).__name__}")
-    placed = [_placed(model, device) for model in models]
+    placed = [_placed(check_model(model), device) for model in models]
     rows = []
     # Isolated: a data set's random transform or a layer that always drops out would draw from the caller.
     with ExitStack() as stack:
@@ -72,7 +69,6 @@ def map_batches(
 
 
 def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
-    model = unwrapped(model)
     if device is None or check_device(device) == device_of(model):
         return model
     return blank_copy(model).to(device)
