@@ -124,7 +124,8 @@ def check_model(model: object, name: str = "model") -> nn.Module:
 
 
 def blank_copy(model: nn.Module) -> nn.Module:
-    """Return a deep copy without gradients and graphs: what modules keep of their last call comes detached."""
+    """Return a deep copy of the plain network without gradients and graphs: what modules keep of a call is detached."""
+    model = unwrapped(model)
     memo: dict[int, Any] = {id(p.grad): None for p in model.parameters() if p.grad is not None}
     for module in model.modules():
         for tensor in _kept(vars(module)):

@@ -52,6 +52,7 @@ class Net(nn.Module):
 
 
 PLAIN = Net()
+OTHER = train(PLAIN, DATA, epochs=1).model.eval()
 # What networks return, what is to be declared of it (None: it is found), in both modes.
 RETURNS: dict[str, tuple[Callable[[Tensor, Tensor, bool], Any], Any]] = {
     "out": (lambda z, h, _: OrderedDict(out=z, aux=2 * z), None),
@@ -196,6 +197,15 @@ def test_wrappers_are_seen_through() -> None:
             assert same_state(revised, method(plain, TASK, **options).model)
         assert same_state(train(model, DATA, epochs=1).model, train(plain, DATA, epochs=1).model)
         assert metrics.evaluate(model, TASK, plain).average_gap == 0
+        assert metrics.layerwise_distance(model, plain).total == 0
+        assert metrics.feature_distance(model, plain, DATA) == metrics.feature_distance(plain, plain, DATA)
+        for merged in (
+            composition.interpolate(model, OTHER, 0.5),
+            composition.interpolate(OTHER, model, 0.5),
+            composition.task_arithmetic(model, [OTHER], 0.5),
+        ):
+            assert same_state(merged, composition.interpolate(plain, OTHER, 0.5))
+        assert same_state(composition.swap_head(model, OTHER, "head"), composition.swap_head(plain, OTHER, "head"))
 
 
 class Keeping(Net):
@@ -256,9 +266,20 @@ class Extra(Net):
     ids=["meta", "lazy", "quantised", "scripted", "extra state"],
 )
 def test_what_cannot_be_trained_is_refused_by_name(make: Callable[[], Any], error: type[Exception], text: str) -> None:
-    for call in (lambda model: train(model, DATA, epochs=1), lambda model: finetune(model, TASK)):
-        with pytest.raises(error, match=f"expected model .*{text}"):
-            call(make())
+    calls = {
+        "model": (
+            lambda model: train(model, DATA, epochs=1),
+            lambda model: finetune(model, TASK),
+            lambda model: metrics.evaluate(model, TASK),
+            lambda model: audits.relearn_time(model, TASK, original=1.0),
+            lambda model: audits.linear_probe(model, TASK),
+        ),
+        "a": (lambda model: composition.interpolate(model, PLAIN, 0.5),),
+    }
+    for name, functions in calls.items():
+        for call in functions:
+            with pytest.raises(error, match=f"expected {name} .*{text}"):
+                call(make())
 
 
 def test_a_device_that_is_not_there_is_refused_by_name() -> None:
