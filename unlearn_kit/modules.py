@@ -134,6 +134,17 @@ def blank_copy(model: nn.Module) -> nn.Module:
     return made
 
 
+def around_same_tensors(model: nn.Module) -> nn.Module:
+    """Return a copy of the modules alone, around the same parameters and buffers.
+
+    What modules keep of a call inside ``torch.func``, which is of no use afterwards and cannot be copied, goes with it.
+    """
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    memo |= {id(tensor): None for module in model.modules() for tensor in _kept(vars(module))}
+    made: nn.Module = copy.deepcopy(model, memo)
+    return made
+
+
 def drop_graphs(model: nn.Module) -> None:
     """Detach what modules keep of their last call, in place."""
     for module in model.modules():

@@ -19,6 +19,7 @@ from algorithms import finetune, neg_grad_plus, salun, ssd
 from unlearn_kit import UnlearnTask, audits, composition, metrics, models
 from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.engine import FitResult, Phase, fit, train
+from unlearn_kit.gradients import mean_squared_gradients
 from unlearn_kit.losses import cross_entropy
 from unlearn_kit.modules import check_model, same_state
 
@@ -226,6 +227,15 @@ def test_a_network_that_keeps_activations_is_revised_twice() -> None:
     second = finetune(copy.deepcopy(first), TASK, **OPTIONS).model
     assert same_state(second, finetune(finetune(PLAIN, TASK, **OPTIONS).model, TASK, **OPTIONS).model)
     assert model.feature.requires_grad
+
+
+def test_gradients_of_single_samples_leave_nothing_in_a_network_that_keeps_activations() -> None:
+    model = Keeping()
+    for _ in range(2):  # What torch.func leaves behind can neither be used nor copied.
+        found = ssd(model, TASK, alpha=1.0).model
+        assert same_state(found, ssd(PLAIN, TASK, alpha=1.0).model)
+        mean_squared_gradients(model, [(INPUTS, LABELS)])
+        assert not hasattr(model, "feature")
 
 
 def lone(batch_norm: str = "update", count: int = 21, size: int = 5) -> FitResult:
