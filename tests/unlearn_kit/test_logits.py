@@ -238,6 +238,20 @@ def test_gradients_of_single_samples_leave_nothing_in_a_network_that_keeps_activ
         assert not hasattr(model, "feature")
 
 
+def test_masks_of_another_size_than_the_outputs_are_refused_and_a_function_brings_these_to_size() -> None:
+    data = TensorDataset(torch.rand(6, 1, 8, 8, generator=SOURCE), torch.arange(6 * 64).view(6, 8, 8) % 3)
+    task = UnlearnTask.forget_samples(data, data, [0, 1], num_classes=3)
+    small = nn.Conv2d(1, 3, 2, stride=2)
+    for method in (finetune, ssd):
+        with pytest.raises(
+            ValueError, match=r"of shape \(1, 8, 8\), but got outputs of shape \(1, 3, 4, 4\); models"
+        ):
+            method(small, task)
+    models.with_output(small, lambda z: nn.functional.interpolate(z, scale_factor=2))
+    assert finetune(small, task, steps=1, batch_size=3).model(torch.rand(1, 1, 8, 8)).shape == (1, 3, 4, 4)
+    assert metrics.evaluate(small, task).dice is not None
+
+
 def lone(batch_norm: str = "update", count: int = 21, size: int = 5) -> FitResult:
     network = nn.Sequential(nn.Flatten(), nn.Linear(25, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     data = TensorDataset(INPUTS[:count], LABELS[:count])

@@ -89,16 +89,16 @@ def trial(model: nn.Module, legs: Sequence[Leg]) -> Iterator[None]:
             unhook(model)
 
 
-def first_input(dataset: Any) -> Tensor:
-    """Return the first input of ``dataset`` as a batch of one, ``(1, ...)``; inside ``seeding.isolated`` only.
+def first_sample(dataset: Any) -> tuple[Tensor, Any]:
+    """Return the first input of ``dataset``, ``(1, ...)``, and its target; inside ``seeding.isolated`` only.
 
     Raises:
-        TypeError: When it is no floating-point tensor.
+        TypeError: When the input is no floating-point tensor.
     """
-    x = default_collate([dataset[0]])[0]
+    x, y = default_collate([dataset[0]])
     if not isinstance(x, Tensor):
         raise TypeError(f"expected the data set to yield inputs as tensors, but got {type(x).__name__}")
-    return check_inputs(x)
+    return check_inputs(x), y
 
 
 def answer(model: nn.Module, x: Tensor) -> Any:
@@ -118,7 +118,7 @@ def answer(model: nn.Module, x: Tensor) -> Any:
 
 def _try(model: nn.Module, leg: Leg) -> None:
     phase = leg.phase
-    x = first_input(phase.streams[phase.terms.streams[0]]).to(device_of(model), precision_of(model))
+    x = first_sample(phase.streams[phase.terms.streams[0]])[0].to(device_of(model), precision_of(model))
     with evaluating(model), torch.no_grad():
         usual = answer(model, x)
     student = blank_copy(model)

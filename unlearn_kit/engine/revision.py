@@ -22,7 +22,7 @@ from ..modules import blank_copy, check_device, check_model, device_of, drop_gra
 from ..results import UnlearnResult
 from ..seeding import derive, isolated, refuse_inference_mode
 from ..tasks import UnlearnTask
-from .door import answer, first_input, raise_precision, restore_precision, told_if_unchanged
+from .door import answer, first_sample, raise_precision, restore_precision, told_if_unchanged
 from .fit import FitResult
 from .training import HELP, Training, TrainingOptions, described
 
@@ -212,7 +212,8 @@ def _check_option(method: str, option: str, signature: inspect.Signature) -> Non
 def _check_outputs(model: nn.Module, task: UnlearnTask) -> Tensor:
     """Return the first input to forget, on which the model's outputs were found to fit the task."""
     # The first sample by itself: to plan an order over a large data set takes seconds.
-    x = first_input(task.forget).to(device_of(model))
+    x, y = first_sample(task.forget)
+    x = x.to(device_of(model))
     with torch.no_grad():
         logits = answer(model, x)
     widths = (1, 2) if task.num_classes == 2 else (task.num_classes,)
@@ -220,6 +221,12 @@ def _check_outputs(model: nn.Module, task: UnlearnTask) -> Tensor:
         raise ValueError(
             f"expected model to have {task.num_classes} outputs, one a class of the task, "
             f"but got outputs of shape {tuple(logits.shape)}"
+        )
+    size = y.shape[y.dim() - logits.dim() + 2 :] if task.kind == "segmentation" else torch.Size()
+    if logits.shape[2:] != size:
+        raise ValueError(
+            f"expected model to decide for targets of shape {tuple(y.shape)}, but got outputs of shape "
+            f"{tuple(logits.shape)}; models.with_output takes a function that brings them to size"
         )
     return x
 
