@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from unlearn_kit.errors import check_choice, check_count, check_number
 from unlearn_kit.gradients import Named, hessian_vector_product, mean_gradients, per_sample_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.metrics import split_score
-from unlearn_kit.modules import device_of
+from unlearn_kit.modules import blank_copy, device_of
 from unlearn_kit.seeding import derive
 
 from .masks import forget_loss
@@ -183,7 +182,7 @@ def _search(
 
 
 def _moved(model: nn.Module, direction: Named, step: float) -> nn.Module:
-    moved = copy.deepcopy(model)
+    moved = blank_copy(model)
     with torch.no_grad():
         for name, parameter in moved.named_parameters():
             if name in direction:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Unpack
 
 import torch
@@ -17,6 +16,7 @@ from unlearn_kit.errors import check_number
 from unlearn_kit.gradients import mean_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.models import fresh_copy
+from unlearn_kit.modules import blank_copy
 from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import derive
 
@@ -71,7 +71,7 @@ def masked_small_gradient(
     check_number("share", share, low=0, high=1)
     check_number("slow", slow, low=0, high=1)
     redrawn = small_gradients(model, task, share, seed, device)
-    start = copy.deepcopy(model)
+    start = blank_copy(model)
     masks = {name: torch.full_like(p, slow) for name, p in start.named_parameters()}
     for name, mask in redrawn.items():
         layer = name.rpartition(".")[0]

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import check_count
 from .logits import giving_logits
-from .modules import device_of, evaluating
+from .modules import around_same_tensors, device_of, evaluating
 from .outputs import check_finite, label_loss, per_sample
 from .seeding import standardized
 
@@ -86,6 +86,7 @@ def per_sample_gradients(
     Raises:
         ValueError: When the model has no trainable parameters.
     """
+    model = around_same_tensors(model)
     with giving_logits(model), evaluating(model):
         return _vectorized(model, loss, chunk_size(model, memory))(trainable(model), inputs, targets)
 
@@ -96,6 +97,7 @@ def mean_gradients(model: nn.Module, batches: Batches, *, loss: SampleLoss = cro
     Raises:
         ValueError: When there is no sample, or a gradient is not finite.
     """
+    model = around_same_tensors(model)
 
     def total(parameters: Named, x: Tensor, y: Tensor) -> Tensor:
         return loss(functional_call(model, parameters, (x,)), y).sum()
@@ -149,6 +151,8 @@ def hessian_vector_product(
             f"expected vector to hold a tensor for each trainable parameter, {_shapes(wanted)}, but got {_shapes(came)}"
         )
 
+    model = around_same_tensors(model)
+
     def product(parameters: Named, x: Tensor, y: Tensor) -> Named:
         def total(weights: Named) -> Tensor:
             return loss(functional_call(model, weights, (x,)), y).sum()
@@ -171,7 +175,7 @@ def hessian_vector_product(
 def _mean_of(
     function: Callable[[Tensor], Tensor], model: nn.Module, batches: Batches, loss: SampleLoss, memory: int
 ) -> Named:
-    chunk = chunk_size(model, memory)
+    model, chunk = around_same_tensors(model), chunk_size(model, memory)
     gradients = _vectorized(model, loss, chunk)
 
     def sums(parameters: Named, x: Tensor, y: Tensor) -> Named:

@@ -124,11 +124,23 @@ def check_model(model: object, name: str = "model") -> nn.Module:
 
 
 def blank_copy(model: nn.Module) -> nn.Module:
-    """Return a deep copy without gradients and graphs: what modules keep of their last call comes detached."""
+    """Return a deep copy of the plain network without gradients and graphs: what modules keep of a call is detached."""
+    model = unwrapped(model)
     memo: dict[int, Any] = {id(p.grad): None for p in model.parameters() if p.grad is not None}
     for module in model.modules():
         for tensor in _kept(vars(module)):
             memo[id(tensor)] = tensor.detach().clone()
+    made: nn.Module = copy.deepcopy(model, memo)
+    return made
+
+
+def around_same_tensors(model: nn.Module) -> nn.Module:
+    """Return a copy of the modules alone, around the same parameters and buffers.
+
+    What modules keep of a call inside ``torch.func``, which is of no use afterwards and cannot be copied, goes with it.
+    """
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    memo |= {id(tensor): None for module in model.modules() for tensor in _kept(vars(module))}
     made: nn.Module = copy.deepcopy(model, memo)
     return made
 

@@ -19,6 +19,7 @@ from algorithms import finetune, neg_grad_plus, salun, ssd
 from unlearn_kit import UnlearnTask, audits, composition, metrics, models
 from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.engine import FitResult, Phase, fit, train
+from unlearn_kit.gradients import mean_squared_gradients
 from unlearn_kit.losses import cross_entropy
 from unlearn_kit.modules import check_model, same_state
 
@@ -52,6 +53,7 @@ class Net(nn.Module):
 
 
 PLAIN = Net()
+OTHER = train(PLAIN, DATA, epochs=1).model.eval()
 # What networks return, what is to be declared of it (None: it is found), in both modes.
 RETURNS: dict[str, tuple[Callable[[Tensor, Tensor, bool], Any], Any]] = {
     "out": (lambda z, h, _: OrderedDict(out=z, aux=2 * z), None),
@@ -196,6 +198,15 @@ def test_wrappers_are_seen_through() -> None:
             assert same_state(revised, method(plain, TASK, **options).model)
         assert same_state(train(model, DATA, epochs=1).model, train(plain, DATA, epochs=1).model)
         assert metrics.evaluate(model, TASK, plain).average_gap == 0
+        assert metrics.layerwise_distance(model, plain).total == 0
+        assert metrics.feature_distance(model, plain, DATA) == metrics.feature_distance(plain, plain, DATA)
+        for merged in (
+            composition.interpolate(model, OTHER, 0.5),
+            composition.interpolate(OTHER, model, 0.5),
+            composition.task_arithmetic(model, [OTHER], 0.5),
+        ):
+            assert same_state(merged, composition.interpolate(plain, OTHER, 0.5))
+        assert same_state(composition.swap_head(model, OTHER, "head"), composition.swap_head(plain, OTHER, "head"))
 
 
 class Keeping(Net):
@@ -216,6 +227,29 @@ def test_a_network_that_keeps_activations_is_revised_twice() -> None:
     second = finetune(copy.deepcopy(first), TASK, **OPTIONS).model
     assert same_state(second, finetune(finetune(PLAIN, TASK, **OPTIONS).model, TASK, **OPTIONS).model)
     assert model.feature.requires_grad
+
+
+def test_gradients_of_single_samples_leave_nothing_in_a_network_that_keeps_activations() -> None:
+    model = Keeping()
+    for _ in range(2):  # What torch.func leaves behind can neither be used nor copied.
+        found = ssd(model, TASK, alpha=1.0).model
+        assert same_state(found, ssd(PLAIN, TASK, alpha=1.0).model)
+        mean_squared_gradients(model, [(INPUTS, LABELS)])
+        assert not hasattr(model, "feature")
+
+
+def test_masks_of_another_size_than_the_outputs_are_refused_and_a_function_brings_these_to_size() -> None:
+    data = TensorDataset(torch.rand(6, 1, 8, 8, generator=SOURCE), torch.arange(6 * 64).view(6, 8, 8) % 3)
+    task = UnlearnTask.forget_samples(data, data, [0, 1], num_classes=3)
+    small = nn.Conv2d(1, 3, 2, stride=2)
+    for method in (finetune, ssd):
+        with pytest.raises(
+            ValueError, match=r"of shape \(1, 8, 8\), but got outputs of shape \(1, 3, 4, 4\); models"
+        ):
+            method(small, task)
+    models.with_output(small, lambda z: nn.functional.interpolate(z, scale_factor=2))
+    assert finetune(small, task, steps=1, batch_size=3).model(torch.rand(1, 1, 8, 8)).shape == (1, 3, 4, 4)
+    assert metrics.evaluate(small, task).dice is not None
 
 
 def lone(batch_norm: str = "update", count: int = 21, size: int = 5) -> FitResult:
@@ -256,9 +290,20 @@ class Extra(Net):
     ids=["meta", "lazy", "quantised", "scripted", "extra state"],
 )
 def test_what_cannot_be_trained_is_refused_by_name(make: Callable[[], Any], error: type[Exception], text: str) -> None:
-    for call in (lambda model: train(model, DATA, epochs=1), lambda model: finetune(model, TASK)):
-        with pytest.raises(error, match=f"expected model .*{text}"):
-            call(make())
+    calls = {
+        "model": (
+            lambda model: train(model, DATA, epochs=1),
+            lambda model: finetune(model, TASK),
+            lambda model: metrics.evaluate(model, TASK),
+            lambda model: audits.relearn_time(model, TASK, original=1.0),
+            lambda model: audits.linear_probe(model, TASK),
+        ),
+        "a": (lambda model: composition.interpolate(model, PLAIN, 0.5),),
+    }
+    for name, functions in calls.items():
+        for call in functions:
+            with pytest.raises(error, match=f"expected {name} .*{text}"):
+                call(make())
 
 
 def test_a_device_that_is_not_there_is_refused_by_name() -> None:

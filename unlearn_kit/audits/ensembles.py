@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from ..checkpoints import load_tensors_file, save_tensors
 from ..data.tensors import as_tensor, in_order, load_tensors
 from ..errors import CheckpointError, DivergenceError, check_choice, check_count, check_number
 from ..logits import giving_logits
-from ..modules import check_model
+from ..modules import blank_copy, check_model
 from ..outputs import check_finite
 from ..schedules import ScalarOrSchedule, cosine, is_schedule
 from ..seeding import isolated, standardized
@@ -67,16 +66,17 @@ class Ensemble:
         """
         if not models:
             raise ValueError("expected at least one model, but got none")
+        models = [check_model(model) for model in models]
         for model in models:
-            _check_same(models[0], check_model(model))
-        return cls(copy.deepcopy(models[0]).eval(), stack_of(models), check_choice("mode", mode, get_args(Mode)[1:]))
+            _check_same(models[0], model)
+        return cls(blank_copy(models[0]).eval(), stack_of(models), check_choice("mode", mode, get_args(Mode)[1:]))
 
     def __len__(self) -> int:
         return len(next(iter(self.stack.values())))
 
     def __getitem__(self, place: int) -> nn.Module:
         """Return a network of its own, in eval mode."""
-        return unstack_into(copy.deepcopy(self.template), self.stack, range(len(self))[place]).eval()
+        return unstack_into(blank_copy(self.template), self.stack, range(len(self))[place]).eval()
 
     def models(self) -> Iterator[nn.Module]:
         """Return each network in turn, in eval mode."""
@@ -127,7 +127,7 @@ class Ensemble:
         fits = stack.keys() == wanted.keys() and len(sizes) == 1
         if not fits or any(stack[name].shape[1:] != value.shape[1:] for name, value in wanted.items()):
             raise CheckpointError(f"{str(path)!r} does not hold an ensemble of this {type(template).__name__}")
-        return cls(copy.deepcopy(template).eval(), stack, header.get("mode", "vmap"))
+        return cls(blank_copy(template).eval(), stack, header.get("mode", "vmap"))
 
 
 @standardized
@@ -278,12 +278,10 @@ def _measure(
         return (time.perf_counter() - began) / steps
 
     def at_once(count: int) -> None:
-        train_stacked(
-            copy.deepcopy(template), stack_of([template] * len(plans)), data, [p[:count] for p in plans], recipe
-        )
+        train_stacked(blank_copy(template), stack_of([template] * len(plans)), data, [p[:count] for p in plans], recipe)
 
     def alone(count: int) -> None:
-        train_alone(copy.deepcopy(template), data, plans[0][:count], recipe, 0)
+        train_alone(blank_copy(template), data, plans[0][:count], recipe, 0)
 
     return {"vmap": seconds(at_once) / len(plans), "sequential": seconds(alone)}
 

@@ -12,7 +12,7 @@ from torch import nn
 from ..data.tensors import drawn, iterate
 from ..errors import check_count
 from ..logits import giving_logits
-from ..modules import BATCH_NORM, blank_copy, check_model, device_of
+from ..modules import BATCH_NORM, blank_copy, check_model, device_of, unwrapped
 from ..seeding import generator, isolated, standardized
 from ..tasks import UnlearnTask
 
@@ -101,7 +101,7 @@ def settle(
     """
     if data is not None:
         recalibrate_(out, data)
-    elif not same_statistics(models, inside) or any(vars(model).get(STALE, False) for model in models):
+    elif not same_statistics(models, inside) or any(vars(unwrapped(model)).get(STALE, False) for model in models):
         setattr(out, STALE, True)
     return out
 

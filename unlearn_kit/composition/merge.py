@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_number
-from ..modules import blank_copy
+from ..modules import blank_copy, unwrapped
 from ..outputs import check_finite
 from ..seeding import standardized
 from .batch_norm import settle
@@ -129,7 +129,7 @@ def fisher_merge(
     """
     layout = check_match(numbered(models))
     shares = weighers(weights, len(models), layout, low=0)
-    shapes = {name: p.shape for name, p in models[0].named_parameters()}
+    shapes = {name: p.shape for name, p in unwrapped(models[0]).named_parameters()}
     given = _check_fishers(fishers, len(models), shapes)
 
     def rule(name: str, _: list[Tensor]) -> Piece:

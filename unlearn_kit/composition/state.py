@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_choice, check_number
-from ..modules import BATCH_NORM
+from ..modules import BATCH_NORM, check_model, unwrapped
 from ..outputs import check_finite
 
 CHUNK = 2**17  # entries merged at once, in float64: what a merge needs beside its result
@@ -39,12 +39,14 @@ class Layout:
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return every tensor of the ``state_dict`` under each of its names, detached but not copied."""
-    return {name: value.detach() for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    """Return every tensor of the ``state_dict`` under each of its plain names, detached but not copied."""
+    state = unwrapped(model).state_dict()
+    return {name: value.detach() for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def layout_of(model: nn.Module) -> Layout:
     """Sort the tensors of ``model`` by what merging does with them."""
+    model = unwrapped(model)
     first: dict[int, str] = {}
     state = model.state_dict(keep_vars=True)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
@@ -71,14 +73,13 @@ def check_match(models: Mapping[str, nn.Module]) -> Layout:
         ValueError: On adapted models, on models that differ, saying where, and on integer tensors that are not equal.
     """
     for name, model in models.items():
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"expected {name} to be a torch.nn.Module, but got {type(model).__name__}")
+        check_model(model, name)
         if hasattr(model, "peft_config"):
             raise ValueError(
                 f"expected {name} to be a plain model, but it has adapters, whose factors do not add up; "
                 "see composition.combine_adapters, or bake them in with adapters.merge"
             )
-    (leader, model), *others = models.items()
+    (leader, model), *others = ((name, unwrapped(model)) for name, model in models.items())
     layout, mine = layout_of(model), tensors_of(model)
     for name, other in others:
         found = _differences(leader, model, name, other)
@@ -170,8 +171,9 @@ def merge_into(
         piece = rule(name, sources)
         for written, chunks in pieces([into, *sources]):
             merged = piece([chunk.to(into.device, torch.float64) for chunk in chunks])
-            check_finite(f"the merged {name!r}", merged)
             written.copy_(merged)
+            # Not before, in float64, which holds numbers that the tensor's own dtype does not.
+            check_finite(f"the merged {name!r}", written)
     for name in layout.counters if counting else ():
         target[name].copy_(torch.stack([states[place][name].cpu() for place in counting]).max())
 

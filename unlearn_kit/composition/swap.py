@@ -13,7 +13,7 @@ from ..engine import Phase, fit
 from ..engine.phases import BatchNorm
 from ..errors import check_choice
 from ..heads import head_name
-from ..modules import blank_copy
+from ..modules import blank_copy, check_model
 from ..seeding import standardized
 from ..tasks import UnlearnTask
 from .batch_norm import settle
@@ -73,6 +73,7 @@ def swap_head(
 
     Source: arXiv 2505.21872, model composition.
     """
+    body, head = check_model(body, "body"), check_model(head, "head")
     modules = [head_name(body)] if module is None else [module] if isinstance(module, str) else list(module)
     # The statistics inside the body are of its own weights.
     out = settle(_swapped(body, head, modules), [body, head], recalibrate, inside=modules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +24,7 @@ from ..logits import (
     precision_of,
     unhook,
 )
-from ..modules import batch_norms, blank_copy, device_of, evaluating
+from ..modules import batch_norms, blank_copy, device_of, evaluating, same_state
 from ..seeding import isolated
 from .guard import training
 from .phases import Leg
@@ -55,6 +56,14 @@ def _cast(model: nn.Module, precisions: Precisions) -> None:
             tensor.data = tensor.data.to(dtype)
 
 
+def told_if_unchanged(name: str, given: nn.Module, made: nn.Module) -> dict[str, Any]:
+    """Warn that ``name`` made a model of the same bits as the one it was given, and return that for the details."""
+    if not same_state(given, made):
+        return {}
+    warnings.warn(f"{name} changed no weight: the result is the model that was given, bit for bit", stacklevel=3)
+    return {"unchanged": True}
+
+
 @contextmanager
 def trial(model: nn.Module, legs: Sequence[Leg]) -> Iterator[None]:
     """Try ``model``, a private copy, on a sample or two as each leg will train it; while open, its calls give logits.
@@ -80,16 +89,16 @@ def trial(model: nn.Module, legs: Sequence[Leg]) -> Iterator[None]:
             unhook(model)
 
 
-def first_input(dataset: Any) -> Tensor:
-    """Return the first input of ``dataset`` as a batch of one, ``(1, ...)``; inside ``seeding.isolated`` only.
+def first_sample(dataset: Any) -> tuple[Tensor, Any]:
+    """Return the first input of ``dataset``, ``(1, ...)``, and its target; inside ``seeding.isolated`` only.
 
     Raises:
-        TypeError: When it is no floating-point tensor.
+        TypeError: When the input is no floating-point tensor.
     """
-    x = default_collate([dataset[0]])[0]
+    x, y = default_collate([dataset[0]])
     if not isinstance(x, Tensor):
         raise TypeError(f"expected the data set to yield inputs as tensors, but got {type(x).__name__}")
-    return check_inputs(x)
+    return check_inputs(x), y
 
 
 def answer(model: nn.Module, x: Tensor) -> Any:
@@ -109,7 +118,7 @@ def answer(model: nn.Module, x: Tensor) -> Any:
 
 def _try(model: nn.Module, leg: Leg) -> None:
     phase = leg.phase
-    x = first_input(phase.streams[phase.terms.streams[0]]).to(device_of(model), precision_of(model))
+    x = first_sample(phase.streams[phase.terms.streams[0]])[0].to(device_of(model), precision_of(model))
     with evaluating(model), torch.no_grad():
         usual = answer(model, x)
     student = blank_copy(model)

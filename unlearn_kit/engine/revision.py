@@ -7,7 +7,6 @@ import inspect
 import math
 import re
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ from ..adapters.structure import plain_name
 from ..errors import check_choice
 from ..heads import declare_head, head_name
 from ..logits import hook, unhook
-from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs, same_state
+from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs
 from ..results import UnlearnResult
 from ..seeding import derive, isolated, refuse_inference_mode
 from ..tasks import UnlearnTask
-from .door import answer, first_input, raise_precision, restore_precision
+from .door import answer, first_sample, raise_precision, restore_precision, told_if_unchanged
 from .fit import FitResult
 from .training import HELP, Training, TrainingOptions, described
 
@@ -32,8 +31,6 @@ P = ParamSpec("P")
 
 # Not options of the method, but what it is applied to and watched by.
 _NOT_CONFIG = ("model", "task", "callbacks", "accelerator")
-
-UNCHANGED = "{} changed no weight: the result is the model that was given, bit for bit"
 
 
 @dataclass(frozen=True)
@@ -148,10 +145,7 @@ def revision(
             _copy_modes(given, fitted.model)
             told = arguments | {name: value for name, value in options.items() if name in shared}
             config = {k: _plain(v) for k, v in told.items() if k not in _NOT_CONFIG}
-            details = fitted.details
-            if same_state(given, fitted.model):
-                details = details | {"unchanged": True}
-                warnings.warn(UNCHANGED.format(method.__name__), stacklevel=2)
+            details = fitted.details | told_if_unchanged(method.__name__, given, fitted.model)
             return UnlearnResult(fitted.model, fitted.history, seconds, method.__name__, config, details)
 
         algorithm.__signature__ = signature  # type: ignore[attr-defined]
@@ -219,7 +213,8 @@ def _check_option(method: str, option: str, signature: inspect.Signature) -> Non
 def _check_outputs(model: nn.Module, task: UnlearnTask) -> Tensor:
     """Return the first input to forget, on which the model's outputs were found to fit the task."""
     # The first sample by itself: to plan an order over a large data set takes seconds.
-    x = first_input(task.forget).to(device_of(model))
+    x, y = first_sample(task.forget)
+    x = x.to(device_of(model))
     with torch.no_grad():
         logits = answer(model, x)
     widths = (1, 2) if task.num_classes == 2 else (task.num_classes,)
@@ -227,6 +222,12 @@ def _check_outputs(model: nn.Module, task: UnlearnTask) -> Tensor:
         raise ValueError(
             f"expected model to have {task.num_classes} outputs, one a class of the task, "
             f"but got outputs of shape {tuple(logits.shape)}"
+        )
+    size = y.shape[y.dim() - logits.dim() + 2 :] if task.kind == "segmentation" else torch.Size()
+    if logits.shape[2:] != size:
+        raise ValueError(
+            f"expected model to decide for targets of shape {tuple(y.shape)}, but got outputs of shape "
+            f"{tuple(logits.shape)}; models.with_output takes a function that brings them to size"
         )
     return x
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -10,7 +11,9 @@ from ..data.checks import check_dataset
 from ..data.relabel import with_ignore_index
 from ..errors import check_number
 from ..losses import Objective, Term, cosine, cross_entropy
+from ..modules import unwrapped
 from ..schedules import ScalarOrSchedule
+from .door import told_if_unchanged
 from .fit import FitResult, fit
 from .phases import OptimizerFactory, Phase
 
@@ -75,5 +78,15 @@ def train(
         seed: The seed of data order and dropout.
         callbacks: As in :func:`fit`.
         **options: As in :func:`supervised_phase`.
+
+    Returns:
+        The trained copy and the log of its training. A run that changed no bit warns (UserWarning) and says
+        ``"unchanged"`` in its ``details``.
+
+    Raises:
+        ValueError: As :func:`fit` and :func:`supervised_phase`.
+        TypeError: As :func:`fit` and :func:`supervised_phase`.
+        DivergenceError: When a loss or a weight is no longer finite.
     """
-    return fit(model, supervised_phase(dataset, epochs=epochs, **options), seed=seed, callbacks=callbacks)
+    fitted = fit(model, supervised_phase(dataset, epochs=epochs, **options), seed=seed, callbacks=callbacks)
+    return replace(fitted, details=fitted.details | told_if_unchanged("train", unwrapped(model), fitted.model))

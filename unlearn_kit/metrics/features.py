@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import check_choice
+from ..modules import check_model
 from ..outputs import check_finite
 from ..seeding import standardized
 from .predict import Reading, map_batches
@@ -87,6 +88,7 @@ def feature_distance(
     """
     if space is not None:
         check_choice("space", space, ("mean", "positions"))
+    model, other = check_model(model), check_model(other, "other")
     names = _common_layers(model, other) if layers is None else list(layers)
     sums = {name: _Covariances() for name in names}
     with captured(model, names) as mine, captured(other, names) as theirs:

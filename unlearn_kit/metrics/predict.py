@@ -13,7 +13,7 @@ from ..data.checks import check_dataset
 from ..data.relabel import with_ignore_index
 from ..data.tensors import drawn, in_order
 from ..logits import giving_logits
-from ..modules import blank_copy, check_device, device_of, evaluating, unwrapped
+from ..modules import blank_copy, check_device, check_model, device_of, evaluating
 from ..outputs import check_finite, hard_labels, is_binary, is_ignored
 from ..seeding import derive, isolated, seed_draws, standardized
 
@@ -58,12 +58,9 @@ def map_batches(
         ValueError: When what a model returns holds no logits that can be told, they are not finite or misshapen, or
             inputs are not finite.
     """
-    for model in models:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"expected model to be a torch.nn.Module, but got {type(model).__name__}")
+    placed = [_placed(check_model(model), device) for model in models]
     check_dataset("dataset", dataset)
     dataset = with_ignore_index(dataset, ignore_index)
-    placed = [_placed(model, device) for model in models]
     rows = []
     # Isolated: a data set's random transform or a layer that always drops out would draw from the caller.
     with ExitStack() as stack:
@@ -80,7 +77,6 @@ def map_batches(
 
 
 def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
-    model = unwrapped(model)
     if device is None or check_device(device) == device_of(model):
         return model
     return blank_copy(model).to(device)

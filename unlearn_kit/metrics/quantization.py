@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_count
-from ..modules import check_model
+from ..modules import blank_copy, check_model
 from ..seeding import standardized
 from .evaluate import split_score
 from .predict import Reading
@@ -76,7 +75,7 @@ def quantized(model: nn.Module, bits: int) -> nn.Module:
         ValueError: When bits is no int of at least 2.
     """
     check_count("bits", bits, low=2)
-    copied, done = copy.deepcopy(model), set[int]()
+    copied, done = blank_copy(model), set[int]()
     with torch.no_grad():
         for module in copied.modules():
             for parameter in module.parameters(recurse=False):

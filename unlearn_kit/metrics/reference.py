@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.reset import fresh_copy
+from ..modules import check_model
 from ..outputs import check_finite, per_sample, predicted_labels
 from ..seeding import standardized
 from .predict import Reading, class_logits, mean_score
@@ -124,6 +125,7 @@ def layerwise_distance(model: nn.Module, reference: nn.Module) -> LayerDistances
     Raises:
         ValueError: When the models' parameters differ in name or shape, or are not finite.
     """
+    model, reference = check_model(model), check_model(reference, "reference")
     mine, theirs = dict(model.named_parameters()), dict(reference.named_parameters())
     for name in sorted(mine.keys() ^ theirs.keys()):
         raise ValueError(f"expected model and reference to have the same parameters, but got {name!r} in one only")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 
+from ..modules import blank_copy
 from ..seeding import isolated
 
 # In the order in which they are called. The second is the name some of torch's own modules use
@@ -37,8 +36,7 @@ def fresh_copy(model: nn.Module, *, seed: int) -> nn.Module:
     if stuck:
         raise _refusal(model, stuck)
     with isolated(seed), torch.no_grad():
-        fresh = copy.deepcopy(model)
-        fresh.zero_grad(set_to_none=True)
+        fresh = blank_copy(model)
         for parameter in fresh.parameters():
             if _has_numbers(parameter):
                 # Whatever a reset leaves out then shows, and no old weight can shine through.

@@ -386,8 +386,13 @@ def test_numbers_that_are_not_finite_are_named() -> None:
     broken = made(2)
     with torch.no_grad():
         broken.head.bias[1] = torch.nan
-    with pytest.raises(ValueError, match=r"expected the merged 'head.bias' to be finite"):
+    with pytest.raises(ValueError, match=r"expected b's 'head.bias' to be finite"):
         interpolate(made(1), broken, 0.5)
+    large = made(2)
+    with torch.no_grad():
+        large.head.bias[1] = 3e38
+    with pytest.raises(ValueError, match=r"expected the merged 'head.bias' to be finite"):
+        task_arithmetic(made(1), [large], 2.0)
 
 
 def test_greedy_soup_takes_in_what_improves() -> None:

@@ -89,9 +89,9 @@ def test_modes_come_back_when_the_model_fails() -> None:
     assert all(module.training for module in model.modules())
 
 
-def test_another_device_gets_a_copy() -> None:
+def test_a_device_without_numbers_is_refused() -> None:
     model = network()
-    with pytest.raises(RuntimeError, match="meta"):
+    with pytest.raises(ValueError, match="expected device to hold numbers, but got 'meta'"):
         predict(model, Rows(2), device="meta")
     assert next(model.parameters()).device.type == "cpu"
 
