@@ -13,7 +13,7 @@ from torch import Tensor
 from .data.relabel import without_class
 from .data.tensors import as_tensor, in_order, labels_of, subset
 from .errors import check_count, check_number
-from .seeding import generator, isolated
+from .seeding import generator, isolated, standardized
 
 Kind = Literal["classification", "segmentation"]
 
@@ -74,6 +74,7 @@ class UnlearnTask:
         )
 
     @classmethod
+    @standardized
     def forget_class(
         cls,
         train: Any,
@@ -117,6 +118,7 @@ class UnlearnTask:
         )
 
     @classmethod
+    @standardized
     def forget_samples(
         cls,
         train: Any,
@@ -148,6 +150,7 @@ class UnlearnTask:
         return cls._from_train(train, test, chosen, rule, num_classes, validation, validation_seed)
 
     @classmethod
+    @standardized
     def forget_random(
         cls,
         train: Any,
@@ -170,6 +173,7 @@ class UnlearnTask:
         return cls._from_train(train, test, chosen, rule, num_classes, validation, validation_seed)
 
     @classmethod
+    @standardized
     def forget_where(
         cls,
         train: Any,
@@ -213,6 +217,7 @@ class UnlearnTask:
         )
 
     @classmethod
+    @standardized
     def forget_mask_class(
         cls,
         train: Any,
