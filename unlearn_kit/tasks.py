@@ -18,7 +18,7 @@ from .data.relabel import with_ignore_index, without_class
 from .data.selection import rows_where
 from .data.tensors import as_tensor, labels_of, read_labels, subset
 from .errors import check_count, check_number
-from .seeding import generator, isolated
+from .seeding import generator, isolated, standardized
 
 Kind = Literal["classification", "segmentation"]
 
@@ -108,6 +108,7 @@ class UnlearnTask:
         return duplicates({name: getattr(self, name) for name in names}, distance=distance)
 
     @classmethod
+    @standardized
     def forget_class(
         cls,
         train: Any,
@@ -152,6 +153,7 @@ class UnlearnTask:
         )
 
     @classmethod
+    @standardized
     def forget_samples(
         cls,
         train: Any,
@@ -182,6 +184,7 @@ class UnlearnTask:
         return cls._from_train(source, chosen, rule, validation_seed)
 
     @classmethod
+    @standardized
     def forget_random(
         cls,
         train: Any,
@@ -206,6 +209,7 @@ class UnlearnTask:
         return cls._from_train(source, chosen, rule, validation_seed)
 
     @classmethod
+    @standardized
     def forget_where(
         cls,
         train: Any,
@@ -256,6 +260,7 @@ class UnlearnTask:
         return cls._split(source, parts, masks[0].nonzero().flatten(), words)
 
     @classmethod
+    @standardized
     def forget_mask_class(
         cls,
         train: Any,

@@ -243,9 +243,7 @@ def test_masks_of_another_size_than_the_outputs_are_refused_and_a_function_bring
     task = UnlearnTask.forget_samples(data, data, [0, 1], num_classes=3)
     small = nn.Conv2d(1, 3, 2, stride=2)
     for method in (finetune, ssd):
-        with pytest.raises(
-            ValueError, match=r"of shape \(1, 8, 8\), but got outputs of shape \(1, 3, 4, 4\); models"
-        ):
+        with pytest.raises(ValueError, match=r"of shape \(1, 8, 8\), but got outputs of shape \(1, 3, 4, 4\); models"):
             method(small, task)
     models.with_output(small, lambda z: nn.functional.interpolate(z, scale_factor=2))
     assert finetune(small, task, steps=1, batch_size=3).model(torch.rand(1, 1, 8, 8)).shape == (1, 3, 4, 4)

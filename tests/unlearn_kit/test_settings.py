@@ -29,6 +29,9 @@ def network() -> nn.Module:
 A, B = (engine.train(network(), DATA, epochs=2, batch_size=5, seed=seed).model.eval() for seed in (0, 1))
 
 CALLS: dict[str, Callable[[], Any]] = {
+    "forget_class": lambda: UnlearnTask.forget_class(DATA, DATA, 0).forget.indices,
+    "forget_samples": lambda: UnlearnTask.forget_samples(DATA, DATA, [2, 3]).retain.indices,
+    "forget_random": lambda: UnlearnTask.forget_random(DATA, DATA, 0.3).forget.indices,
     "train": lambda: engine.train(A, DATA, epochs=1, batch_size=5).model,
     "fresh_copy": lambda: models.fresh_copy(A, seed=0),
     "evaluate": lambda: metrics.evaluate(A, TASK, B).as_dict(),
