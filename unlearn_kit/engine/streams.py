@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.checks import check_dataset
 from ..data.tensors import Drawn, held_in_tensors, iterate
 from ..errors import check_count
 from ..seeding import derive, generator
@@ -32,11 +33,13 @@ class Stream:
         workers: Processes that decode; ignored for data held in tensors.
 
     Raises:
-        ValueError: When the data set is empty.
+        ValueError: When the data set is empty, or an input is not finite.
+        TypeError: When it is no data set of ``(input, target)``.
     """
 
     def __init__(self, name: str, dataset: Any, batch_size: int, seed: int, *, workers: int = 0) -> None:
         self.batch_size = check_count("batch_size", batch_size)
+        check_dataset(f"stream {name!r}", dataset)
         if len(dataset) == 0:
             raise ValueError(f"expected stream {name!r} to hold at least one sample, but got an empty data set")
         self.name, self.dataset, self.seed, self.workers = name, dataset, seed, workers

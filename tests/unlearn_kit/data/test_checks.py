@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from unlearn_kit import UnlearnTask, engine, metrics
 from unlearn_kit.data import TensorImages
 from unlearn_kit.data.checks import check_dataset
+from unlearn_kit.engine.streams import Stream
 
 X, Y = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
 GOOD = TensorDataset(X, Y)
@@ -72,6 +73,7 @@ DOORS = {
     "forget_mask_class": (lambda d: UnlearnTask.forget_mask_class(d, GOOD, 1), "train"),
     "task": (lambda d: UnlearnTask(d, GOOD, GOOD, GOOD, 3), "forget"),
     "train": (lambda d: engine.train(nn.Linear(1, 3), d, epochs=1), "dataset"),
+    "stream": (lambda d: Stream("retain", d, 2, 0), "stream 'retain'"),
     "accuracy": (lambda d: metrics.accuracy(nn.Linear(1, 3), d), "dataset"),
 }
 
