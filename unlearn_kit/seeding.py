@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+from .errors import check_count
 
 
 def derive(seed: int, *keys: object) -> int:
@@ -21,7 +22,8 @@ def derive(seed: int, *keys: object) -> int:
     Raises:
         TypeError: When ``seed`` is no integer.
     """
-    digest = hashlib.blake2b(repr((operator.index(seed), *keys)).encode(), digest_size=8).digest()
+    own = check_count("seed", seed, low=None)
+    digest = hashlib.blake2b(repr((own, *keys)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .data.relabel import without_class
 from .data.tensors import as_tensor, in_order, labels_of, subset
-from .errors import check_count, check_number
+from .errors import check_choice, check_count, check_number
 from .seeding import generator, isolated
 
 Kind = Literal["classification", "segmentation"]
@@ -59,6 +59,7 @@ class UnlearnTask:
     retain_validation: Any = ()
 
     def __post_init__(self) -> None:
+        check_choice("kind", self.kind, ("classification", "segmentation"))
         check_count("num_classes", self.num_classes, low=2)
         if len(self.forget) == 0:
             raise ValueError(f"expected at least one sample to forget, but got an empty forget set ({self.rule})")
@@ -394,3 +395,13 @@ def _kind_and_classes(train: Any, test: Any, num_classes: int | None, validation
         exposed = [known for _, data in held_out.sources if (known := labels_of(data)) is not None]
         return "segmentation", _count_classes(None, _targets("train", train), *exposed), held_out
     return "segmentation", check_count("num_classes", num_classes, low=2), held_out
+
+
+def check_task(task: object) -> None:
+    """Refuse what has not the splits of a task, which is all that a metric asks for.
+
+    Raises:
+        TypeError: When it has not.
+    """
+    if not all(hasattr(task, split) for split in ("forget", "retain", "forget_test", "retain_test")):
+        raise TypeError(f"expected task to be an UnlearnTask, but got {type(task).__name__}")

@@ -160,7 +160,7 @@ def spoiled() -> nn.Module:
         ({"model": spoiled()}, ValueError, "expected model's 'head.bias' to be finite, but got 1 NaN or infinite of 3"),
         ({"model": dense(4)}, ValueError, r"expected model to have 3 outputs, .* but got outputs of shape \(1, 4\)"),
         ({"model": nn.Flatten(0)}, ValueError, r"but got outputs of shape \(64,\)"),
-        ({"seed": 0.5}, TypeError, "'float' object cannot be interpreted as an integer"),
+        ({"seed": 0.5}, TypeError, "expected seed to be an int, but got float: 0.5"),
         ({"strength": torch.inf}, ValueError, "expected the model that shake returns's '.*' to be finite"),
     ],
     ids=["option", "model", "task", "nan", "width", "shape", "seed", "result"],
