@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
+import sys
 from collections.abc import Iterable
 from numbers import Integral, Real
 from pathlib import Path
@@ -47,6 +49,24 @@ class DivergenceError(RuntimeError):
         return type(self), (self.phase, self.step, self.part, self.state)
 
 
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 200
+_BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxset = _BRIEF.maxfrozenset = _BRIEF.maxdict = _BRIEF.maxdeque = 20
+_BRIEF.maxlong = 50
+_BRIEF.maxlevel = 4
+
+
+def shown(value: Any) -> str:
+    """Return ``repr(value)`` as an error shows it: cut where it is long, and there whatever the value is."""
+    if isinstance(value, int) and abs(value) > sys.float_info.max:  # Python refuses to write out the longest of them.
+        return f"an int of {value.bit_length()} bits"
+    try:
+        text = _BRIEF.repr(value)
+    except Exception:  # The repr of what came may be what is wrong with it.
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 500 else f"{text[:500]}..."
+
+
 def check_number(
     name: str,
     value: Any,
@@ -63,29 +83,32 @@ def check_number(
         ValueError: When it is not finite or outside.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"expected {name} to be a number, but got {type(value).__name__}: {value!r}")
-    number = float(value)
+        raise TypeError(f"expected {name} to be a number, but got {type(value).__name__}: {shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     outside = number < low or number > high or (open_low and number == low) or (open_high and number == high)
     if not math.isfinite(number) or outside:
         left, right = (
             "(" if open_low or low == -math.inf else "[",
             ")" if open_high or high == math.inf else "]",
         )
-        raise ValueError(f"expected {name} in {left}{low:g}, {high:g}{right}, but got {value!r}")
+        raise ValueError(f"expected {name} in {left}{low:g}, {high:g}{right}, but got {shown(value)}")
     return number
 
 
-def check_count(name: str, value: Any, *, low: int = 1) -> int:
-    """Return ``value`` as an int when it is one (Python's or NumPy's) of at least ``low``.
+def check_count(name: str, value: Any, *, low: int | None = 1) -> int:
+    """Return ``value`` as an int when it is one (Python's or NumPy's) of at least ``low``; None for any int.
 
     Raises:
         TypeError: When it is no int.
         ValueError: When it is too small.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"expected {name} to be an int, but got {type(value).__name__}: {value!r}")
-    if value < low:
-        raise ValueError(f"expected {name} to be at least {low}, but got {value}")
+        raise TypeError(f"expected {name} to be an int, but got {type(value).__name__}: {shown(value)}")
+    if low is not None and value < low:
+        raise ValueError(f"expected {name} to be at least {low}, but got {shown(int(value))}")
     return int(value)
 
 
@@ -96,10 +119,10 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
         ValueError: When it is not.
     """
     allowed = list(choices)
-    if value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed, n=1)
+    if not isinstance(value, str) or value not in allowed:
+        near = difflib.get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"expected {name} to be one of {allowed}, but got {value!r}{hint}")
+        raise ValueError(f"expected {name} to be one of {allowed}, but got {shown(value)}{hint}")
     return str(value)
 
 
@@ -108,7 +131,10 @@ def check_path_exists(name: str, path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: By the name of the argument when it does not.
+        TypeError: When it is no path.
     """
+    if not isinstance(path, (str, Path)):
+        raise TypeError(f"expected {name} to be a path, but got {type(path).__name__}: {shown(path)}")
     found = Path(path)
     if not found.exists():
         raise FileNotFoundError(f"expected {name} to be an existing path, but got {str(path)!r}")

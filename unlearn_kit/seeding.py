@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import operator
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,8 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
+
+from .errors import check_count
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,7 +29,8 @@ def derive(seed: int, *keys: object) -> int:
     Raises:
         TypeError: When ``seed`` is no integer.
     """
-    digest = hashlib.blake2b(repr((operator.index(seed), *keys)).encode(), digest_size=8).digest()
+    own = check_count("seed", seed, low=None)
+    digest = hashlib.blake2b(repr((own, *keys)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 

@@ -407,3 +407,13 @@ def _source(train: Any, test: Any, num_classes: int | None, validation: Any, ign
     for name, data in (("train", train), *held_out.sources):
         check_dataset(name, data, kind="segmentation", num_classes=classes)
     return _Source(train, held_out, "segmentation", classes, ignore_index)
+
+
+def check_task(task: object) -> None:
+    """Refuse what has not the splits of a task, which is all that a metric asks for.
+
+    Raises:
+        TypeError: When it has not.
+    """
+    if not all(hasattr(task, split) for split in ("forget", "retain", "forget_test", "retain_test")):
+        raise TypeError(f"expected task to be an UnlearnTask, but got {type(task).__name__}")

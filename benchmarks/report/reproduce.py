@@ -45,7 +45,10 @@ def suite_text(suite: dict[str, Any]) -> str:
     """Return the suite as YAML."""
     import yaml
 
-    return str(yaml.safe_dump(suite, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None))
+    # The same text from libyaml, where there is one, in a tenth of the time.
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 100, "default_flow_style": None}
+    return str(yaml.dump(suite, Dumper=dumper, **options))
 
 
 def command(row: ReportRow, file: str = "again.yaml") -> str:

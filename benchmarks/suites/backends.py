@@ -18,6 +18,7 @@ from unlearn_kit.errors import check_choice, check_count
 from unlearn_kit.processes import Pool, WorkerDiedError
 
 from ..setup.devices import check_device, is_any_gpu
+from .afterwards import watch_over_children
 from .plan import Node
 from .store import Store
 
@@ -164,10 +165,13 @@ class OnRay:
         except ImportError as error:
             raise ImportError("the ray backend needs Ray: pip install 'unlearn-kit[ray]'") from error
         self.store, self.workers, self.threads = store, workers, threads
-        self._mine = not self.ray.is_initialized()
+        self._mine, local = not self.ray.is_initialized(), False
         if self._mine:
-            here = {"address": "local", "num_cpus": workers * threads} if _ray_is_here() else {}
+            local = _ray_is_here()
+            here = {"address": "local", "num_cpus": workers * threads} if local else {}
             self.ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **here)
+        # A cluster that is started here dies with this process, but for its agents.
+        self._guard = watch_over_children() if local else None
         self._task = self.ray.remote(num_cpus=threads, max_retries=0)(_on_ray)
         self._running: dict[Any, Node] = {}
         self._objects: dict[str, Any] = {}
@@ -217,6 +221,8 @@ class OnRay:
             self.ray.cancel(reference, force=True)
         if self._mine:
             self.ray.shutdown()
+        if self._guard is not None:
+            self._guard.communicate()
 
 
 def _on_ray(node: Node, threads: int, *products: Product) -> Finished:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlearn_kit import CheckpointError, DataNotFoundError, DivergenceError
-from unlearn_kit.errors import check_choice, check_count, check_number, check_path_exists
+from unlearn_kit.errors import check_choice, check_count, check_number, check_path_exists, shown
 
 bounds = st.floats(-100, 100)
 
@@ -53,6 +53,31 @@ def test_numbers_of_any_make_become_python_floats(value):
 def test_what_is_no_number_is_a_type_error(value):
     with pytest.raises(TypeError, match=f"^expected lr to be a number, but got {type(value).__name__}"):
         check_number("lr", value)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**4000), Fraction(10**400)])
+def test_a_number_is_one_that_a_float_can_hold(value):
+    with pytest.raises(ValueError, match="expected lr in"):
+        check_number("lr", value)
+
+
+def test_what_came_is_shown_in_brief_whatever_it_is():
+    class Silent:
+        def __repr__(self):
+            raise RuntimeError
+
+    assert shown(0.1) == "0.1"
+    assert shown(10**5000) == "an int of 16610 bits"
+    assert len(shown("x" * 10**6)) == 200
+    assert len(shown([["x" * 10**6] * 10**6] * 10**6)) == 503
+    assert shown([Silent()]).startswith("[<Silent instance at")
+    for check in (check_number, check_count):
+        with pytest.raises(TypeError, match="expected lr to be a"):
+            check("lr", Silent())
+    with pytest.raises(ValueError, match="expected lr to be at least 1, but got an int of 16610 bits"):
+        check_count("lr", -(10**5000))
+    with pytest.raises(TypeError, match="expected out to be a path, but got int: 3"):
+        check_path_exists("out", 3)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("inf")])

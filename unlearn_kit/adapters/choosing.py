@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from ..heads import head_name
-from ..modules import check_model, head_name
+from ..modules import check_model
 from .activity import unreached
 from .layers import ADAPTABLE, kind_of
 from .structure import plain_name, plain_names

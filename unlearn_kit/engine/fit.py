@@ -106,6 +106,8 @@ def fit(
     check_count("checkpoint_every", checkpoint_every)
     check_callbacks(callbacks)
     if checkpoint is not None:
+        if not isinstance(checkpoint, (str, Path)):
+            raise TypeError(f"expected checkpoint to be a path, but got {type(checkpoint).__name__}")
         check_path_exists("the folder of checkpoint", Path(checkpoint).parent)
     devices = Devices(device_of(model) if device is None else check_device(device), accelerator)
     with isolated(derive(seed, "fit")):

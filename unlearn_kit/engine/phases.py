@@ -77,9 +77,7 @@ class Phase:
     name: str = "train"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.objective, (Objective, Term)):
-            raise TypeError(f"expected objective to be an Objective, but got {type(self.objective).__name__}")
-        object.__setattr__(self, "objective", Objective(self.objective._terms))
+        object.__setattr__(self, "objective", as_objective(self.objective))
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"expected one of epochs and steps, but got epochs={self.epochs}, steps={self.steps}")
         if self.batch_size is None:
@@ -306,13 +304,24 @@ def check_settings(settings: Any) -> None:
             check_count("batch_size" if stream is None else f"batch_size of {stream!r}", size)
 
 
+def as_objective(objective: object) -> Objective:
+    """Return an objective, also of a single term.
+
+    Raises:
+        TypeError: When it is neither.
+    """
+    if not isinstance(objective, (Objective, Term)):
+        raise TypeError(f"expected objective to be an Objective, but got {type(objective).__name__}")
+    return Objective(objective._terms)
+
+
 def streams_for(task: UnlearnTask, objective: Objective | Term, **others: Any) -> dict[str, Any]:
     """Return the data sets the objective reads: ``forget`` and ``retain`` of the task, and ``others`` by name.
 
     A stream that is not read is not brought along.
     """
     known = {"forget": task.forget, "retain": task.retain, **others}
-    needed = Objective(objective._terms).streams
+    needed = as_objective(objective).streams
     return {name: known[name] for name in needed if name in known}
 
 
@@ -320,4 +329,4 @@ def sizes_for(batch_size: int | Mapping[str, int], objective: Objective | Term) 
     """Return the batch sizes of the streams the objective reads: what is left when a weight is 0."""
     if not isinstance(batch_size, Mapping):
         return batch_size
-    return {name: size for name, size in batch_size.items() if name in Objective(objective._terms).streams}
+    return {name: size for name, size in batch_size.items() if name in as_objective(objective).streams}

@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import check_choice
 from ..seeding import standardized
+from ..tasks import UnlearnTask, check_task
 from .membership import class_matched, loss, probability_smaller
 from .predict import Reading, class_labels, map_batches
 from .utility import average_gap, class_means, correct, iou_scores, mean_of_present, tug_of_war, tug_of_war_mia
-
-if TYPE_CHECKING:
-    from ..tasks import UnlearnTask
 
 SPLITS = ("forget", "retain", "forget_test", "retain_test")
 
@@ -135,6 +133,9 @@ def evaluate_seeds(
         ValueError: On non-finite logits, targets that do not fit them, or an evaluation of other data.
         TypeError: When ``reference`` is, or holds, something else.
     """
+    check_task(task)
+    if not isinstance(seeds, Sequence):
+        raise TypeError(f"expected seeds to be a list of ints, but got {type(seeds).__name__}")
     if isinstance(reference, nn.Module):
         reference = evaluate_seeds(reference, task, seeds=seeds, **reading)
     if reference is not None and not isinstance(reference, Mapping):
@@ -179,6 +180,7 @@ def split_score(model: nn.Module, task: UnlearnTask, split: str, **reading: Unpa
     Raises:
         ValueError: On an unknown split.
     """
+    check_task(task)
     check_choice("split", split, SPLITS)
     return _mean(_read(model, getattr(task, split), task.kind, reading), score_columns(task, split))
 

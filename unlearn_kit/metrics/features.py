@@ -89,6 +89,8 @@ def feature_distance(
     if space is not None:
         check_choice("space", space, ("mean", "positions"))
     model, other = check_model(model), check_model(other, "other")
+    if layers is not None and (isinstance(layers, str) or not isinstance(layers, Sequence)):
+        raise TypeError(f"expected layers to be a list of names, but got {type(layers).__name__}")
     names = _common_layers(model, other) if layers is None else list(layers)
     sums = {name: _Covariances() for name in names}
     with captured(model, names) as mine, captured(other, names) as theirs:

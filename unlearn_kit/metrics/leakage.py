@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from ..seeding import standardized
+from ..tasks import check_task
 from .membership import FEATURES, MembershipReport, membership_inference
 from .predict import Reading, map_batches
 from .reference import agreement, js_divergences
@@ -74,6 +75,7 @@ def class_leakage(
     Raises:
         ValueError: On unknown features or attacks, on models with other numbers of classes, or a single logit.
     """
+    check_task(task)
     remaining = [label for label in range(task.num_classes) if label not in task.forget_classes]
     if task.kind != "classification" or not task.forget_classes or len(remaining) < 2 or len(task.forget) == 0:
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -20,11 +20,9 @@ from ..data.tensors import read_labels, subset
 from ..errors import check_choice, check_count, check_number
 from ..outputs import label_margin, per_sample
 from ..seeding import derive, isolated, standardized
+from ..tasks import UnlearnTask, check_task
 from .predict import Reading, class_labels, class_logits, map_batches
 from .utility import correct
-
-if TYPE_CHECKING:
-    from ..tasks import UnlearnTask
 
 
 def confidence(logits: Tensor, targets: Tensor) -> Tensor:
@@ -138,6 +136,9 @@ def membership_inference(
     Raises:
         ValueError: On unknown features or attacks. Source: arXiv 2003.10595 (features), 2310.12508 (SVC).
     """
+    check_task(task)
+    if not isinstance(features, Sequence):
+        raise TypeError(f"expected features to be a name or a list of names, but got {type(features).__name__}")
     names = (features,) if isinstance(features, str) else tuple(features)
     if not names:
         raise ValueError(f"expected features to name one or more of {list(FEATURES)}, but got none")

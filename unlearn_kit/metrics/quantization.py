@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from ..errors import check_count
 from ..modules import blank_copy, check_model
 from ..seeding import standardized
+from ..tasks import UnlearnTask, check_task
 from .evaluate import split_score
 from .predict import Reading
-
-if TYPE_CHECKING:
-    from ..tasks import UnlearnTask
 
 TRANSPOSED = nn.modules.conv._ConvTransposeNd
 
@@ -53,7 +51,10 @@ def quantize_attack(
 
     Source: arXiv 2410.16454.
     """
+    check_task(task)
     model = check_model(model)
+    if not isinstance(bits, Sequence):
+        raise TypeError(f"expected bits to be a list of ints, but got {type(bits).__name__}")
     widths = [check_count("bits", width, low=2) for width in bits]
 
     def scores(width: int | None) -> QuantizedScores:

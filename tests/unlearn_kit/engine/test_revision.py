@@ -171,7 +171,7 @@ def spoiled() -> nn.Module:
         ({"model": dense(4)}, ValueError, r"expected model to have 3 outputs, .* but got outputs of shape \(1, 4\)"),
         ({"model": nn.Sequential(nn.Flatten(0), nn.Linear(64, 3))}, ValueError, r"but got outputs of shape \(3,\)"),
         ({"model": nn.Flatten(0)}, ValueError, "expected model to have floating-point parameters, but got none in Fl"),
-        ({"seed": 0.5}, TypeError, "'float' object cannot be interpreted as an integer"),
+        ({"seed": 0.5}, TypeError, "expected seed to be an int, but got float: 0.5"),
         ({"strength": torch.inf}, ValueError, "expected the model that shake returns's '.*' to be finite"),
     ],
     ids=["option", "model", "task", "nan", "width", "shape", "parameters", "seed", "result"],
