@@ -23,6 +23,7 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 # The floors of the core, from the ground up. A room imports from floors below its own.
 FLOORS = (
     ("command", "errors", "results"),
+    ("arguments",),
     ("outputs", "processes", "schedules", "seeding"),
     ("memory", "modules"),
     ("gradients", "models", "plots"),

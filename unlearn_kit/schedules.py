@@ -14,9 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from .arguments import checked
 from .errors import check_count, check_number
 
 
+@checked
 @dataclass(frozen=True)
 class Schedule:
     """A number as a function of ``(step, total)``; two schedules are equal when their formulas are."""
@@ -107,12 +109,14 @@ def _every(period: int, step: int, _total: int) -> float:
 
 
 # Each of these raises TypeError or ValueError, naming the argument, on what is not a finite number.
+@checked
 def linear(start: float, end: float) -> Schedule:
     """Go from ``start`` at the first step to ``end`` at the last, on a straight line."""
     start, end = check_number("start", start), check_number("end", end)
     return Schedule(f"linear({start:g}, {end:g})", partial(_linear, start, end))
 
 
+@checked
 def cosine(start: float, end: float) -> Schedule:
     """Go from ``start`` to ``end`` along half a cosine (flat at both ends)."""
     start, end = check_number("start", start), check_number("end", end)
@@ -125,18 +129,21 @@ def constant(value: float) -> Schedule:
     return Schedule(f"constant({value:g})", partial(_constant, value))
 
 
+@checked
 def inverse(start: float) -> Schedule:
     """Return ``start / t`` at step t = 1, 2, ..."""
     start = check_number("start", start)
     return Schedule(f"inverse({start:g})", partial(_inverse, start))
 
 
+@checked
 def inverse_sqrt(start: float) -> Schedule:
     """Return ``start / sqrt(t)`` at step t = 1, 2, ...: the step size of sign descent without a known horizon."""
     start = check_number("start", start)
     return Schedule(f"inverse_sqrt({start:g})", partial(_inverse_sqrt, start))
 
 
+@checked
 def exponential(start: float, rate: float = 0.01) -> Schedule:
     """Return ``start * exp(-rate t)`` at step t = 1, 2, ...
 
@@ -146,6 +153,7 @@ def exponential(start: float, rate: float = 0.01) -> Schedule:
     return Schedule(f"exponential({start:g}, {rate:g})", partial(_exponential, start, rate))
 
 
+@checked
 def every(period: int) -> Schedule:
     """Return 1 on every ``period``-th step and 0 between: a term with weight 0 is not evaluated at all."""
     return Schedule(f"every({check_count('period', period)})", partial(_every, period))

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_choice, check_count, check_number
 from ..gradients import plain_attention
 from ..modules import evaluating
@@ -41,6 +42,7 @@ class SmoothPoints:
     converged: Tensor
 
 
+@checked
 def smoothed_search(
     search: PerturbedSign,
     model: nn.Module | Forward,

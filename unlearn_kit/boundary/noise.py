@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..arguments import checked
+
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator, device=generator.device)
@@ -78,6 +80,7 @@ ORACLE_LOSS: dict[str, float] = {
 }
 
 
+@checked
 def expected_sign(distribution: str, values: Tensor, scale: float | Tensor) -> Tensor:
     """Return ``E sign(values + scale z)`` for z of one of ``DISTRIBUTIONS``, in [-1, 1], of the shape of ``values``.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
+from ..arguments import checked
 from ..data.tensors import in_order, subset
 from ..errors import check_count
 from ..gradients import cross_entropy, plain_attention
@@ -28,6 +29,7 @@ def mean_loss(model: nn.Module, data: Any) -> float | None:
     return mean_score([model], data, lambda logits, targets: cross_entropy(logits, targets).double())
 
 
+@checked
 def barrier(ts: Sequence[float], losses: Sequence[float]) -> float:
     """Return how far a path's loss rises above the straight line between its ends, at most: at least 0; ideal 0.
 
@@ -96,6 +98,7 @@ class BarrierBound:
         return all(f <= bound + 1e-6 * (1 + abs(bound)) for f, bound in zip(self.losses, self.bounds, strict=True))
 
 
+@checked
 def barrier_bound(
     a: nn.Module, b: nn.Module, data: Any, *, points: int = 11, samples: int = 512, slopes: int = 21
 ) -> BarrierBound:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..arguments import checked
 from ..data.tensors import drawn, iterate
 from ..errors import check_count
 from ..modules import BATCH_NORM, check_model, device_of
@@ -19,6 +20,7 @@ from .state import blank_copy
 STALE = "unlearn_kit_stale_statistics"
 
 
+@checked
 def needs_recalibration(model: nn.Module) -> bool:
     """Return whether ``model`` was merged from models of different batch-norm statistics, not measured since.
 
@@ -29,6 +31,7 @@ def needs_recalibration(model: nn.Module) -> bool:
     return bool(vars(model).get(STALE, False)) and bool(_tracking(model))
 
 
+@checked
 def recalibrate_batch_norm(
     model: nn.Module, data: Any, *, batch_size: int = 256, seed: int = 0, workers: int = 0
 ) -> nn.Module:

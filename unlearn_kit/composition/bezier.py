@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .. import losses as L
+from ..arguments import checked
 from ..engine import Phase, fit
 from ..schedules import cosine
 from ..tasks import UnlearnTask
@@ -17,6 +18,7 @@ from .merge import average, interpolate
 from .state import check_match, tensors_of
 
 
+@checked
 def bezier(a: nn.Module, control: nn.Module, b: nn.Module, t: float, *, recalibrate: Any = None) -> nn.Module:
     """Return ``(1 - t)^2 a + 2 t (1 - t) control + t^2 b``, a new model: bitwise ``a`` at 0 and ``b`` at 1.
 
@@ -29,6 +31,7 @@ def bezier(a: nn.Module, control: nn.Module, b: nn.Module, t: float, *, recalibr
     return average([a, control, b], _coefficients(t), recalibrate=recalibrate)
 
 
+@checked
 def bezier_control(
     a: nn.Module,
     b: nn.Module,

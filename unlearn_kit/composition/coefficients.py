@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import nn
 
+from ..arguments import checked
 from ..errors import check_count, check_number
 from ..metrics import evaluate
 from ..tasks import UnlearnTask
@@ -34,6 +35,7 @@ class CoefficientSearch:
         return min(self.front, key=lambda c: (1 - share) * c.objectives[0] + share * c.objectives[1])
 
 
+@checked
 def search_coefficients(
     build: Callable[[Sequence[float]], nn.Module],
     objectives: Callable[[nn.Module], Sequence[float]],
@@ -134,6 +136,7 @@ def nearest_on_simplex(x: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.maximum(values - shift, 0)
 
 
+@checked
 def held_out_objectives(task: UnlearnTask, target: float = 0.0) -> Callable[[nn.Module], tuple[float, float]]:
     """Return what measures ``(|forget score - target|, 1 - retain score)`` of a model on validation data, in [0, 1].
 

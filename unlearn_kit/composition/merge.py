@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_number
 from ..outputs import check_finite
 from .batch_norm import settle
 from .state import Layout, Piece, Weight, blank_copy, check_match, merge_into, numbered, pieces, weigher, weighers
 
 
+@checked
 def interpolate(a: nn.Module, b: nn.Module, t: Weight, *, recalibrate: Any = None) -> nn.Module:
     """Return ``(1 - t) a + t b``: bitwise ``a`` at 0, ``b`` at 1, and equal to ``interpolate(b, a, 1 - t)``.
 
@@ -39,6 +41,7 @@ def interpolate(a: nn.Module, b: nn.Module, t: Weight, *, recalibrate: Any = Non
     return _between(a, b, layout, share, rule, recalibrate)
 
 
+@checked
 def slerp(
     a: nn.Module, b: nn.Module, t: Weight, *, base: nn.Module | None = None, recalibrate: Any = None
 ) -> nn.Module:
@@ -77,6 +80,7 @@ def slerp(
     return _between(a, b, layout, share, rule, recalibrate, *([] if base is None else [base]))
 
 
+@checked
 def average(
     models: Sequence[nn.Module], weights: Sequence[Weight] | Weight = 1.0, *, recalibrate: Any = None
 ) -> nn.Module:
@@ -101,6 +105,7 @@ def average(
     return _several(models, layout, dict.fromkeys((*layout.parameters, *layout.buffers), rule), recalibrate)
 
 
+@checked
 def fisher_merge(
     models: Sequence[nn.Module],
     fishers: Sequence[Mapping[str, Tensor]],

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..arguments import checked
 from ..checkpoints import load_model
 from ..data.tensors import in_order
 from ..errors import check_choice, check_path_exists
@@ -63,6 +64,7 @@ class Composition:
     record: dict[str, Any]
 
 
+@checked
 def compose(
     recipe: Mapping[str, Any] | str | Path,
     *,

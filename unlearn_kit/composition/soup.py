@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..arguments import checked
 from ..errors import check_number
 from .merge import average
 from .state import check_match, numbered
@@ -32,6 +33,7 @@ class Soup:
     tried: tuple[tuple[int, float], ...]
 
 
+@checked
 def greedy_soup(models: Sequence[nn.Module], score: Callable[[nn.Module], float], *, recalibrate: Any = None) -> Soup:
     """Start from the best run; in falling order of score, take in each of the others that improves the mean's score.
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .. import losses as L
+from ..arguments import checked
 from ..engine import Phase, fit
 from ..engine.phases import BatchNorm
 from ..errors import check_choice
@@ -38,6 +39,7 @@ def _swapped(body: nn.Module, head: nn.Module, modules: list[str]) -> nn.Module:
     return out
 
 
+@checked
 def swap_head(
     body: nn.Module,
     head: nn.Module,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_number
 from .batch_norm import settle
 from .sparsify import keep_largest, keep_random
@@ -23,6 +24,7 @@ Thin = Callable[[str], Callable[[list[Tensor]], list[Tensor]]]  # a tensor's nam
 Meet = Callable[[list[Tensor], Sequence[float]], Tensor]  # task vectors and their weights -> one
 
 
+@checked
 def task_arithmetic(
     base: nn.Module, models: Sequence[nn.Module], weights: Sequence[Weight] | Weight = 1.0, *, recalibrate: Any = None
 ) -> nn.Module:
@@ -43,6 +45,7 @@ def task_arithmetic(
     return _merge(base, models, weights, None, _sum, recalibrate)
 
 
+@checked
 def ties(
     base: nn.Module,
     models: Sequence[nn.Module],
@@ -79,6 +82,7 @@ def ties(
     return _merge(base, models, weights, lambda layout: keep_largest(base, models, layout, density), meet, recalibrate)
 
 
+@checked
 def dare(
     base: nn.Module,
     models: Sequence[nn.Module],
@@ -116,6 +120,7 @@ def dare(
     return _merge(base, models, weights, lambda _: keep_random(len(models), density, seed), meet, recalibrate)
 
 
+@checked
 def neg_merge(
     base: nn.Module, models: Sequence[nn.Module], weight: Weight = 1.0, *, recalibrate: Any = None
 ) -> nn.Module:

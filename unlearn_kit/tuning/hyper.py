@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..arguments import checked
 from ..errors import check_choice, check_count, check_number
 from ..gradients import plain_attention, trainable
 from ..losses import Batch, Objective, Term
@@ -61,6 +62,7 @@ class Unrolled:
     parameters: dict[str, Tensor]
 
 
+@checked
 def unroll(
     model: nn.Module,
     loss: Loss,
@@ -134,6 +136,7 @@ def unroll(
     return Unrolled(float(reached.detach()), slopes, parameters)
 
 
+@checked
 def weighted(objective: Objective | Term, weights: Mapping[str, str]) -> Loss:
     """Return a loss for :func:`unroll`: the objective, with the weights of some terms turned into knobs.
 
@@ -160,6 +163,7 @@ def weighted(objective: Objective | Term, weights: Mapping[str, str]) -> Loss:
     return loss
 
 
+@checked
 def expected_accuracy(inputs: Tensor, targets: Tensor) -> Level:
     """Return a level for :func:`unroll`: the mean probability of the true class, in [0, 1]."""
 
@@ -169,6 +173,7 @@ def expected_accuracy(inputs: Tensor, targets: Tensor) -> Level:
     return level
 
 
+@checked
 def scale_adapters(model: Fast, factor: Tensor) -> None:
     """Let all low-rank adapters act ``factor`` times as strongly as attached: to be called in ``loss`` and ``level``.
 
@@ -203,6 +208,7 @@ class Reached:
     tried: list[tuple[float, float, float]] = field(default_factory=list)
 
 
+@checked
 def newton(
     run: Callable[[float], Unrolled],
     knob: str,
