@@ -59,9 +59,11 @@ def check_type(name: str, value: Any, hint: Any) -> None:
 
     Raises:
         TypeError: When it is of another type, or a member of it is.
-        ValueError: When it is none of the words of a ``Literal``.
+        ValueError: When it is none of the words of a ``Literal``, or larger than a float can be.
     """
     options = _options(hint)
+    if float in options and isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise ValueError(f"expected {name} to be a number that a float can hold, but got an int of more than 1e308")
     if any(option is Any or _is(value, option) for option in options):
         for option in options:
             if option is not Any and _is(value, option):

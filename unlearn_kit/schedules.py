@@ -46,7 +46,9 @@ def value_at(value: ScalarOrSchedule, step: int, total: int) -> float:
     """Evaluate a float, a :class:`Schedule` or a function of progress at ``step`` (0-based) of ``total``."""
     if isinstance(value, Schedule):
         return value.at(step, total)
-    return float(value(progress(step, total))) if callable(value) else float(value)
+    if callable(value):
+        return check_number("the value of a schedule", value(progress(step, total)))
+    return float(value)
 
 
 def rate_at(lr: ScalarOrSchedule, step: int, total: int) -> float:
@@ -66,7 +68,12 @@ def check_scalar_or_schedule(name: str, value: ScalarOrSchedule, *, low: float =
         TypeError: When an argument is of another type, by its name.
         ValueError: When an argument is out of range, by its name.
     """
-    return value if is_schedule(value) else check_number(name, value, low=low)
+    if isinstance(value, Schedule):
+        return value
+    if callable(value):
+        check_number(f"what {name} returns", value(0.0))
+        return value
+    return check_number(name, value, low=low)
 
 
 def formula(value: ScalarOrSchedule) -> str:

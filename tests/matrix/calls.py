@@ -430,7 +430,7 @@ call("losses", "Schedule", lambda t: {"formula": "mine", "function": lambda at: 
 call("losses", "kl", lambda t: {"on": "retain", "to": losses.Teacher(t.model), "temperature": 2.0, "name": "mine"})
 call("losses", "parameter_norm", lambda t: {"p": 1, "name": "mine"})
 call("losses", "weight_distance", lambda t: {"model": t.model, "name": "mine"})
-call("losses", "term", lambda t: {"takes": ("logits",), "reduction": "mean"})
+call("losses", "term", lambda t: {"takes": ("logits",), "reduction": "batch"})
 call("losses", "cosine", lambda t: {"start": 1.0, "end": 0.0})
 call("losses", "linear", lambda t: {"start": 1.0, "end": 0.0})
 call("losses", "every", lambda t: {"period": 2})
@@ -524,7 +524,7 @@ call(
         **{"batches": [(t.x, t.y)], "lr": 0.01, "momentum": 0.0, "clip": 1.0},
     },
 )
-call("tuning", "scale_adapters", lambda t: {"model": t.adapted, "factor": torch.tensor(0.5)})
+call("tuning", "scale_adapters", lambda t: {"model": tuning.Fast(t.adapted, {}), "factor": torch.tensor(0.5)})
 call("tuning", "split_off", lambda t: {"task": t.task, "share": 0.5, "seed": 0, "forget": True})
 TUNED = {"target": 0.3, "knob": "retain_weight", "bounds": (0.1, 10.0), "start": None, "tolerance": 0.5, "budget": 2}
 TUNED |= {"method": "grid", "judge": "seen", "held_out": 0.0, "seed": 0, "steps": 1}

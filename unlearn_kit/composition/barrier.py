@@ -21,7 +21,7 @@ from ..metrics.predict import mean_score
 from ..modules import BATCH_NORM, device_of, evaluating
 from ..outputs import check_finite
 from .merge import interpolate
-from .state import blank_copy, check_match, layout_of
+from .state import blank_copy, check_match, layout_of, retain_of
 
 
 def mean_loss(model: nn.Module, data: Any) -> float | None:
@@ -122,6 +122,7 @@ def barrier_bound(
     check_count("points", points, low=3)
     check_count("samples", samples)
     check_count("slopes", slopes, low=3)
+    data = retain_of("data", data)
     if len(data) == 0:
         raise ValueError("expected data to hold at least one sample, but got none")
     layout = check_match({"a": a, "b": b})

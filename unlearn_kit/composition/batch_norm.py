@@ -14,8 +14,7 @@ from ..data.tensors import drawn, iterate
 from ..errors import check_count
 from ..modules import BATCH_NORM, check_model, device_of
 from ..seeding import generator, isolated
-from ..tasks import UnlearnTask
-from .state import blank_copy
+from .state import blank_copy, retain_of
 
 STALE = "unlearn_kit_stale_statistics"
 
@@ -59,12 +58,14 @@ def recalibrate_batch_norm(
 
 
 @torch.no_grad()
-def recalibrate_(model: nn.Module, data: Any, *, batch_size: int = 256, seed: int = 0, workers: int = 0) -> None:
-    """:func:`recalibrate_batch_norm` in place."""
+def recalibrate_(
+    model: nn.Module, data: Any, *, batch_size: int = 256, seed: int = 0, workers: int = 0, name: str = "data"
+) -> None:
+    """:func:`recalibrate_batch_norm` in place; errors call the data ``name``."""
     check_count("batch_size", batch_size, low=2)
-    retain = data.retain if isinstance(data, UnlearnTask) else data
+    retain = retain_of(name, data)
     if len(retain) < 2:
-        raise ValueError(f"expected retain data of at least 2 samples, but got {len(retain)}")
+        raise ValueError(f"expected {name} to hold at least 2 samples to retain, but got {len(retain)}")
     layers = _tracking(model)
     if layers:
         modes = [(module, module.training) for module in model.modules()]
@@ -102,7 +103,7 @@ def settle(
     ``inside`` names the modules that were merged; None for all of the model.
     """
     if data is not None:
-        recalibrate_(out, data)
+        recalibrate_(out, data, name="recalibrate")
     elif not same_statistics(models, inside) or any(vars(model).get(STALE, False) for model in models):
         setattr(out, STALE, True)
     return out

@@ -12,10 +12,10 @@ from torch.func import functional_call
 from .. import losses as L
 from ..arguments import checked
 from ..engine import Phase, fit
+from ..errors import check_number
 from ..schedules import cosine
-from ..tasks import UnlearnTask
 from .merge import average, interpolate
-from .state import check_match, tensors_of
+from .state import check_match, retain_of, tensors_of
 
 
 @checked
@@ -25,6 +25,7 @@ def bezier(a: nn.Module, control: nn.Module, b: nn.Module, t: float, *, recalibr
     Raises:
         ValueError: Naming what differs in the models, or t outside [0, 1].
     """
+    check_number("t", t, low=0, high=1)
     check_match({"a": a, "control": control, "b": b})
     if t in (0, 1):
         return interpolate(a, b, t, recalibrate=recalibrate)
@@ -62,7 +63,8 @@ def bezier_control(
 
     Source: arXiv 1802.10026.
     """
-    retain = data.retain if isinstance(data, UnlearnTask) else data
+    retain = retain_of("data", data)
+    check_number("lr", lr, low=0)
     curve = _Curve(a, interpolate(a, b, 0.5), b)
     phase = Phase(
         L.cross_entropy(on="retain"),

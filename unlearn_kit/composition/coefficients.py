@@ -70,8 +70,9 @@ def search_coefficients(
     if low >= high:
         raise ValueError(f"expected bounds to be a smaller and a larger number, but got {bounds}")
     first = np.array([check_number(f"start[{i}]", x) for i, x in enumerate(start)])
-    if len(first) == 0 or not tradeoffs:
-        raise ValueError("expected at least one coefficient and one tradeoff, but got none")
+    for name, values in (("start", first), ("tradeoffs", tradeoffs)):
+        if len(values) == 0:
+            raise ValueError(f"expected {name} to hold at least one number, but got none")
     check_count("evaluations", evaluations, low=len(tradeoffs))
     shares = [check_number("every one of tradeoffs", share, low=0, high=1) for share in tradeoffs]
     known: dict[tuple[float, ...], tuple[float, ...]] = {}

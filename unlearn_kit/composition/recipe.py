@@ -163,7 +163,7 @@ class _Kitchen:
             like = self.build if isinstance(self.build, nn.Module) else self.build()
             model = load_model(like, check_path_exists("an input", self.folder / entry))
         else:
-            check_choice("an input", entry, self.models)
+            check_choice("an input of the recipe", entry, self.models)
         return Composition(model, {"input": entry, "hash": hash_model(model)})
 
     def _from_data(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from ..engine import Phase, fit
 from ..engine.phases import BatchNorm
 from ..errors import check_choice
 from ..modules import head_name
-from ..tasks import UnlearnTask
 from .batch_norm import settle
-from .state import blank_copy, check_match, tensors_of
+from .state import blank_copy, check_match, retain_of, tensors_of
 
 
 @torch.no_grad()
@@ -77,7 +76,7 @@ def swap_head(
     out = settle(_swapped(body, head, modules), [body, head], recalibrate, inside=modules)
     if finetune_on is None:
         return out
-    retain = finetune_on.retain if isinstance(finetune_on, UnlearnTask) else finetune_on
+    retain = retain_of("finetune_on", finetune_on)
     phase = Phase(
         L.cross_entropy(on="retain"),
         {"retain": retain},

@@ -8,7 +8,7 @@ the models, the result and some chunks. See :mod:`.batch_norm` for ``recalibrate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -139,6 +139,8 @@ def neg_merge(
     Source: arXiv 2410.05583.
     """
     numbered(models, least=2)
+    if not isinstance(weight, Mapping):
+        check_number("weight", weight)
 
     def meet(vectors: list[Tensor], shares: Sequence[float]) -> Tensor:
         stacked = torch.stack(vectors)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, overload
 import torch
 from torch import Tensor, nn
 
-from ..arguments import checked
+from ..arguments import check_type, checked
 from ..errors import check_choice, check_number
 from . import distances, overlap
 from .batch import GoalKind
@@ -77,6 +77,9 @@ def _factory(function: Callable[..., Tensor], takes: tuple[GoalKind, ...], reduc
     title = function.__name__
 
     def make(*, on: str, to: Target | None = None, name: str | None = None, **options: Any) -> Term:
+        check_type("on", on, str)
+        check_type("to", to, Target | None)
+        check_type("name", name, str | None)
         for option in options:
             check_choice(f"option of {title}", option, known)
         missing = [option for option in needed if option not in options]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..arguments import checked
+from ..arguments import check_type, checked
 from ..errors import check_choice, check_count, check_number
 from ..gradients import plain_attention, trainable
 from ..losses import Batch, Objective, Term
@@ -125,10 +125,12 @@ def unroll(
     with plain_attention(), torch.enable_grad():
         for step, batch in enumerate(batches):
             value = loss(Fast(frozen, weights), batch, turned)
+            check_type("what loss returns", value, Tensor)
             rate = {"lr": [rate_at(lr, step, steps)]}
             moved = stepper.step(value, params=weights.values(), override=rate, grad_callback=clipped)
             weights = dict(zip(weights, moved, strict=True))
         reached = level(Fast(frozen, weights), turned)
+        check_type("level", reached, Tensor)
         check_finite("level", reached)
         gradients = torch.autograd.grad(reached, list(turned.values()), allow_unused=True, materialize_grads=True)
     parameters = {name: p.detach() for name, p in weights.items()}
@@ -243,6 +245,8 @@ def newton(
     at, tried = math.log(start), []
     for _ in range(budget):
         found = run(math.exp(at))
+        check_type("what run returns", found, Unrolled)
+        check_choice("knob", knob, found.gradients)
         slope = found.gradients[knob] * math.exp(at)  # with respect to the logarithm
         tried.append((math.exp(at), found.level, found.gradients[knob]))
         short = wanted - found.level

@@ -205,6 +205,7 @@ def split_off(task: UnlearnTask, share: float, *, seed: int = 0, forget: bool = 
     Raises:
         ValueError: When a part would be empty.
     """
+    check_number("share", share, low=0, high=1)
     parts = {}
     for name, data in (("forget", task.forget), ("retain", task.retain)):
         order = torch.randperm(len(data), generator=generator(seed, "tuning", name))
