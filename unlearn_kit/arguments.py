@@ -166,22 +166,25 @@ TOLD: dict[Any, str] = {
 
 def _hints(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, Any]:
     """Return the annotations by name, with those of the options that ``**options`` stands for."""
-    hints = typing.get_type_hints(function, localns=typing.cast(dict[str, Any], _Names()))
+    hints = _resolved(function)
     for parameter in signature.parameters.values():
         hint = hints.get(parameter.name)
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD and typing.get_origin(hint) is typing.Unpack:
-            hints |= typing.get_type_hints(typing.get_args(hint)[0], localns=typing.cast(dict[str, Any], _Names()))
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            hints.pop(parameter.name, None)
+            if typing.get_origin(hint) is typing.Unpack:
+                hints |= _resolved(typing.get_args(hint)[0])
     return hints
 
 
-class _Names(dict[str, Any]):
-    """What is imported for type checkers alone, where it has been imported by anybody; else nothing is checked."""
-
-    def __contains__(self, key: object) -> bool:
-        return False
-
-    def __missing__(self, name: str) -> Any:
-        if name not in ("Accelerator", "UnlearnTask"):
-            raise KeyError(name)
-        tasks = sys.modules.get(f"{__package__}.tasks")
-        return getattr(tasks, name, Any)
+def _resolved(owner: Any) -> dict[str, Any]:
+    """Return what the annotations of a function or a class mean; ``Any`` for what is imported for type checkers."""
+    tasks = sys.modules.get(f"{__package__}.tasks")  # Without it, nobody has a task to give.
+    names = vars(sys.modules[owner.__module__]) | {"UnlearnTask": getattr(tasks, "UnlearnTask", Any)}
+    hints = {}
+    for name, annotation in inspect.get_annotations(owner).items():
+        alone = types.SimpleNamespace(__annotations__={name: annotation})
+        try:
+            hints[name] = typing.get_type_hints(alone, names)[name]
+        except NameError:
+            hints[name] = Any
+    return hints
