@@ -31,7 +31,7 @@ def checked(function: T) -> T:
         return function
     signature = inspect.signature(function)
     # Annotations name what is imported for type checkers alone: they are read when all of it is there.
-    hints = functools.cache(lambda: _hints(function, signature))
+    hints = functools.cache(lambda: hints_of(function))
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
@@ -164,10 +164,10 @@ TOLD: dict[Any, str] = {
 }
 
 
-def _hints(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, Any]:
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the annotations by name, with those of the options that ``**options`` stands for."""
     hints = _resolved(function)
-    for parameter in signature.parameters.values():
+    for parameter in inspect.signature(function).parameters.values():
         hint = hints.get(parameter.name)
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             hints.pop(parameter.name, None)

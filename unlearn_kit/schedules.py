@@ -71,7 +71,11 @@ def check_scalar_or_schedule(name: str, value: ScalarOrSchedule, *, low: float =
     if isinstance(value, Schedule):
         return value
     if callable(value):
-        check_number(f"what {name} returns", value(0.0))
+        try:
+            first = value(0.0)
+        except Exception as error:
+            raise TypeError(f"expected {name} to be a function of progress, but it fails at 0: {error}") from error
+        check_number(f"what {name} returns", first)
         return value
     return check_number(name, value, low=low)
 
