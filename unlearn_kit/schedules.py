@@ -14,9 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from .arguments import checked
 from .errors import check_count, check_number
 
 
+@checked
 @dataclass(frozen=True)
 class Schedule:
     """A number as a function of ``(step, total)``; two schedules are equal when their formulas are."""
@@ -44,7 +46,9 @@ def value_at(value: ScalarOrSchedule, step: int, total: int) -> float:
     """Evaluate a float, a :class:`Schedule` or a function of progress at ``step`` (0-based) of ``total``."""
     if isinstance(value, Schedule):
         return value.at(step, total)
-    return float(value(progress(step, total))) if callable(value) else float(value)
+    if callable(value):
+        return check_number("the value of a schedule", value(progress(step, total)))
+    return float(value)
 
 
 def rate_at(lr: ScalarOrSchedule, step: int, total: int) -> float:
@@ -64,7 +68,16 @@ def check_scalar_or_schedule(name: str, value: ScalarOrSchedule, *, low: float =
         TypeError: When an argument is of another type, by its name.
         ValueError: When an argument is out of range, by its name.
     """
-    return value if is_schedule(value) else check_number(name, value, low=low)
+    if isinstance(value, Schedule):
+        return value
+    if callable(value):
+        try:
+            first = value(0.0)
+        except Exception as error:
+            raise TypeError(f"expected {name} to be a function of progress, but it fails at 0: {error}") from error
+        check_number(f"what {name} returns", first)
+        return value
+    return check_number(name, value, low=low)
 
 
 def formula(value: ScalarOrSchedule) -> str:
@@ -107,12 +120,14 @@ def _every(period: int, step: int, _total: int) -> float:
 
 
 # Each of these raises TypeError or ValueError, naming the argument, on what is not a finite number.
+@checked
 def linear(start: float, end: float) -> Schedule:
     """Go from ``start`` at the first step to ``end`` at the last, on a straight line."""
     start, end = check_number("start", start), check_number("end", end)
     return Schedule(f"linear({start:g}, {end:g})", partial(_linear, start, end))
 
 
+@checked
 def cosine(start: float, end: float) -> Schedule:
     """Go from ``start`` to ``end`` along half a cosine (flat at both ends)."""
     start, end = check_number("start", start), check_number("end", end)
@@ -125,18 +140,21 @@ def constant(value: float) -> Schedule:
     return Schedule(f"constant({value:g})", partial(_constant, value))
 
 
+@checked
 def inverse(start: float) -> Schedule:
     """Return ``start / t`` at step t = 1, 2, ..."""
     start = check_number("start", start)
     return Schedule(f"inverse({start:g})", partial(_inverse, start))
 
 
+@checked
 def inverse_sqrt(start: float) -> Schedule:
     """Return ``start / sqrt(t)`` at step t = 1, 2, ...: the step size of sign descent without a known horizon."""
     start = check_number("start", start)
     return Schedule(f"inverse_sqrt({start:g})", partial(_inverse_sqrt, start))
 
 
+@checked
 def exponential(start: float, rate: float = 0.01) -> Schedule:
     """Return ``start * exp(-rate t)`` at step t = 1, 2, ...
 
@@ -146,6 +164,7 @@ def exponential(start: float, rate: float = 0.01) -> Schedule:
     return Schedule(f"exponential({start:g}, {rate:g})", partial(_exponential, start, rate))
 
 
+@checked
 def every(period: int) -> Schedule:
     """Return 1 on every ``period``-th step and 0 between: a term with weight 0 is not evaluated at all."""
     return Schedule(f"every({check_count('period', period)})", partial(_every, period))

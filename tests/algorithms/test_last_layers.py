@@ -44,6 +44,15 @@ def test_only_the_last_k_blocks_and_the_head_move(setting):
     assert moved(model, named) == {"block2.0.weight", *HEAD}
 
 
+def test_what_is_frozen_inside_the_last_blocks_stays(setting):
+    task, model = setting
+    model.get_parameter("block5.0.weight").requires_grad_(False)
+    model.get_parameter("head.bias").requires_grad_(False)
+    found = catastrophic_forget_k(model, task, k=2, steps=3, lr=0.1, weight_decay=0.1).model
+    assert moved(model, found) == {"block5.1.weight", "block5.1.bias", "head.weight"}
+    assert [p.requires_grad for p in found.parameters()] == [p.requires_grad for p in model.parameters()]
+
+
 def test_the_fresh_blocks_learn_their_statistics_and_the_others_keep_theirs(setting):
     task, model = setting
     found = exact_unlearn_k(model, task, k=2, steps=3, lr=0.1).model

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_choice, check_count, check_number
 from ..gradients import plain_attention
 from ..logits import giving_logits
@@ -21,7 +22,7 @@ from ..modules import evaluating
 from ..outputs import label_loss, per_sample
 from ..schedules import is_schedule
 from .conjugate import conjugate_gradients
-from .noise import expected_sign
+from .noise import check_broadcast, expected_sign
 from .search import PerturbedSign
 
 Forward = Callable[[Tensor], Tensor]
@@ -42,6 +43,7 @@ class SmoothPoints:
     converged: Tensor
 
 
+@checked
 def smoothed_search(
     search: PerturbedSign,
     model: nn.Module | Forward,
@@ -97,6 +99,9 @@ def smoothed_search(
     if noise is None and search.deterministic:
         raise ValueError("expected noise above 0 for a hypergradient, since a sign has derivative 0, but got 0")
     search._check(x, y, None)
+    for name, value in (("radius", radius), ("closeness", closeness), ("noise", noise)):
+        if value is not None:
+            check_broadcast(name, value, x)
     tolerance = (1e-10 if x.dtype == torch.float64 else 1e-5) if tolerance is None else tolerance
     check_number("tolerance", tolerance, low=0, open_low=True)
     with ExitStack() as stack, plain_attention(), torch.enable_grad():

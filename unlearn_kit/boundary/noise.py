@@ -11,6 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..arguments import checked
+from ..errors import check_choice, check_number
+
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator, device=generator.device)
@@ -78,10 +81,31 @@ ORACLE_LOSS: dict[str, float] = {
 }
 
 
+@checked
 def expected_sign(distribution: str, values: Tensor, scale: float | Tensor) -> Tensor:
     """Return ``E sign(values + scale z)`` for z of one of ``DISTRIBUTIONS``, in [-1, 1], of the shape of ``values``.
 
     Differentiable in both; ``scale`` must be above 0 and broadcast. Normal: ``erf(g / (sqrt 2 c))``; uniform:
     ``clip(g / c, -1, 1)``; Laplace: ``sgn(g) (1 - exp(-|g| / c))``; Cauchy: ``(2 / pi) arctan(g / c)``.
+
+    Raises:
+        ValueError: On an unknown distribution, and on a scale that is not above 0 or does not broadcast.
+        TypeError: When an argument is of another type, by its name.
     """
+    check_choice("distribution", distribution, _EXPECTED)
+    if isinstance(scale, Tensor):
+        check_broadcast("scale", scale, values)
+    else:
+        check_number("scale", scale, low=0, open_low=True)
     return _EXPECTED[distribution](values / scale)
+
+
+def check_broadcast(name: str, value: Tensor, like: Tensor) -> None:
+    """Refuse a tensor that does not broadcast to the shape of ``like``.
+
+    Raises:
+        ValueError: When it does not, by its name.
+    """
+    sizes = (1,) * (like.dim() - value.dim()) + tuple(value.shape)
+    if value.dim() > like.dim() or any(size not in (1, whole) for size, whole in zip(sizes, like.shape, strict=True)):
+        raise ValueError(f"expected {name} to broadcast to {tuple(like.shape)}, but got {tuple(value.shape)}")

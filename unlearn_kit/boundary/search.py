@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_choice, check_count, check_number
 from ..logits import giving_logits
 from ..modules import evaluating
@@ -37,6 +38,7 @@ class BoundaryPoints:
     certificate: Certificate | None = None
 
 
+@checked
 @dataclass(frozen=True)
 class PerturbedSign:
     """Perturbed sign-gradient ascent on each sample's own loss, inside a box around it.

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..adapters import adapter_names, attach, gather, is_on, scale, switch_
 from ..adapters.structure import adapted_layers, check_adapted
+from ..arguments import checked
 from ..errors import check_choice, check_count, check_number
 from ..seeding import isolated
 
@@ -32,6 +33,7 @@ UPDATES = {
 }
 
 
+@checked
 def join_requests(models: Mapping[str, nn.Module]) -> nn.Module:
     """Return one model with the adapters of several, which were trained on copies of one original, all acting.
 
@@ -45,6 +47,7 @@ def join_requests(models: Mapping[str, nn.Module]) -> nn.Module:
     return gather(models)
 
 
+@checked
 def weigh(model: nn.Module, weights: Mapping[str, float]) -> nn.Module:
     """Return a copy in which just the adapters named act, ``weights[name]`` times as strongly (-1: in reverse).
 
@@ -66,6 +69,7 @@ def weigh(model: nn.Module, weights: Mapping[str, float]) -> nn.Module:
     return switch_(weighted, acting)
 
 
+@checked
 def combine_adapters(
     model: nn.Module,
     weights: Mapping[str, float],
@@ -169,6 +173,7 @@ def _check_weights(weights: Mapping[str, float], names: Sequence[str]) -> None:
         check_number(f"weights[{name!r}]", weight)
 
 
+@checked
 def withdraw(model: nn.Module, name: str) -> nn.Module:
     """Return a copy without the adapter ``name``: the request is withdrawn, and the others act as if it had never been.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
+from ..arguments import checked
 from ..data.tensors import in_order, subset
 from ..errors import check_count
 from ..gradients import cross_entropy, plain_attention
@@ -22,7 +23,7 @@ from ..modules import BATCH_NORM, blank_copy, device_of, evaluating
 from ..outputs import check_finite
 from ..seeding import standardized
 from .merge import interpolate
-from .state import check_match, layout_of
+from .state import check_match, layout_of, retain_of
 
 
 def mean_loss(model: nn.Module, data: Any) -> float | None:
@@ -30,6 +31,7 @@ def mean_loss(model: nn.Module, data: Any) -> float | None:
     return mean_score([model], data, lambda logits, targets: cross_entropy(logits, targets).double())
 
 
+@checked
 def barrier(ts: Sequence[float], losses: Sequence[float]) -> float:
     """Return how far a path's loss rises above the straight line between its ends, at most: at least 0; ideal 0.
 
@@ -98,6 +100,7 @@ class BarrierBound:
         return all(f <= bound + 1e-6 * (1 + abs(bound)) for f, bound in zip(self.losses, self.bounds, strict=True))
 
 
+@checked
 @standardized
 def barrier_bound(
     a: nn.Module, b: nn.Module, data: Any, *, points: int = 11, samples: int = 512, slopes: int = 21
@@ -122,6 +125,7 @@ def barrier_bound(
     check_count("points", points, low=3)
     check_count("samples", samples)
     check_count("slopes", slopes, low=3)
+    data = retain_of("data", data)
     if len(data) == 0:
         raise ValueError("expected data to hold at least one sample, but got none")
     layout = check_match({"a": a, "b": b})

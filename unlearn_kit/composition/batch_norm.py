@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..arguments import checked
 from ..data.tensors import drawn, iterate
 from ..errors import check_count
 from ..logits import giving_logits
 from ..modules import BATCH_NORM, blank_copy, check_model, device_of, unwrapped
 from ..seeding import generator, isolated, standardized
-from ..tasks import UnlearnTask
+from .state import retain_of
 
 STALE = "unlearn_kit_stale_statistics"
 
 
+@checked
 def needs_recalibration(model: nn.Module) -> bool:
     """Return whether ``model`` was merged from models of different batch-norm statistics, not measured since.
 
@@ -29,6 +31,7 @@ def needs_recalibration(model: nn.Module) -> bool:
     return bool(vars(model).get(STALE, False)) and bool(_tracking(model))
 
 
+@checked
 @standardized
 def recalibrate_batch_norm(
     model: nn.Module, data: Any, *, batch_size: int = 256, seed: int = 0, workers: int = 0
@@ -57,12 +60,14 @@ def recalibrate_batch_norm(
 
 
 @torch.no_grad()
-def recalibrate_(model: nn.Module, data: Any, *, batch_size: int = 256, seed: int = 0, workers: int = 0) -> None:
-    """:func:`recalibrate_batch_norm` in place."""
+def recalibrate_(
+    model: nn.Module, data: Any, *, batch_size: int = 256, seed: int = 0, workers: int = 0, name: str = "data"
+) -> None:
+    """:func:`recalibrate_batch_norm` in place; errors call the data ``name``."""
     check_count("batch_size", batch_size, low=2)
-    retain = data.retain if isinstance(data, UnlearnTask) else data
+    retain = retain_of(name, data)
     if len(retain) < 2:
-        raise ValueError(f"expected retain data of at least 2 samples, but got {len(retain)}")
+        raise ValueError(f"expected {name} to hold at least 2 samples to retain, but got {len(retain)}")
     layers = _tracking(model)
     if layers:
         modes = [(module, module.training) for module in model.modules()]
@@ -100,7 +105,7 @@ def settle(
     ``inside`` names the modules that were merged; None for all of the model.
     """
     if data is not None:
-        recalibrate_(out, data)
+        recalibrate_(out, data, name="recalibrate")
     elif not same_statistics(models, inside) or any(vars(unwrapped(model)).get(STALE, False) for model in models):
         setattr(out, STALE, True)
     return out

@@ -10,26 +10,30 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .. import losses as L
+from ..arguments import checked
 from ..engine import Phase, fit
+from ..errors import check_number
 from ..schedules import cosine
 from ..seeding import standardized
-from ..tasks import UnlearnTask
 from .merge import average, interpolate
-from .state import check_match, tensors_of
+from .state import check_match, retain_of, tensors_of
 
 
+@checked
 def bezier(a: nn.Module, control: nn.Module, b: nn.Module, t: float, *, recalibrate: Any = None) -> nn.Module:
     """Return ``(1 - t)^2 a + 2 t (1 - t) control + t^2 b``, a new model: bitwise ``a`` at 0 and ``b`` at 1.
 
     Raises:
         ValueError: Naming what differs in the models, or t outside [0, 1].
     """
+    check_number("t", t, low=0, high=1)
     check_match({"a": a, "control": control, "b": b})
     if t in (0, 1):
         return interpolate(a, b, t, recalibrate=recalibrate)
     return average([a, control, b], _coefficients(t), recalibrate=recalibrate)
 
 
+@checked
 @standardized
 def bezier_control(
     a: nn.Module,
@@ -61,7 +65,8 @@ def bezier_control(
 
     Source: arXiv 1802.10026.
     """
-    retain = data.retain if isinstance(data, UnlearnTask) else data
+    retain = retain_of("data", data)
+    check_number("lr", lr, low=0)
     curve = _Curve(a, interpolate(a, b, 0.5), b)
     phase = Phase(
         L.cross_entropy(on="retain"),

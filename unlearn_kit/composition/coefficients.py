@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import nn
 
+from ..arguments import checked
 from ..errors import check_count, check_number
 from ..metrics import evaluate
 from ..seeding import standardized
@@ -35,6 +36,7 @@ class CoefficientSearch:
         return min(self.front, key=lambda c: (1 - share) * c.objectives[0] + share * c.objectives[1])
 
 
+@checked
 @standardized
 def search_coefficients(
     build: Callable[[Sequence[float]], nn.Module],
@@ -70,8 +72,9 @@ def search_coefficients(
     if low >= high:
         raise ValueError(f"expected bounds to be a smaller and a larger number, but got {bounds}")
     first = np.array([check_number(f"start[{i}]", x) for i, x in enumerate(start)])
-    if len(first) == 0 or not tradeoffs:
-        raise ValueError("expected at least one coefficient and one tradeoff, but got none")
+    for name, values in (("start", first), ("tradeoffs", tradeoffs)):
+        if len(values) == 0:
+            raise ValueError(f"expected {name} to hold at least one number, but got none")
     check_count("evaluations", evaluations, low=len(tradeoffs))
     shares = [check_number("every one of tradeoffs", share, low=0, high=1) for share in tradeoffs]
     known: dict[tuple[float, ...], tuple[float, ...]] = {}
@@ -136,6 +139,7 @@ def nearest_on_simplex(x: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.maximum(values - shift, 0)
 
 
+@checked
 def held_out_objectives(task: UnlearnTask, target: float = 0.0) -> Callable[[nn.Module], tuple[float, float]]:
     """Return what measures ``(|forget score - target|, 1 - retain score)`` of a model on validation data, in [0, 1].
 

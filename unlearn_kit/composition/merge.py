@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_number
 from ..modules import blank_copy, unwrapped
 from ..outputs import check_finite
@@ -21,6 +22,7 @@ from .batch_norm import settle
 from .state import Layout, Piece, Weight, check_match, merge_into, numbered, pieces, weigher, weighers
 
 
+@checked
 def interpolate(a: nn.Module, b: nn.Module, t: Weight, *, recalibrate: Any = None) -> nn.Module:
     """Return ``(1 - t) a + t b``: bitwise ``a`` at 0, ``b`` at 1, and equal to ``interpolate(b, a, 1 - t)``.
 
@@ -41,6 +43,7 @@ def interpolate(a: nn.Module, b: nn.Module, t: Weight, *, recalibrate: Any = Non
     return _between(a, b, layout, share, rule, recalibrate)
 
 
+@checked
 def slerp(
     a: nn.Module, b: nn.Module, t: Weight, *, base: nn.Module | None = None, recalibrate: Any = None
 ) -> nn.Module:
@@ -79,6 +82,7 @@ def slerp(
     return _between(a, b, layout, share, rule, recalibrate, *([] if base is None else [base]))
 
 
+@checked
 def average(
     models: Sequence[nn.Module], weights: Sequence[Weight] | Weight = 1.0, *, recalibrate: Any = None
 ) -> nn.Module:
@@ -103,6 +107,7 @@ def average(
     return _several(models, layout, dict.fromkeys((*layout.parameters, *layout.buffers), rule), recalibrate)
 
 
+@checked
 @standardized
 def fisher_merge(
     models: Sequence[nn.Module],

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ..arguments import checked
 from ..data.tensors import subset
 from ..errors import check_count, check_number
 from ..metrics import Evaluation, evaluate
@@ -90,6 +91,7 @@ class Picked:
     tried: int
 
 
+@checked
 @standardized
 def tradeoff_path(
     a: nn.Module,
@@ -150,6 +152,7 @@ def tradeoff_path(
     return TradeoffPath(a, b, control, task, tuple(measured), bound, recalibrated, seconds)
 
 
+@checked
 @standardized
 def pick(path: TradeoffPath, target: float, *, tolerance: float = 0.005, steps: int = 12) -> Picked:
     """Return the model on ``path`` that scores ``target`` on the forget data: no training, a few evaluations.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..arguments import checked
 from ..checkpoints import load_model
 from ..data.tensors import in_order
 from ..errors import check_choice, check_path_exists
@@ -64,6 +65,7 @@ class Composition:
     record: dict[str, Any]
 
 
+@checked
 def compose(
     recipe: Mapping[str, Any] | str | Path,
     *,
@@ -162,7 +164,7 @@ class _Kitchen:
             like = self.build if isinstance(self.build, nn.Module) else self.build()
             model = load_model(like, check_path_exists("an input", self.folder / entry))
         else:
-            check_choice("an input", entry, self.models)
+            check_choice("an input of the recipe", entry, self.models)
         return Composition(model, {"input": entry, "hash": hash_model(model)})
 
     def _from_data(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ..arguments import checked
 from ..data.tensors import resolve, subset
 from ..errors import check_choice
 from ..metrics import Evaluation, evaluate
@@ -25,6 +26,7 @@ Mode = Literal["sequence", "compose"]
 KeptOut = Literal["earlier", "all", "none"]
 
 
+@checked
 def joint_task(requests: Sequence[UnlearnTask]) -> UnlearnTask:
     """Return all requests as one: the union of what they forget, and what all of them retain.
 
@@ -52,6 +54,7 @@ def joint_task(requests: Sequence[UnlearnTask]) -> UnlearnTask:
     return joined
 
 
+@checked
 def cumulative_tasks(requests: Sequence[UnlearnTask]) -> list[UnlearnTask]:
     """Return request k as it is served: its own data are forgotten, and no data of requests 0 to k are retained."""
     return [beside(request, requests[: k + 1]) for k, request in enumerate(requests)]
@@ -102,6 +105,7 @@ class RequestsResult:
     mode: str
 
 
+@checked
 @standardized
 def apply_requests(
     model: nn.Module,

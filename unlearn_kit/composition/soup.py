@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..arguments import checked
 from ..errors import check_number
 from ..seeding import standardized
 from .merge import average
@@ -33,6 +34,7 @@ class Soup:
     tried: tuple[tuple[int, float], ...]
 
 
+@checked
 @standardized
 def greedy_soup(models: Sequence[nn.Module], score: Callable[[nn.Module], float], *, recalibrate: Any = None) -> Soup:
     """Start from the best run; in falling order of score, take in each of the others that improves the mean's score.

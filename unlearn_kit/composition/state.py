@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import check_choice, check_number
 from ..modules import BATCH_NORM, check_model, unwrapped
 from ..outputs import check_finite
+from ..tasks import UnlearnTask
 
 CHUNK = 2**17  # entries merged at once, in float64: what a merge needs beside its result
 
@@ -146,6 +147,19 @@ def weighers(weights: Any, count: int, layout: Layout, **bounds: Any) -> list[Ca
     if len(weights) != count:
         raise ValueError(f"expected weights to hold {count} numbers, one a model, but got {len(weights)}")
     return [weigher(f"weights[{i}]", weight, layout, **bounds) for i, weight in enumerate(weights)]
+
+
+def retain_of(name: str, data: Any) -> Any:
+    """Return the retain data of a task, or the data set that was given in its place.
+
+    Raises:
+        TypeError: When it is neither, by the name of the argument.
+    """
+    retain = data.retain if isinstance(data, UnlearnTask) else data
+    sized = hasattr(retain, "__len__") and hasattr(retain, "__getitem__")
+    if not sized or isinstance(retain, (str, bytes, Mapping, Tensor, nn.Module)):
+        raise TypeError(f"expected {name} to be a task or a data set, but got {type(data).__name__}")
+    return retain
 
 
 @torch.no_grad()

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from .. import losses as L
+from ..arguments import checked
 from ..engine import Phase, fit
 from ..engine.phases import BatchNorm
 from ..errors import check_choice
 from ..heads import head_name
 from ..modules import blank_copy, check_model
 from ..seeding import standardized
-from ..tasks import UnlearnTask
 from .batch_norm import settle
-from .state import check_match, tensors_of
+from .state import check_match, retain_of, tensors_of
 
 
 @standardized
@@ -41,6 +41,7 @@ def _swapped(body: nn.Module, head: nn.Module, modules: list[str]) -> nn.Module:
     return out
 
 
+@checked
 def swap_head(
     body: nn.Module,
     head: nn.Module,
@@ -79,7 +80,7 @@ def swap_head(
     out = settle(_swapped(body, head, modules), [body, head], recalibrate, inside=modules)
     if finetune_on is None:
         return out
-    retain = finetune_on.retain if isinstance(finetune_on, UnlearnTask) else finetune_on
+    retain = retain_of("finetune_on", finetune_on)
     phase = Phase(
         L.cross_entropy(on="retain"),
         {"retain": retain},

@@ -8,12 +8,13 @@ the models, the result and some chunks. See :mod:`.batch_norm` for ``recalibrate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_number
 from ..modules import blank_copy
 from ..seeding import standardized
@@ -25,6 +26,7 @@ Thin = Callable[[str], Callable[[list[Tensor]], list[Tensor]]]  # a tensor's nam
 Meet = Callable[[list[Tensor], Sequence[float]], Tensor]  # task vectors and their weights -> one
 
 
+@checked
 def task_arithmetic(
     base: nn.Module, models: Sequence[nn.Module], weights: Sequence[Weight] | Weight = 1.0, *, recalibrate: Any = None
 ) -> nn.Module:
@@ -45,6 +47,7 @@ def task_arithmetic(
     return _merge(base, models, weights, None, _sum, recalibrate)
 
 
+@checked
 def ties(
     base: nn.Module,
     models: Sequence[nn.Module],
@@ -81,6 +84,7 @@ def ties(
     return _merge(base, models, weights, lambda layout: keep_largest(base, models, layout, density), meet, recalibrate)
 
 
+@checked
 def dare(
     base: nn.Module,
     models: Sequence[nn.Module],
@@ -118,6 +122,7 @@ def dare(
     return _merge(base, models, weights, lambda _: keep_random(len(models), density, seed), meet, recalibrate)
 
 
+@checked
 def neg_merge(
     base: nn.Module, models: Sequence[nn.Module], weight: Weight = 1.0, *, recalibrate: Any = None
 ) -> nn.Module:
@@ -136,6 +141,8 @@ def neg_merge(
     Source: arXiv 2410.05583.
     """
     numbered(models, least=2)
+    if not isinstance(weight, Mapping):
+        check_number("weight", weight)
 
     def meet(vectors: list[Tensor], shares: Sequence[float]) -> Tensor:
         stacked = torch.stack(vectors)

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_choice
 from ..modules import device_of
 from ..outputs import check_finite, is_ignored
@@ -161,6 +162,7 @@ class ObjectiveValue:
     parts: dict[str, Tensor]
 
 
+@checked
 @dataclass(frozen=True)
 class Objective(Algebra):
     """A weighted sum of terms. Prints as its formula.

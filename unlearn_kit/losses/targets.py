@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..arguments import checked
 from ..boundary import PerturbedSign
 from ..errors import check_choice, check_count, check_number
 from ..logits import giving_logits
@@ -57,6 +58,7 @@ class Labels:
         return Goal("labels", batch.targets)
 
 
+@checked
 @dataclass(frozen=True)
 class Teacher:
     """The logits of another model at the same inputs. It never moves: the engine trains a copy of what it is given."""
@@ -74,6 +76,7 @@ class Teacher:
         return f"Teacher({_name(self.model)})"
 
 
+@checked
 @dataclass(frozen=True)
 class OtherClasses:
     """What another model says of the classes other than the sample's own: its softmax with that logit taken out.
@@ -98,6 +101,7 @@ class OtherClasses:
         return f"OtherClasses({_name(self.model)})"
 
 
+@checked
 @dataclass(frozen=True)
 class Boundary:
     """What the original model says at the nearest point where it changes its mind (arXiv 2505.21872).
@@ -171,6 +175,7 @@ class Boundary:
         return f"Boundary({', '.join(parts)})"
 
 
+@checked
 @dataclass(frozen=True)
 class Uniform:
     """Equal probability for every class (two classes, so one half, for a single logit)."""
@@ -186,6 +191,7 @@ class Uniform:
         return Goal("probabilities", torch.full(shape, 1 / self.num_classes, device=batch.inputs.device))
 
 
+@checked
 @dataclass(frozen=True)
 class RandomLabels:
     """Labels drawn uniformly, anew in each batch (in ``Cached``: fixed); ``wrong_only`` never draws the true one."""
@@ -207,6 +213,7 @@ class RandomLabels:
         return Goal("labels", drawn.to(y.dtype) if y.is_floating_point() else drawn)
 
 
+@checked
 @dataclass(frozen=True)
 class Background:
     """Class ``index`` (the background) at every pixel."""
@@ -221,6 +228,7 @@ class Background:
         return Goal("labels", torch.full_like(batch.targets, self.index))
 
 
+@checked
 @dataclass(frozen=True)
 class Contradiction:
     """The opposite of what a teacher is confident of (arXiv 2511.16574, the strong unlearning phase).
@@ -252,6 +260,7 @@ class Contradiction:
         return f"Contradiction({_name(self.model)}, confidence={self.confidence:g})"
 
 
+@checked
 @dataclass(frozen=True)
 class Within:
     """Another target, asked of the decisions whose own label is ``label`` alone; all others are left out.
@@ -292,6 +301,7 @@ class Within:
         return f"Within({self.target}, label={self.label})"
 
 
+@checked
 @dataclass(frozen=True)
 class Cached:
     """Another target, computed for the whole stream once a run or once an epoch rather than in every step.

@@ -9,6 +9,7 @@ from typing import Any, Protocol, overload
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_type, checked
 from ..errors import check_choice, check_number
 from . import distances, overlap
 from .batch import GoalKind
@@ -26,12 +27,15 @@ class TermFactory(Protocol):
         ...
 
 
+@checked
 @overload
 def term(function: Callable[..., Tensor], /) -> TermFactory: ...
+@checked
 @overload
 def term(
     function: None = None, /, *, takes: tuple[GoalKind, ...] = ..., reduction: Reduction = ...
 ) -> Callable[[Callable[..., Tensor]], TermFactory]: ...
+@checked
 def term(
     function: Callable[..., Tensor] | None = None,
     /,
@@ -73,6 +77,9 @@ def _factory(function: Callable[..., Tensor], takes: tuple[GoalKind, ...], reduc
     title = function.__name__
 
     def make(*, on: str, to: Target | None = None, name: str | None = None, **options: Any) -> Term:
+        check_type("on", on, str)
+        check_type("to", to, Target | None)
+        check_type("name", name, str | None)
         for option in options:
             check_choice(f"option of {title}", option, known)
         missing = [option for option in needed if option not in options]
@@ -113,6 +120,7 @@ dice = term(takes=("labels",), reduction="batch")(overlap.dice)
 dice_bce = term(takes=("labels",), reduction="batch")(overlap.dice_bce)
 
 
+@checked
 def kl(*, on: str, to: Target, temperature: float = 1.0, name: str | None = None) -> Term:
     """Return ``T^2 KL(target || outputs)`` in nats at temperature T > 0.
 
@@ -125,6 +133,7 @@ def kl(*, on: str, to: Target, temperature: float = 1.0, name: str | None = None
     return _kl(on=on, to=to, name=name, **options)
 
 
+@checked
 def parameter_norm(p: float = 1.0, *, name: str | None = None) -> Term:
     """Return ``sum |theta|^p`` over the trainable parameters, p >= 1: a term of the parameters alone.
 
@@ -139,6 +148,7 @@ def parameter_norm(p: float = 1.0, *, name: str | None = None) -> Term:
     return Term(name or f"parameter_norm(p={p:g})", norm, None, None, reduction="parameters")
 
 
+@checked
 def weight_distance(model: nn.Module, *, name: str | None = None) -> Term:
     """Return ``sum (theta - theta_0)^2`` of the trainable parameters to those of ``model``, e.g. the starting weights.
 

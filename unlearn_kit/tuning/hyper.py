@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..arguments import check_type, checked
 from ..errors import check_choice, check_count, check_number
 from ..gradients import plain_attention, trainable
 from ..logits import hook
@@ -63,6 +64,7 @@ class Unrolled:
     parameters: dict[str, Tensor]
 
 
+@checked
 @standardized
 def unroll(
     model: nn.Module,
@@ -127,10 +129,12 @@ def unroll(
     with plain_attention(), torch.enable_grad():
         for step, batch in enumerate(batches):
             value = loss(Fast(frozen, weights), batch, turned)
+            check_type("what loss returns", value, Tensor)
             rate = {"lr": [rate_at(lr, step, steps)]}
             moved = stepper.step(value, params=weights.values(), override=rate, grad_callback=clipped)
             weights = dict(zip(weights, moved, strict=True))
         reached = level(Fast(frozen, weights), turned)
+        check_type("level", reached, Tensor)
         check_finite("level", reached)
         gradients = torch.autograd.grad(reached, list(turned.values()), allow_unused=True, materialize_grads=True)
     parameters = {name: p.detach() for name, p in weights.items()}
@@ -138,6 +142,7 @@ def unroll(
     return Unrolled(float(reached.detach()), slopes, parameters)
 
 
+@checked
 def weighted(objective: Objective | Term, weights: Mapping[str, str]) -> Loss:
     """Return a loss for :func:`unroll`: the objective, with the weights of some terms turned into knobs.
 
@@ -164,6 +169,7 @@ def weighted(objective: Objective | Term, weights: Mapping[str, str]) -> Loss:
     return loss
 
 
+@checked
 def expected_accuracy(inputs: Tensor, targets: Tensor) -> Level:
     """Return a level for :func:`unroll`: the mean probability of the true class, in [0, 1]."""
 
@@ -174,6 +180,7 @@ def expected_accuracy(inputs: Tensor, targets: Tensor) -> Level:
     return level
 
 
+@checked
 def scale_adapters(model: Fast, factor: Tensor) -> None:
     """Let all low-rank adapters act ``factor`` times as strongly as attached: to be called in ``loss`` and ``level``.
 
@@ -208,6 +215,7 @@ class Reached:
     tried: list[tuple[float, float, float]] = field(default_factory=list)
 
 
+@checked
 def newton(
     run: Callable[[float], Unrolled],
     knob: str,
@@ -242,6 +250,8 @@ def newton(
     at, tried = math.log(start), []
     for _ in range(budget):
         found = run(math.exp(at))
+        check_type("what run returns", found, Unrolled)
+        check_choice("knob", knob, found.gradients)
         slope = found.gradients[knob] * math.exp(at)  # with respect to the logarithm
         tried.append((math.exp(at), found.level, found.gradients[knob]))
         short = wanted - found.level

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
+from ..arguments import checked
 from ..data.tensors import subset
 from ..errors import check_choice, check_count, check_number
 from ..metrics import accuracy
@@ -74,6 +75,7 @@ class Tuned:
         )
 
 
+@checked
 def tune_tradeoff(
     algorithm: Callable[..., UnlearnResult],
     model: nn.Module,
@@ -194,6 +196,7 @@ def tune_tradeoff(
     )
 
 
+@checked
 def split_off(task: UnlearnTask, share: float, *, seed: int = 0, forget: bool = True) -> UnlearnTask:
     """Return the task with a random ``share`` of its training data in the place of its test data.
 
@@ -202,6 +205,7 @@ def split_off(task: UnlearnTask, share: float, *, seed: int = 0, forget: bool = 
     Raises:
         ValueError: When a part would be empty.
     """
+    check_number("share", share, low=0, high=1)
     parts = {}
     for name, data in (("forget", task.forget), ("retain", task.retain)):
         order = torch.randperm(len(data), generator=generator(seed, "tuning", name))

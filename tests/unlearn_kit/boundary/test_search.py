@@ -440,9 +440,9 @@ def test_inputs_are_not_written_to():
             ValueError,
             r"^expected bounds to be \(low, high\) with low < high, but got \(1.0, 0.0\)$",
         ),
-        ({"bounds": 1.0}, TypeError, r"^expected bounds to be \(low, high\) or None, but got 1.0$"),
-        ({"bounds": (0, 0.5, 1)}, TypeError, r"^expected bounds to be \(low, high\) or None, but got"),
-        ({"bounds": (0, "one")}, TypeError, "^expected bounds to be a number, but got str: 'one'$"),
+        ({"bounds": 1.0}, TypeError, r"^expected bounds to be a tuple, but got float$"),
+        ({"bounds": (0, 0.5, 1)}, ValueError, "^expected bounds to hold 2 values, but got 3$"),
+        ({"bounds": (0, "one")}, TypeError, r"^expected bounds\[1\] to be a number, but got str: 'one'$"),
         ({"seed": 1.5}, TypeError, "^expected seed to be an int, but got float: 1.5$"),
     ],
 )

@@ -160,7 +160,7 @@ def test_a_merge_says_whether_its_statistics_are_of_other_weights() -> None:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_little_data_are_refused(count: int) -> None:
-    with pytest.raises(ValueError, match=f"expected retain data of at least 2 samples, but got {count}"):
+    with pytest.raises(ValueError, match=f"expected data to hold at least 2 samples to retain, but got {count}"):
         recalibrate_batch_norm(network(1), images(count))
 
 

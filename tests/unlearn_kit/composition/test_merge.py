@@ -301,7 +301,7 @@ def test_weights_by_module_and_the_longest_prefix_wins() -> None:
         ({"head": 1.0}, "expected t to cover 'first.weight', but got"),
         ({"": 2.0}, r"expected t\[''\] in \[0, 1\], but got 2.0"),
         (1.5, r"expected t in \[0, 1\], but got 1.5"),
-        ("half", "expected t to be a number, but got str"),
+        ("half", "expected t to be a number or a mapping, but got str: 'half'"),
     ],
 )
 def test_bad_weights_are_refused(t: object, text: str) -> None:
@@ -358,7 +358,10 @@ def test_modules_of_another_kind_are_named() -> None:
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: task_arithmetic(made(1), made(2)), "expected models to be a sequence of modules, but got Tied"),
+        (
+            lambda: task_arithmetic(made(1), made(2)),
+            "expected models to be a sequence of torch.nn.Module, but got Tied",
+        ),
         (lambda: task_arithmetic(made(1), []), "expected at least 1 models, but got 0"),
         (lambda: neg_merge(made(1), [made(2)]), "expected at least 2 models, but got 1"),
         (lambda: task_arithmetic(made(1), [made(2)], [1, 2]), "expected weights to hold 1 numbers, one a model, but"),

@@ -123,7 +123,7 @@ MODELS_IN_THEMSELVES["models"] = [MODELS_IN_THEMSELVES]
         ({"method": "ties", "base": "original", "models": ["a"], "desnity": 1}, "did you mean 'density'"),
         ({"method": "average", "base": "original", "models": ["a"]}, "expected every key of the average recipe"),
         ({"method": "average", "models": "a"}, "expected models in a recipe to be a list of inputs, but got 'a'"),
-        ({"method": "average", "models": ["c"]}, "expected an input to be one of"),
+        ({"method": "average", "models": ["c"]}, "expected an input of the recipe to be one of"),
         ({"method": "average", "models": [3]}, "expected an input to be a name, a path or a recipe, but got int"),
         ({"method": "average", "models": ["c.safetensors"]}, "expected build= with the file 'c.safetensors'"),
         ({"method": "interpolate", "models": ["a"], "t": 0}, "expected models of the interpolate recipe to be two"),

@@ -220,7 +220,7 @@ def test_bad_searches_are_refused() -> None:
     def build(_):
         return nn.Linear(1, 1)
 
-    with pytest.raises(ValueError, match="expected at least one coefficient and one tradeoff"):
+    with pytest.raises(ValueError, match="expected start to hold at least one number, but got none"):
         search_coefficients(build, lambda _: (0, 0), [])
     with pytest.raises(ValueError, match="expected objectives to return two numbers, but got 1"):
         search_coefficients(build, lambda _: (0.0,), [0.5])

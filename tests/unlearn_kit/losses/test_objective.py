@@ -339,7 +339,7 @@ class Unhashable:
         (lambda: F * True, TypeError, "^expected weight to be a number, but got bool: True$"),
         (lambda: float("nan") * F, ValueError, r"^expected weight in \(-inf, inf\), but got nan$"),
         (lambda: (F + R) * None, TypeError, "^expected weight to be a number, but got NoneType"),
-        (lambda: L.Objective((F, "x")), TypeError, "^expected terms to hold Term values, but got str$"),
+        (lambda: L.Objective((F, "x")), TypeError, "^expected terms\\[1\\] to be a Term, but got str$"),
         (
             lambda: L.cross_entropy(on="forget", to=SURE),
             TypeError,

@@ -478,15 +478,15 @@ def broken() -> nn.Module:
 @pytest.mark.parametrize(
     ("build", "error", "text"),
     [
-        (lambda: L.Teacher(None), TypeError, "^expected model of Teacher to be a torch.nn.Module, but got NoneType$"),
+        (lambda: L.Teacher(None), TypeError, "^expected model to be a torch.nn.Module, but got NoneType$"),
         (lambda: L.Teacher(broken()), ValueError, "^expected model of Teacher's '5.bias' to be finite, but got 1 NaN"),
         (
             lambda: L.Contradiction("x"),
             TypeError,
-            "^expected model of Contradiction to be a torch.nn.Module, but got str",
+            "^expected model to be a torch.nn.Module, but got str",
         ),
         (lambda: L.Contradiction(teacher(), 1.1), ValueError, r"^expected confidence in \[0, 1\], but got 1.1$"),
-        (lambda: L.Boundary(SEARCH, teacher()), TypeError, "^expected model of Boundary to be a torch.nn.Module"),
+        (lambda: L.Boundary(SEARCH, teacher()), TypeError, "^expected model to be a torch.nn.Module"),
         (lambda: L.Boundary(teacher(), 0.1), TypeError, "^expected search to be a PerturbedSign, but got float$"),
         (lambda: L.Boundary(teacher(), SEARCH, mix=1.5), ValueError, r"^expected mix in \[0, 1\], but got 1.5$"),
         (

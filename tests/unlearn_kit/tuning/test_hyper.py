@@ -230,9 +230,12 @@ def test_newton_steps_bisect_where_the_slope_says_nothing():
     ("change", "error", "text"),
     [
         ({"knobs": {}}, ValueError, "^expected at least one knob, but got none$"),
-        ({"knobs": {"keep": "much"}}, TypeError, "^expected knob 'keep' to be a number, but got str: 'much'$"),
+        ({"knobs": {"keep": "much"}}, TypeError, "^expected knobs\\['keep'\\] to be a number, but got str: 'much'$"),
         ({"momentum": 1.0}, ValueError, r"^expected momentum in \[0, 1\), but got 1.0$"),
         ({"clip": 0.0}, ValueError, r"^expected clip in \(0, inf\), but got 0.0$"),
+        ({"lr": lambda _: None}, TypeError, "^expected what lr returns to be a number, but got NoneType: None$"),
+        ({"loss": lambda *_: None}, TypeError, "^expected what loss returns to be a Tensor, but got NoneType$"),
+        ({"level": lambda *_: 0.5}, TypeError, "^expected level to be a Tensor, but got float$"),
         ({"lr": -1.0}, ValueError, r"^expected lr in \[0, inf\), but got -1.0$"),
         ({"level": lambda _, knobs: knobs["keep"] * math.nan}, ValueError, "^expected level to be finite"),
     ],

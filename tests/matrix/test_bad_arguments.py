@@ -1,0 +1,153 @@
+"""One wrong argument at a time, in every public function: a right result, or an error that names the argument."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from calls import CALLS, RECORDS, ROOMS, Things
+from cells import alike, snapshot, surroundings
+from unlearn_kit import CheckpointError, DataNotFoundError, DivergenceError, adapters, save_model
+
+NAMED = (ValueError, TypeError, CheckpointError, DataNotFoundError, DivergenceError, FileNotFoundError)
+
+# Calls with a wrong argument a room, of which a few come twice: more than 500 in all.
+EXAMPLES = 150
+
+# Functions that change a model they are given, and say so.
+CHANGES = {"adapters.switch_", "models.declare_head", "models.reinitialize_", "tuning.scale_adapters"}
+
+WRONG: dict[str, Callable[[Things], Any]] = {
+    "None": lambda t: None,
+    "''": lambda t: "",
+    "'abc'": lambda t: "abc",
+    "bytes": lambda t: b"abc",
+    "[]": lambda t: [],
+    "[None]": lambda t: [None],
+    "{}": lambda t: {},
+    "{1, 2}": lambda t: {1, 2},
+    "object()": lambda t: object(),
+    "nan": lambda t: math.nan,
+    "inf": lambda t: math.inf,
+    "-1": lambda t: -1,
+    "0": lambda t: 0,
+    "0.5": lambda t: 0.5,
+    "1j": lambda t: 1j,
+    "-10**400": lambda t: -(10**400),
+    "10**400": lambda t: 10**400,
+    "True": lambda t: True,
+    "int": lambda t: int,
+    "a function": lambda t: lambda *arguments: None,
+    "a model": lambda t: t.other,
+    "a data set": lambda t: t.task.retain,
+    "a task": lambda t: t.task,
+    "an empty tensor": lambda t: torch.empty(0),
+    "a tensor of nan": lambda t: torch.full((4, 3), math.nan),
+}
+
+
+# Rooms whose doors do not hold yet.
+NOT_YET = {"unlearn_kit", "adapters", "audits", "data", "engine", "metrics", "models", "algorithms"}
+# Arguments that every room hands on to one place, which does not check them yet.
+HANDED_ON = {"device", "seed"}
+
+
+def wrong_values(valid: Any) -> list[str]:
+    """Return the values to try in the place of a valid one: no endless runs, and nothing of its own kind."""
+    left = {"True"} if isinstance(valid, bool) else set()
+    if valid is None or isinstance(valid, int):
+        left |= {"10**400"}  # An int may be as large as it likes; of steps, so many would take for ever.
+    if callable(valid):
+        left |= {"int", "a model"}  # They can be called.
+    return [name for name in WRONG if name not in left]
+
+
+def fault(key: str, argument: str, value: Any) -> str | None:
+    """Return what is wrong with what a call does when ``argument`` is ``value``; None when nothing is."""
+    function, arguments = CALLS[key]
+    values = arguments(Things()) | {argument: value}
+    models = [value for value in _flat(values.values()) if isinstance(value, nn.Module)]
+    before, world, raised = [snapshot(model) for model in models], surroundings(), False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            function(**values)
+    except NAMED as error:
+        raised, text = True, str(error)
+        # Of arguments that do not fit together, either may be named; "to" and "on" are words of any sentence.
+        others = [name for name in values if len(name) > 3]
+        if not re.search(rf"\b({'|'.join(map(re.escape, [argument, argument.removesuffix('s'), *others]))})\b", text):
+            return f"{type(error).__name__} names no argument: {text.splitlines()[0] if text else ''}"
+    except Exception as error:  # Whatever else comes is what is looked for
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    changed = [what for what, value in surroundings().items() if not alike(value, world[what])]
+    if raised or key not in CHANGES:
+        after = [snapshot(model) for model in models]
+        changed += [
+            what for old, new in zip(before, after, strict=True) for what in old if not alike(new[what], old[what])
+        ]
+    return f"changed the caller's {', '.join(changed)}" if changed else None
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _flat(value)
+        elif isinstance(value, dict):
+            yield from _flat(value.values())
+        else:
+            yield value
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a folder that holds the files that valid calls read."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("calls"))
+    model = Things().model
+    save_model(model, "saved.safetensors")
+    with torch.random.fork_rng(devices=[]):
+        adapters.save(adapters.attach(model, "head", rank=1), "saved-adapters.safetensors")
+
+
+def test_every_public_function_is_called() -> None:
+    missing = {
+        f"{room}.{name}"
+        for room, module in ROOMS.items()
+        for name in module.__all__
+        if callable(getattr(module, name)) and name not in RECORDS.get(room, ()) and f"{room}.{name}" not in CALLS
+    }
+    assert missing == set()
+
+
+@pytest.mark.parametrize("key", [key for key in CALLS if key.partition(".")[0] not in NOT_YET])
+def test_a_valid_call_is_right(key: str) -> None:
+    function, arguments = CALLS[key]
+    function(**arguments(Things()))
+
+
+@pytest.mark.parametrize("room", sorted(set(ROOMS) - NOT_YET))
+def test_a_wrong_argument_is_named(room: str) -> None:
+    valid = {key: arguments(Things()) for key, (_, arguments) in CALLS.items() if key.startswith(f"{room}.")}
+    places = [(key, argument) for key, values in valid.items() for argument in values if argument not in HANDED_ON]
+    found = {}
+
+    # Every example counts: what falls is collected, so that one run names all of it.
+    @settings(max_examples=EXAMPLES, derandomize=True, database=None, deadline=None)
+    @given(st.data())
+    def draw(data: st.DataObject) -> None:
+        key, argument = data.draw(st.sampled_from(places))
+        name = data.draw(st.sampled_from(wrong_values(valid[key][argument])))
+        if (words := fault(key, argument, WRONG[name](Things()))) is not None:
+            found[f"{key}({argument}={name})"] = words
+
+    draw()
+    assert found == {}
