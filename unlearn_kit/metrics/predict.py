@@ -59,7 +59,7 @@ def map_batches(
     for model in models:
         if not isinstance(model, nn.Module):
             raise TypeError(f"expected model to be a torch.nn.Module, but got {type(model).__name__}")
-    check_dataset("dataset", dataset)
+    check_dataset("dataset", dataset, finite=False)
     dataset = with_ignore_index(dataset, ignore_index)
     placed = [_placed(model, device) for model in models]
     rows = []
