@@ -23,7 +23,8 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 # The floors of the core, from the ground up. A room imports from floors below its own.
 FLOORS = (
     ("command", "errors", "results"),
-    ("arguments", "files", "logits", "outputs", "processes", "safe_yaml", "schedules", "seeding"),
+    ("arguments",),
+    ("files", "logits", "outputs", "processes", "safe_yaml", "schedules", "seeding"),
     ("heads",),
     ("memory", "modules"),
     ("gradients", "models", "plots"),

@@ -47,7 +47,9 @@ def check_form(name: str, dataset: Any) -> None:
         raise TypeError(f"expected {name} to be {FORM}, but got {_form(dataset)}")
 
 
-def check_dataset(name: str, dataset: Any, *, kind: str | None = None, num_classes: int | None = None) -> None:
+def check_dataset(
+    name: str, dataset: Any, *, kind: str | None = None, num_classes: int | None = None, finite: bool = True
+) -> None:
     """Refuse what is no data set of ``(input, target)``, by its first, its last and one other sample.
 
     Args:
@@ -55,6 +57,7 @@ def check_dataset(name: str, dataset: Any, *, kind: str | None = None, num_class
         dataset: What came as one; an empty one passes.
         kind: "classification" or "segmentation", where the targets must be class labels or masks.
         num_classes: The number of classes, where the labels must be among them.
+        finite: Whether inputs must be finite; False where the outputs are looked at anyway.
 
     Raises:
         TypeError: As :func:`check_form`, or when a sample is no pair of numbers.
@@ -64,7 +67,7 @@ def check_dataset(name: str, dataset: Any, *, kind: str | None = None, num_class
     with isolated(0):  # a random transform of the inputs would draw from the caller
         for sample in _some(dataset):
             x, y = _pair(name, sample)
-            _check_input(name, x)
+            _check_input(name, x, finite)
             _check_target(name, y, kind, num_classes)
 
 
@@ -118,7 +121,7 @@ def _pair(name: str, sample: Any) -> tuple[Any, Any]:
     return sample[0], sample[1]
 
 
-def _check_input(name: str, x: Any) -> None:
+def _check_input(name: str, x: Any, finite: bool) -> None:
     if not isinstance(x, (Tensor, np.ndarray, np.generic, int, float)):
         remedy = "; turn it into one with a transform, such as torchvision's ToTensor" if _is_picture(x) else ""
         raise TypeError(f"expected every input of {name} to be a Tensor, but got {_form(x)}{remedy}")
@@ -128,7 +131,7 @@ def _check_input(name: str, x: Any) -> None:
             f"expected the images of {name} to be floating point in [0, 1], but got {values.dtype}; convert them "
             "(x.float() / 255), or hold them in data.TensorImages, which does"
         )
-    if values.is_floating_point():
+    if finite and values.is_floating_point():
         check_finite(f"every input of {name}", values)
 
 

@@ -59,7 +59,7 @@ def map_batches(
             inputs are not finite.
     """
     placed = [_placed(check_model(model), device) for model in models]
-    check_dataset("dataset", dataset)
+    check_dataset("dataset", dataset, finite=False)
     dataset = with_ignore_index(dataset, ignore_index)
     rows = []
     # Isolated: a data set's random transform or a layer that always drops out would draw from the caller.
