@@ -1,7 +1,7 @@
 """How large the report of a run's folder is, and how soon it opens.
 
 ``python -m benchmarks.speed.report_open [DIR]``; without a folder, the report of about 200 made-up runs, or of a
-thousand with ``--trainings 16``. Measured are the seconds of writing it, the largest memory of the process and the share
+thousand with ``--trainings 16``. Measured are the seconds of writing it, the largest memory of the process, the share
 of it that the imports alone had taken, the seconds until a headless Chromium has loaded the page, and until the first
 chart is there when a reader scrolls to it at once, both from the start of the navigation; the smallest and the median
 of several, each in a fresh page.
