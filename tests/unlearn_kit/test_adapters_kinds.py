@@ -307,3 +307,24 @@ def test_modules_of_names_that_peft_gives_are_refused() -> None:
     model.add_module("base_layer", nn.Linear(4, 3))
     with pytest.raises(ValueError, match="no module of a name that peft gives, but it has 'base_layer'"):
         adapters.attach(model, "all")
+
+
+def test_nothing_depends_on_the_caller_s_settings() -> None:
+    model = built(lambda: nn.Conv2d(3, 8, 3))
+    torch.manual_seed(0)
+    adapted = adapters.attach(model, "all", rank=2)
+    torch.manual_seed(0)
+    with torch.device("meta"), torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        elsewhere = adapters.attach(model, "all", rank=2)
+        merged = adapters.merge(moved(elsewhere))
+    for plain, found in ((adapted, elsewhere), (adapters.merge(moved(adapted)), merged)):
+        pairs = zip(plain.named_parameters(), found.parameters(), strict=True)
+        assert all(torch.equal(one, other) for (name, one), other in pairs if "lora_B" not in name)
+
+
+def test_what_a_module_keeps_of_its_last_call_is_no_obstacle() -> None:
+    model = built(lambda: nn.Conv2d(3, 8, 3))
+    model[0].kept = model(images())
+    off, far = gap(model, "all", images())
+    assert far > 1e-3
+    assert off < 1e-6

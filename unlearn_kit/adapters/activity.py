@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..modules import frozen_copy
+from ..modules import blank_copy, frozen_copy
 from ..seeding import generator, isolated
 from .structure import is_adapted, plain_name, plain_names
 from .switching import merge, only, switched_off
@@ -51,7 +50,7 @@ def check_merges(adapted: nn.Module, name: str, example: Tensor) -> None:
     Raises:
         ValueError: Naming the layers whose adapter acts otherwise than its merged weight.
     """
-    trial = copy.deepcopy(adapted).eval()
+    trial = blank_copy(adapted).eval()
     if any(p.dtype in (torch.half, torch.bfloat16) for p in trial.parameters()):
         trial, example = trial.float(), example.float()  # half precision rounds by more than what is looked for
     factors: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import re
 from collections.abc import Sequence
@@ -11,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import check_count, check_number
-from ..modules import check_model
+from ..modules import blank_copy, check_model
+from ..seeding import standardized
 from .activity import check_merges
 from .choosing import Where, choose, summary
 from .layers import layer_kinds
@@ -23,6 +23,7 @@ logger = logging.getLogger("unlearn_kit")
 RESERVED = re.compile(r"(^|\.)(base_layer|original_module|modules_to_save|lora_\w+)(\.|$)|^base_model\.model(\.|$)")
 
 
+@standardized
 def attach(
     model: nn.Module,
     where: Where,
@@ -89,10 +90,10 @@ def attach(
     config._register_custom_module(layer_kinds())
     adapted: Any
     if isinstance(model, PeftModel):
-        adapted = copy.deepcopy(model)
+        adapted = blank_copy(model)
         adapted.add_adapter(name, config)
     else:
-        adapted = get_peft_model(copy.deepcopy(model), config, adapter_name=name)
+        adapted = get_peft_model(blank_copy(model), config, adapter_name=name)
         adapted.original_flags = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
     _replace(adapted, name, full)
     activate(adapted, list(adapted.peft_config))

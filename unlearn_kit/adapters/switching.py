@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,8 @@ import torch
 from torch import nn
 
 from ..errors import check_number
+from ..modules import blank_copy
+from ..seeding import standardized
 from .structure import activate, adapted_layers, check_adapted, check_names, is_adapted, plain_name
 
 
@@ -96,7 +97,7 @@ def scale(model: nn.Module, factor: float, name: str = "default") -> nn.Module:
     from peft.utils import ModulesToSaveWrapper
 
     check_number("factor", factor)
-    scaled: nn.Module = copy.deepcopy(check_names(model, [name]))
+    scaled: nn.Module = blank_copy(check_names(model, [name]))
     for layer in adapted_layers(scaled):
         if name in layer.scaling:
             layer.scaling[name] *= factor
@@ -114,6 +115,7 @@ def negate(model: nn.Module, name: str = "default") -> nn.Module:
     return scale(model, -1.0, name)
 
 
+@standardized
 def merge(model: nn.Module) -> nn.Module:
     """Return a plain module with the adapters that act added into its weights; no longer reversible.
 
@@ -124,7 +126,7 @@ def merge(model: nn.Module) -> nn.Module:
     """
     if not is_on(check_adapted(model)):
         return without_adapters(model)  # peft would merge what acted before it was switched off
-    adapted: Any = copy.deepcopy(model)
+    adapted: Any = blank_copy(model)
     return _with_flags(adapted.merge_and_unload(), model)
 
 
@@ -136,7 +138,7 @@ def without_adapters(model: nn.Module) -> nn.Module:
     """
     from peft.utils import ModulesToSaveWrapper
 
-    held: Any = copy.deepcopy(check_adapted(model))
+    held: Any = blank_copy(check_adapted(model))
     for module in held.modules():
         if isinstance(module, ModulesToSaveWrapper):
             module.set_adapter([])  # or peft would leave the adapter's own copy of the module in the place of it

@@ -19,7 +19,7 @@ from ..adapters import adapter_names, attach, gather, is_on, scale, switch_
 from ..adapters.structure import adapted_layers, check_adapted
 from ..arguments import checked
 from ..errors import check_choice, check_count, check_number
-from ..seeding import isolated
+from ..seeding import isolated, standardized
 
 How = Literal["sum", "svd", "ties", "dare", "dare_ties", "prune", "factors"]
 
@@ -70,6 +70,7 @@ def weigh(model: nn.Module, weights: Mapping[str, float]) -> nn.Module:
 
 
 @checked
+@standardized
 def combine_adapters(
     model: nn.Module,
     weights: Mapping[str, float],
