@@ -25,6 +25,8 @@ EXAMPLES = 150
 
 # Functions that change a model they are given, and say so.
 CHANGES = {"adapters.switch_", "models.declare_head", "models.reinitialize_", "tuning.scale_adapters"}
+# Networks draw their weights from torch's random state, as all of torch's modules do.
+DRAWS = {f"models.{name}" for name in ("all_cnn", "mlp", "resnet", "small_cnn", "unet")}
 
 WRONG: dict[str, Callable[[Things], Any]] = {
     "None": lambda t: None,
@@ -90,6 +92,8 @@ def fault(key: str, argument: str, value: Any) -> str | None:
     except Exception as error:  # Whatever else comes is what is looked for
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     changed = [what for what, value in surroundings().items() if not alike(value, world[what])]
+    if key in DRAWS and not raised:
+        changed = [what for what in changed if what != "torch's random state"]
     if raised or key not in CHANGES:
         after = [snapshot(model) for model in models]
         changed += [
