@@ -14,6 +14,7 @@ from unlearn_kit import losses as L
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_number
 from unlearn_kit.heads import head_name
+from unlearn_kit.modules import check_own_weight
 from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
 
 
@@ -68,7 +69,7 @@ def class_head(model: nn.Module, task: UnlearnTask, method: str) -> nn.Linear | 
     """Return the declared head: one linear layer with an output a class (``nn.Linear`` or 1x1 ``nn.Conv2d``).
 
     Raises:
-        ValueError: On masks, and naming a head that is another thing.
+        ValueError: On masks, and naming a head that is another thing or whose weight is computed.
     """
     if task.kind != "classification":
         raise ValueError(
@@ -82,6 +83,7 @@ def class_head(model: nn.Module, task: UnlearnTask, method: str) -> nn.Linear | 
             f"expected the head {name!r} to be an nn.Linear or a 1x1 nn.Conv2d for {method}, "
             f"but got {type(head).__name__}"
         )
+    check_own_weight(name, head, method)
     return cast(nn.Linear | nn.Conv2d, head)
 
 

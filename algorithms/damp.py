@@ -13,6 +13,7 @@ from unlearn_kit.data import in_order
 from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.engine import FitResult, revision
 from unlearn_kit.errors import check_number
+from unlearn_kit.modules import check_own_weight
 
 LAYERS = (nn.Linear, nn.Conv2d)
 
@@ -101,10 +102,17 @@ def _means(
     runs: dict[str, list[Tensor]] = {}
     totals: dict[int, dict[str, Tensor]] = {}
     counts: dict[int, int] = {}
+    samples = 0  # in the batch
 
     def note(name: str, module: nn.Module, given: Any) -> None:
         # Taken out and put back: the last in the order is what ran last.
-        runs[name] = [*runs.pop(name, []), _layer_input(module, given[0])]
+        found = _layer_input(module, given[0])
+        if len(found) != samples:
+            raise ValueError(
+                f"expected layers of model that are given a row for each sample for damp, but {name!r} is given "
+                f"{len(found)} for {samples}, as where attention works in windows"
+            )
+        runs[name] = [*runs.pop(name, []), found]
 
     hooks = [
         module.register_forward_pre_hook(lambda m, given, name=name: note(name, m, given))
@@ -113,6 +121,7 @@ def _means(
     try:
         for x, y in in_order(dataset, 256, device=device):
             runs.clear()
+            samples = len(x)
             with torch.no_grad():
                 model(x)
             for label in y.unique().tolist() if by_class else [0]:
@@ -134,7 +143,8 @@ def _edited(model: nn.Module) -> list[tuple[nn.Module, str]]:
     """Return every layer whose weight is edited, and the name of the first layer that holds this weight.
 
     Raises:
-        ValueError: When the weight is also that of a layer of another kind, whose inputs are not measured.
+        ValueError: When the weight is also that of a layer of another kind, whose inputs are not measured, or is
+            computed.
     """
     layers = {
         name: module
@@ -143,6 +153,7 @@ def _edited(model: nn.Module) -> list[tuple[nn.Module, str]]:
     }
     first: dict[int, str] = {}
     for name, layer in layers.items():
+        check_own_weight(name, layer, "damp")
         first.setdefault(id(layer.weight), name)
     for name, module in model.named_modules():
         shared = [first[id(p)] for p in module.parameters(recurse=False) if name not in layers and id(p) in first]

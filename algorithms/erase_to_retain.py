@@ -164,7 +164,7 @@ def erase_to_retain(
     full = () if head is None else (head,)
     example = default_collate([task.forget[0]])[0].to(device_of(model))
     places = chosen["where"] if isinstance(chosen["where"], (str, nn.Module)) else list(chosen["where"])
-    adapted = adapters.attach(model, places, rank, alpha, dropout, "erase", full=full, example=example)
+    adapted = adapters.attach(model, places, rank, alpha, dropout, "erase", full=full, example=example, seed=None)
     low_rank = [name for name, p in adapted.named_parameters() if p.requires_grad and ".lora_" in name]
     supervised = _supervised(task)
     keep = L.Objective((supervised,))

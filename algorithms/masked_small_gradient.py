@@ -16,7 +16,7 @@ from unlearn_kit.errors import check_number
 from unlearn_kit.gradients import mean_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.models import fresh_copy
-from unlearn_kit.modules import blank_copy
+from unlearn_kit.modules import blank_copy, check_own_weight
 from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import derive
 
@@ -91,11 +91,16 @@ def small_gradients(
     """Return masks, by name, of the ``share`` of each layer's weights with the smallest ``|g_R - g_F|``.
 
     Raises:
-        ValueError: When the model has neither convolutions nor linear layers that may change.
+        ValueError: When the model has neither convolutions nor linear layers that may change, or weights of them are
+            computed.
     """
-    layers: list[nn.Module] = [module for module in model.modules() if isinstance(module, CONVOLUTION)]
-    layers = layers or [module for module in model.modules() if isinstance(module, nn.Linear)]
-    weights = {id(layer.get_parameter("weight")) for layer in layers}
+    named = list(model.named_modules())
+    layers = [(name, module) for name, module in named if isinstance(module, (CONVOLUTION, nn.Linear))]
+    if any(isinstance(module, CONVOLUTION) for _, module in layers):
+        layers = [(name, module) for name, module in layers if isinstance(module, CONVOLUTION)]
+    for name, layer in layers:
+        check_own_weight(name, layer, "masked_small_gradient")
+    weights = {id(layer.get_parameter("weight")) for _, layer in layers}
     # By the parameters, not the layers: a weight that several layers share has one name, and one gradient.
     names = [name for name, p in model.named_parameters() if id(p) in weights and p.requires_grad]
     if not names:

@@ -66,7 +66,10 @@ def mean_feature_head(
     """
     training = Training(**options)
     head, frozen = class_head(model, task, "mean_feature_head"), head_parameters(model)
-    if not isinstance(head, nn.Linear) or head.bias is None or not head.weight.requires_grad:
+    moving = isinstance(head, nn.Linear) and all(
+        part is not None and part.requires_grad for part in (head.weight, head.bias)
+    )
+    if not moving or not isinstance(head, nn.Linear):
         raise ValueError(
             f"expected the head {head_name(model)!r} to be an nn.Linear with a bias that may change for "
             f"mean_feature_head, but got {head}"

@@ -65,6 +65,19 @@ def batch_norms(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, BATCH_NORM)]
 
 
+def check_own_weight(name: str, layer: nn.Module, method: str) -> None:
+    """Refuse a layer whose weight is computed when it runs, so that setting it would not last.
+
+    Raises:
+        ValueError: Naming the layer.
+    """
+    if not isinstance(layer._parameters.get("weight"), nn.Parameter):
+        raise ValueError(
+            f"expected layers of model whose weight is a parameter for {method}, but that of {name!r} "
+            f"({type(layer).__name__}) is computed, as by weight or spectral norm or pruning"
+        )
+
+
 def cpu_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return a detached copy of the model's ``state_dict`` on the CPU."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import check_count, check_number
 from ..modules import blank_copy, check_model
-from ..seeding import standardized
+from ..seeding import isolated, standardized
 from .activity import check_merges
 from .choosing import Where, choose, summary
 from .layers import layer_kinds
@@ -34,6 +35,7 @@ def attach(
     *,
     full: Sequence[str] = (),
     example: Tensor | None = None,
+    seed: int | None = 0,
 ) -> nn.Module:
     """Return a copy of ``model`` with low-rank adapters, which alone take gradients.
 
@@ -53,6 +55,7 @@ def attach(
         full: Names of modules that the adapter replaces by a trained copy of their own (such as the head).
         example: A batch of inputs, ``(B, ...)``, by which layers that the output does not depend on are found and
             skipped, and each adapter is seen to act as its merged weight does.
+        seed: Of the weights that adapters begin with; None draws them from the caller's random state.
 
     Raises:
         ValueError: When a part of ``where`` chooses nothing or names a layer that can have no adapter, ``name`` is
@@ -89,11 +92,14 @@ def attach(
     )
     config._register_custom_module(layer_kinds())
     adapted: Any
-    if isinstance(model, PeftModel):
-        adapted = blank_copy(model)
-        adapted.add_adapter(name, config)
-    else:
-        adapted = get_peft_model(blank_copy(model), config, adapter_name=name)
+    # Adapters begin with random weights, which are the caller's to draw only where asked to.
+    with nullcontext() if seed is None else isolated(seed):
+        if isinstance(model, PeftModel):
+            adapted = blank_copy(model)
+            adapted.add_adapter(name, config)
+        else:
+            adapted = get_peft_model(blank_copy(model), config, adapter_name=name)
+    if not isinstance(model, PeftModel):
         adapted.original_flags = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
     _replace(adapted, name, full)
     activate(adapted, list(adapted.peft_config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,7 +52,8 @@ def restore_precision(model: nn.Module, precisions: Precisions) -> None:
 
 def _cast(model: nn.Module, precisions: Precisions) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        dtype = precisions.get(plain_name(name))
+        # A copy that an adapter trains of a module of the original's is put back in that module's place.
+        dtype = precisions.get(re.sub(r"\.modules_to_save\.[^.]+", "", plain_name(name)))
         if dtype is not None:
             tensor.data = tensor.data.to(dtype)
 

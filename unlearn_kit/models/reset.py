@@ -85,7 +85,7 @@ def _label(name: str, module: nn.Module) -> str:
 
 def _refusal(model: nn.Module, stuck: list[str]) -> ValueError:
     return ValueError(
-        f"expected every module of {type(model).__name__} that owns parameters to reset them all in "
-        f"reset_parameters(), but got modules that do not: {', '.join(stuck)}; pass a builder that makes a "
-        "fresh network instead"
+        f"expected every module of model ({type(model).__name__}) that owns parameters to reset them all in "
+        f"reset_parameters(), but got modules that do not: {', '.join(stuck)}; where there is an option build=, give "
+        "it a function that makes a fresh network"
     )
