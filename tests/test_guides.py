@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from unlearn_kit import UnlearnResult
 
 GUIDES = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
+SHELL = re.compile(r"^```sh\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+NAME = re.compile(r"`([^`]+)`")
 FENCED = re.compile(r"^```python\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 
 
@@ -20,7 +23,59 @@ def test_there_is_a_guide_to_adding_an_algorithm() -> None:
     assert "add-an-algorithm" in [guide.stem for guide in GUIDES]
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
+@pytest.fixture
+def hospital(tmp_path: Path) -> None:
+    """Write what the guide to deployed models begins with: images with a table, and a file of weights."""
+    import timm
+    import torch
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    rows = ["file,label,split,device,patient,year"]
+    for i in range(24):
+        Image.new("RGB", (32, 32), (200 * (i % 2), 10 * i, 40)).save(tmp_path / "images" / f"{i:02}.png")
+        label, device, split = ("clear", "nodule")[i % 2], "ABB"[i % 3], "test" if i >= 16 else "train"
+        rows.append(f"{i:02}.png,{label},{split},{device},{i // 2:02},{2015 + i % 5}")
+    (tmp_path / "images" / "metadata.csv").write_text("\n".join(rows))
+    model = timm.create_model("resnet10t", num_classes=2)
+    torch.save({"state_dict": model.state_dict(), "epoch": 3}, tmp_path / "served.pth")
+
+
+def small(text: str) -> str:
+    """Return a command or code of that guide for small images, a small network and a short revision."""
+    for whole, part in (("224,224", "32,32"), ("224, 224", "32, 32"), ("resnet18", "resnet10t")):
+        text = text.replace(whole, part)
+    text = text.replace("--method erase_to_retain", "--method erase_to_retain:rounds=1:restore_epochs=0:rank=2")
+    options = '{"rounds": 1, "restore_epochs": 0, "rank": 2}'
+    return text.replace('out="out/device-b")', f'out="out/device-b", options={options})')
+
+
+@pytest.mark.usefixtures("hospital")
+@pytest.mark.filterwarnings("ignore:erase_to_retain changed no weight")
+def test_the_walk_from_a_served_file_to_a_revised_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from benchmarks.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    (guide,) = [guide for guide in GUIDES if guide.stem == "deployed-models"]
+    commands = [block.replace("\\\n", " ") for block in SHELL.findall(guide.read_text(encoding="utf-8"))]
+    assert len(commands) == 2
+    for command in commands:
+        program, *arguments = shlex.split(small(command))
+        found = CliRunner().invoke(app, arguments)
+        assert (program, found.exit_code) == ("unlearn-kit", 0), found.output
+    told = {path.name for path in (tmp_path / "out" / "device-b").iterdir()}
+    named = {
+        name for row in re.findall(r"^\| (`.*?) \|", guide.read_text(), re.MULTILINE) for name in NAME.findall(row)
+    }
+    assert told == named
+    (tmp_path / "guide.py").write_text(small("\n".join(blocks(guide))))
+    names = runpy.run_path("guide.py")
+    assert names["done"].result is None  # the command's own work, found again
+
+
+@pytest.mark.parametrize("guide", [g for g in GUIDES if g.stem != "deployed-models"], ids=lambda guide: guide.stem)
 def test_the_code_of_a_guide_runs_in_order(guide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "guide.py").write_text("\n".join(blocks(guide)).replace("from __future__ import annotations\n", ""))

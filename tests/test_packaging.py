@@ -11,7 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 # Files that the code reads: the shipped suites, and what the report's page is made of.
-READ = ("suites/*.yaml", "report/*.html", "report/*.css", "report/*.js")
+READ = (
+    "benchmarks/suites/*.yaml",
+    "benchmarks/report/*.html",
+    "benchmarks/report/*.css",
+    "benchmarks/report/*.js",
+    "unlearn_kit/deployed/*.html",
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_the_wheel_holds_every_module_of_the_three_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     modules = {path.relative_to(ROOT).as_posix() for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
-    read = {path.relative_to(ROOT).as_posix() for pattern in READ for path in (ROOT / "benchmarks").glob(pattern)}
+    read = {path.relative_to(ROOT).as_posix() for pattern in READ for path in ROOT.glob(pattern)}
     assert len(read) >= len(READ)
     assert held == modules | read | {f"{name}/py.typed" for name in PACKAGES}
 

@@ -60,7 +60,7 @@ def test_the_target_renormalises_what_is_left():
     torch.testing.assert_close(goal.values[0], torch.tensor([0.26894143, 0.73105857, 0.0]))
     torch.testing.assert_close(goal.values[1], torch.tensor([0.0, 0.0, 1.0]), atol=1e-6, rtol=0)
     assert str(L.OtherClasses(model)) == "OtherClasses(Identity)"
-    with pytest.raises(TypeError, match=r"expected model of OtherClasses to be a torch.nn.Module, but got int"):
+    with pytest.raises(TypeError, match=r"expected model to be a torch.nn.Module, but got int"):
         L.OtherClasses(3)
 
 

@@ -40,6 +40,7 @@ RECORDS = {
     "boundary": {"BoundaryPoints", "Certificate", "SmoothPoints"},
     "composition": {"BarrierBound", "Candidate", "CoefficientSearch", "Composition", "PathPoint", "Picked"}
     | {"RequestStep", "RequestsResult", "Soup", "TradeoffPath"},
+    "data": {"Duplicate", "Duplicates", "Where"},
     "engine": {"Callback", "Facts", "FitResult", "Run", "TrainingOptions"},
     "losses": {"Batch", "Goal", "ObjectiveValue", "Target", "Term"},
     "metrics": {"ClassLeakage", "Cost", "Evaluation", "Klom", "LayerDistances", "MembershipReport"}
@@ -176,6 +177,7 @@ call("adapters", "load", lambda t: {"model": t.model, "path": "saved-adapters.sa
 call("adapters", "negate", lambda t: {"model": t.adapted, "name": "first"})
 call("adapters", "scale", lambda t: {"model": t.adapted, "factor": 0.5, "name": "first"})
 call("adapters", "select", lambda t: {"model": t.model, "where": "head"})
+call("adapters", "skipped", lambda t: {"model": t.model, "where": "all", "example": t.x})
 call("adapters", "switch_", lambda t: {"model": t.adapted, "names": ["first"]})
 call("adapters", "only", lambda t: {"model": t.adapted, "names": ["first"]}, _all_of(adapters.only))
 call("adapters", "switched_off", ONE, _all_of(adapters.switched_off))
@@ -343,6 +345,10 @@ call(
         **{"name": "mine", "num_classes": 3, "task": "classification", "class_names": ("a", "b", "c")},
     },
 )
+call("data", "where", lambda t: {"expression": "device == B"})
+call("data", "check_dataset", lambda t: {"name": "train", "dataset": t.task.retain, "kind": "classification"})
+call("data", "duplicates", lambda t: {"datasets": {"a": t.task.retain, "b": t.task.forget}, "distance": None})
+call("data", "with_ignore_index", lambda t: {"dataset": t.masked.retain, "ignore_index": 255})
 call("data", "TensorImages", lambda t: {"inputs": t.x, "targets": t.y})
 call("data", "labels_of", lambda t: {"dataset": t.task.retain})
 call("data", "resolve", lambda t: {"dataset": t.task.retain})
@@ -498,6 +504,7 @@ call(
 call("metrics", "summary", lambda t: {"values": [0.1, 0.2], "confidence": 0.9})
 call("metrics", "variance_components", lambda t: {"table": [[0.1, 0.2], [0.3, 0.4]], "confidence": 0.9})
 
+call("models", "with_output", lambda t: {"model": t.model, "output": 0})
 call("models", "Normalize", lambda t: {"mean": (0.5,), "std": (0.5,)})
 call("models", "with_normalization", lambda t: {"model": t.bare, "mean": (0.5,) * 3, "std": (0.5,) * 3})
 call("models", "build", lambda t: {"name": "small-cnn", "num_classes": 3, "channels": 3, "seed": 0})

@@ -364,7 +364,7 @@ WRONG_TYPES = {
     "names": (lambda a: adapters.switch_(a, "default"), "expected names to be names of adapters, but got str"),
     "number of names": (lambda a: adapters.switch_(a, 1), "expected names to be names of adapters, but got int"),
     "models": (lambda _: adapters.gather([1]), "expected models to be a mapping of names to models, but got list"),
-    "weights": (lambda a: weigh(a, ["default"]), "expected weights to be a mapping of names to numbers, but got list"),
+    "weights": (lambda a: weigh(a, ["default"]), "expected weights to be a mapping, but got list"),
 }
 
 

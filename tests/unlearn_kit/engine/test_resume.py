@@ -336,6 +336,10 @@ def falling_by_default(start: float) -> Callable[[float], float]:
     return lambda progress, start=start: start - progress  # type: ignore[misc]
 
 
+def of_tensor(start: torch.Tensor) -> Callable[[float], float]:
+    return lambda progress: float(start) - progress
+
+
 def named(**values: Any) -> Callable[[float], float]:
     """A function that reads a global."""
     own: dict[str, Any] = {}
@@ -367,8 +371,8 @@ WEIGHTS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "classes of one name": (lambda: own_class(1.0), lambda: own_class(2.0)),
     "cached functions": (lambda: cache(falling(1.0)), lambda: cache(falling(2.0))),
     "schedules": (lambda: Schedule("mine", lambda s, t: s / t), lambda: Schedule("mine", lambda s, t: t / (s + 1))),
-    "tensors": (lambda: falling(torch.ones(1)), lambda: falling(torch.zeros(1))),  # type: ignore[arg-type]
-    "sets": (lambda: lambda p: p in {"a", "b"}, lambda: lambda p: p in {"a", "c"}),
+    "tensors": (lambda: of_tensor(torch.ones(1)), lambda: of_tensor(torch.zeros(1))),
+    "sets": (lambda: lambda p: float(p in {"a", "b"}), lambda: lambda p: float(p in {"a", "c"})),
 }
 
 
