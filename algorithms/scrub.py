@@ -89,6 +89,9 @@ def scrub(
     def phase(objective: L.Objective | L.Term, name: str, steps: int | None) -> Phase:
         return training.phase(objective, task, name=name, epochs=1 if steps is None else None, steps=steps)
 
+    for name, steps in (("forget_steps", forget_steps), ("retain_steps", retain_steps)):
+        if steps is not None:
+            check_count(name, steps, low=0)
     phases = [phase(ascent, "ascend", forget_steps), phase(descent, "descend", retain_steps)]
     program = Alternate(phases, epochs, shared_optimizer=True, turns={"ascend": msteps})
     if not rewind:

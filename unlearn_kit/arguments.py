@@ -102,6 +102,8 @@ def _is(value: Any, hint: Any) -> bool:
         return callable(value)
     if kind is type(None):
         return value is None
+    if hasattr(kind, "_has_splits"):  # A task: whatever has its splits will do.
+        return bool(kind._has_splits(value))
     # A protocol, a type variable, whatever cannot be asked: the function itself must look.
     return isinstance(value, kind) if isinstance(kind, type) and not getattr(kind, "_is_protocol", False) else True
 

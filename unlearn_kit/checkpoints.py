@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .arguments import checked
 from .errors import CheckpointError, check_path_exists
 from .files import replacing
 
@@ -32,6 +33,7 @@ OTHER_FILES = {
 }
 
 
+@checked
 def save_model(model: nn.Module, path: str | Path) -> Path:
     """Write the ``state_dict`` of ``model`` to ``path`` (safetensors); returns the path.
 
@@ -49,6 +51,7 @@ def save_model(model: nn.Module, path: str | Path) -> Path:
     return save_tensors(model.state_dict(), path, {"class": f"{kind.__module__}.{kind.__qualname__}"})
 
 
+@checked
 def load_model(model: nn.Module, path: str | Path) -> nn.Module:
     """Return a new module: the architecture of ``model`` with the weights of ``path``, bit for bit.
 

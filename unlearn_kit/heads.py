@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .arguments import checked
 from .errors import check_choice, check_count
 from .logits import giving_logits
 
@@ -21,6 +22,7 @@ CONVENTIONS = {
 WHOLE = ("segmentation_head", "decode_head")
 
 
+@checked
 def declare_head(model: nn.Module, head: str) -> nn.Module:
     """Declare the submodule ``head`` (a dotted name) as the model's head; everything else is its body.
 
@@ -40,6 +42,7 @@ def declare_head(model: nn.Module, head: str) -> nn.Module:
     return model
 
 
+@checked
 def head_name(model: nn.Module, inputs: Tensor | None = None) -> str:
     """Return the dotted name of the head.
 
@@ -72,6 +75,7 @@ def head_name(model: nn.Module, inputs: Tensor | None = None) -> str:
     )
 
 
+@checked
 def head_parameters(model: nn.Module) -> list[str]:
     """Return names of the parameters of the declared head."""
     head = head_name(model)

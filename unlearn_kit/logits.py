@@ -15,6 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from .arguments import checked
+
 Output = str | int | Callable[[Any], Tensor]
 
 # What segmentation networks (torchvision) and output objects (transformers) call them.
@@ -24,6 +26,7 @@ FIRST = ("segmentation_models_pytorch",)
 HALVES = (torch.float16, torch.bfloat16)
 
 
+@checked
 def with_output(model: nn.Module, output: Output) -> nn.Module:
     """Declare which part of what ``model`` returns its logits are; it goes on returning what it does.
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data.checks import check_dataset, check_form, check_kind, count_classes, is_mask
+from .data.checks import check_dataset, check_kind, count_classes, is_mask
 from .data.copies import Duplicates, duplicates
 from .data.expressions import Where
+from .data.forms import check_form
 from .data.held_out import HeldOut, Parts
 from .data.relabel import with_ignore_index, without_class
 from .data.selection import rows_where
@@ -76,6 +77,10 @@ class UnlearnTask:
         check_dataset("forget", self.forget, kind=self.kind, num_classes=self.num_classes)
         if len(self.forget) == 0:
             raise ValueError(f"expected at least one sample to forget, but got an empty forget set ({self.rule})")
+
+    @staticmethod
+    def _has_splits(task: object) -> bool:
+        return all(hasattr(task, split) for split in ("forget", "retain", "forget_test", "retain_test"))
 
     def __repr__(self) -> str:
         """Return the rule and how many samples it selects of how many."""
@@ -415,5 +420,5 @@ def check_task(task: object) -> None:
     Raises:
         TypeError: When it has not.
     """
-    if not all(hasattr(task, split) for split in ("forget", "retain", "forget_test", "retain_test")):
+    if not UnlearnTask._has_splits(task):
         raise TypeError(f"expected task to be an UnlearnTask, but got {type(task).__name__}")

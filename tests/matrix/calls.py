@@ -197,7 +197,7 @@ call(
     lambda t: {"model": t.model, "task": t.task, "reference": t.other, "limit": 9, "pixels": 2, "seed": 0, **READING},
 )
 ENSEMBLE = {"epochs": 1, "batch_size": 4, "lr": 0.05, "optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
-ENSEMBLE |= {"mode": "vmap", "chunk": 2, "device": None, "progress": None}
+ENSEMBLE |= {"mode": "vmap", "chunk": 2, "device": None, "progress": lambda done, of: None}
 call(
     "audits",
     "train_ensemble",
@@ -346,7 +346,7 @@ call(
     },
 )
 call("data", "where", lambda t: {"expression": "device == B"})
-call("data", "check_dataset", lambda t: {"name": "train", "dataset": t.task.retain, "kind": "classification"})
+call("data", "check_dataset", lambda t: {"name": "dataset", "dataset": t.task.retain, "kind": "classification"})
 call("data", "duplicates", lambda t: {"datasets": {"a": t.task.retain, "b": t.task.forget}, "distance": None})
 call("data", "with_ignore_index", lambda t: {"dataset": t.masked.retain, "ignore_index": 255})
 call("data", "TensorImages", lambda t: {"inputs": t.x, "targets": t.y})
@@ -365,7 +365,7 @@ call(
 call(
     "data",
     "iterate",
-    lambda t: {"dataset": t.task.retain, "index_batches": [[0, 1], [2]], "workers": 0},
+    lambda t: {"dataset": t.task.retain, "index_batches": [torch.tensor([0, 1]), torch.tensor([2])], "workers": 0},
     _all_of(data.iterate),
 )
 

@@ -57,10 +57,10 @@ WRONG: dict[str, Callable[[Things], Any]] = {
 }
 
 
-# Rooms whose doors do not hold yet.
-NOT_YET = {"unlearn_kit", "adapters", "audits", "data", "engine", "metrics", "models", "algorithms"}
 # Arguments that every room hands on to one place, which does not check them yet.
 HANDED_ON = {"device", "seed"}
+# What samples are read by, batch by batch: their data sets and indices are looked at by those who call them.
+EXEMPT = {"data.iterate", "data.load_tensors"}
 
 
 def wrong_values(valid: Any) -> list[str]:
@@ -82,6 +82,7 @@ def fault(key: str, argument: str, value: Any) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", message=".* changed no weight")  # as a rate of 0 does
             function(**values)
     except NAMED as error:
         raised, text = True, str(error)
@@ -132,16 +133,25 @@ def test_every_public_function_is_called() -> None:
     assert missing == set()
 
 
-@pytest.mark.parametrize("key", [key for key in CALLS if key.partition(".")[0] not in NOT_YET])
+@pytest.mark.parametrize("key", [key for key in CALLS])
 def test_a_valid_call_is_right(key: str) -> None:
     function, arguments = CALLS[key]
     function(**arguments(Things()))
 
 
-@pytest.mark.parametrize("room", sorted(set(ROOMS) - NOT_YET))
+@pytest.mark.parametrize("room", sorted(ROOMS))
 def test_a_wrong_argument_is_named(room: str) -> None:
-    valid = {key: arguments(Things()) for key, (_, arguments) in CALLS.items() if key.startswith(f"{room}.")}
-    places = [(key, argument) for key, values in valid.items() for argument in values if argument not in HANDED_ON]
+    valid = {
+        key: arguments(Things())
+        for key, (_, arguments) in CALLS.items()
+        if key.startswith(f"{room}.") and key not in EXEMPT
+    }
+    places = [
+        (key, argument)
+        for key, values in valid.items()
+        for argument in values
+        if argument not in HANDED_ON and (key, argument) not in EXEMPT
+    ]
     found = {}
 
     # Every example counts: what falls is collected, so that one run names all of it.

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_count, check_number
 from ..modules import blank_copy, check_model
 from ..seeding import isolated, standardized
@@ -24,6 +25,7 @@ logger = logging.getLogger("unlearn_kit")
 RESERVED = re.compile(r"(^|\.)(base_layer|original_module|modules_to_save|lora_\w+)(\.|$)|^base_model\.model(\.|$)")
 
 
+@checked
 @standardized
 def attach(
     model: nn.Module,
@@ -64,7 +66,7 @@ def attach(
     """
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    check_model(model)
+    model = check_model(model)
     check_count("rank", rank)
     check_number("alpha", alpha, low=0, open_low=True)
     check_number("dropout", dropout, low=0, high=1, open_high=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..heads import head_name
 from ..modules import check_model
 from .activity import unreached
@@ -19,6 +20,7 @@ Where = str | nn.Module | Iterable[str | nn.Module]
 EXPECTED = "expected where to choose convolutions or linear layers"
 
 
+@checked
 def select(model: nn.Module, where: Where, *, example: Tensor | None = None) -> list[str]:
     """Return the names of the layers that get an adapter from ``where``, in order (see :func:`attach`).
 
@@ -29,6 +31,7 @@ def select(model: nn.Module, where: Where, *, example: Tensor | None = None) -> 
     return choose(model, where, example)[0]
 
 
+@checked
 def skipped(model: nn.Module, where: Where = "all", *, example: Tensor | None = None) -> dict[str, str]:
     """Return why each layer that ``where`` covers without naming it gets no adapter, by the layer's name.
 

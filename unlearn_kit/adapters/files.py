@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..checkpoints import FORMAT_VERSION, load_tensors_file, save_tensors
 from ..errors import CheckpointError, check_count, check_number
 from ..modules import check_model
@@ -20,6 +21,7 @@ from .structure import base_state, check_adapted, digest, plain_names
 ROW = ("targets", "rank", "alpha", "dropout", "full", "scaling")
 
 
+@checked
 def save(model: nn.Module, path: str | Path) -> Path:
     """Write all adapters of ``model`` to one safetensors file, without the original's weights.
 
@@ -38,6 +40,7 @@ def save(model: nn.Module, path: str | Path) -> Path:
     return save_tensors(tensors, path, metadata)
 
 
+@checked
 def load(model: nn.Module, path: str | Path, *, any_weights: bool = False) -> nn.Module:
     """Return a copy of ``model`` with the adapters in ``path`` attached and active.
 

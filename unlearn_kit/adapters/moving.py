@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..seeding import isolated
 from .attaching import attach
 from .structure import adapted_layers, adapter_names, base_state, digest, plain_names
 from .switching import without_adapters
 
 
+@checked
 def gather(models: Mapping[str, nn.Module]) -> nn.Module:
     """Return a new model with the adapters of several, each of which has one, trained beside the same original.
 

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_choice
 
 
+@checked
 def adapter_names(model: nn.Module) -> list[str]:
     """Return the names of the adapters, in the order they were attached.
 
@@ -23,6 +25,7 @@ def adapter_names(model: nn.Module) -> list[str]:
     return list(check_adapted(model).peft_config)
 
 
+@checked
 def base_state(model: nn.Module, *, buffers: bool = True) -> dict[str, Tensor]:
     """Return the original's parameters (and buffers) inside an adapted model, under the names they had.
 
@@ -40,6 +43,7 @@ def base_state(model: nn.Module, *, buffers: bool = True) -> dict[str, Tensor]:
     return state
 
 
+@checked
 def count_trainable(model: nn.Module) -> tuple[int, int]:
     """Return the number of parameters that take gradients, and of the original's parameters.
 

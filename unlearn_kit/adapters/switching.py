@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..arguments import checked
 from ..errors import check_number
 from ..modules import blank_copy
 from ..seeding import standardized
 from .structure import activate, adapted_layers, check_adapted, check_names, is_adapted, plain_name
 
 
+@checked
 @contextmanager
 def only(model: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
     """Let just the adapters ``names`` act inside the block; what acted before acts again after it.
@@ -47,6 +49,7 @@ def only(model: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
             parameter.requires_grad_(flag)
 
 
+@checked
 def switched_off(model: nn.Module) -> Any:
     """Let no adapter act inside the block: the original function returns, bit for bit.
 
@@ -58,6 +61,7 @@ def switched_off(model: nn.Module) -> Any:
     return only(model, ())
 
 
+@checked
 def switch_(model: nn.Module, names: Sequence[str]) -> nn.Module:
     """Let just the adapters ``names`` act from now on, added up in the order they were attached; none: the original.
 
@@ -77,6 +81,7 @@ def switch_(model: nn.Module, names: Sequence[str]) -> nn.Module:
     return model
 
 
+@checked
 def is_on(model: nn.Module) -> bool:
     """Return whether adapters act at all: False inside ``switched_off``.
 
@@ -86,6 +91,7 @@ def is_on(model: nn.Module) -> bool:
     return not any(layer.disable_adapters for layer in adapted_layers(check_adapted(model)))
 
 
+@checked
 def scale(model: nn.Module, factor: float, name: str = "default") -> nn.Module:
     """Return a copy in which the adapter ``name`` acts ``factor`` times as strongly: 0 not at all, -1 in reverse.
 
@@ -110,11 +116,13 @@ def scale(model: nn.Module, factor: float, name: str = "default") -> nn.Module:
     return scaled
 
 
+@checked
 def negate(model: nn.Module, name: str = "default") -> nn.Module:
     """Return a copy in which the adapter ``name`` acts in reverse: :func:`scale` by -1."""
     return scale(model, -1.0, name)
 
 
+@checked
 @standardized
 def merge(model: nn.Module) -> nn.Module:
     """Return a plain module with the adapters that act added into its weights; no longer reversible.
@@ -153,6 +161,7 @@ def _with_flags(original: nn.Module, adapted: nn.Module) -> nn.Module:
     return original
 
 
+@checked
 def plain(model: nn.Module) -> nn.Module:
     """Return ``model`` itself where it has no adapters, else :func:`merge` of it."""
     return merge(model) if is_adapted(model) else model

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from ..arguments import checked
 from ..checkpoints import load_tensors_file, save_tensors
+from ..data.checks import check_dataset
 from ..data.tensors import as_tensor, in_order, load_tensors
 from ..errors import CheckpointError, DivergenceError, check_choice, check_count, check_number
 from ..logits import giving_logits
@@ -130,6 +132,7 @@ class Ensemble:
         return cls(blank_copy(template).eval(), stack, header.get("mode", "vmap"))
 
 
+@checked
 @standardized
 def train_ensemble(
     build: Callable[[], nn.Module],
@@ -176,6 +179,7 @@ def train_ensemble(
     recipe = _recipe(epochs, batch_size, lr, optimizer, momentum, weight_decay)
     check_choice("mode", mode, get_args(Mode))
     check_count("chunk", chunk)
+    check_dataset("dataset", dataset)
     if len(subsets) == 0 or len(subsets) != len(seeds):
         raise ValueError(f"expected one seed for each of some subsets, but got {len(subsets)} and {len(seeds)} seeds")
     started = time.perf_counter()

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import checked
 from ..checkpoints import load_tensors_file, save_tensors
+from ..data.checks import check_dataset
 from ..data.tensors import labels_of, load_tensors
 from ..errors import CheckpointError
 from ..metrics.predict import class_labels
@@ -35,12 +37,14 @@ def margins(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([label_margin(one.double(), class_labels(one, targets)) for one in logits])
 
 
+@checked
 def ensemble_margins(ensemble: Ensemble, dataset: Any, **reading: Any) -> Tensor:
     """Return :func:`margins` of an ensemble on a data set, ``(N, S)``; ``(N, 0)`` on an empty one.
 
     Raises:
         ValueError: As :func:`margins`; where the data set's targets are no class labels.
     """
+    check_dataset("dataset", dataset, kind="classification")
     if len(dataset) == 0:
         return torch.empty(len(ensemble), 0, dtype=torch.float64)
     targets = labels_of(dataset)
@@ -50,6 +54,7 @@ def ensemble_margins(ensemble: Ensemble, dataset: Any, **reading: Any) -> Tensor
     return margins(ensemble.outputs(dataset, **reading), targets.flatten() if targets.dim() == 2 else targets)
 
 
+@checked
 class TensorCache:
     """Named tensors on disk, one safetensors file a key; in memory alone where ``folder`` is None.
 

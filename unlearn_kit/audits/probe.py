@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..arguments import checked
 from ..data.tensors import in_order, subset
 from ..errors import check_count
 from ..heads import head_name
@@ -44,6 +45,7 @@ class ProbeReport:
     reference: ProbeReport | None = None
 
 
+@checked
 @standardized
 def linear_probe(
     model: nn.Module,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 import torch
 from torch import nn
 
+from ..arguments import checked
 from ..data.sampling import random_subset
 from ..engine import Phase, StopWhen, fit
 from ..errors import check_choice, check_count, check_number
@@ -86,6 +87,7 @@ class AnamnesisIndex:
         return low / most, high / least
 
 
+@checked
 @standardized
 def relearn_time(
     model: nn.Module,
@@ -177,6 +179,7 @@ def relearn_time(
     return RelearnReport(reached, goal, max_steps, every, on, tuple(scores))
 
 
+@checked
 def anamnesis_index(
     model: nn.Module,
     task: UnlearnTask,

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
+from ..data.checks import check_dataset
 from ..data.tensors import TensorImages, load_tensors
 from ..errors import check_count
 from ..hashing import hash_code, hash_config, hash_dataset, hash_model
@@ -54,6 +56,7 @@ class ShadowReport:
     seconds: float
 
 
+@checked
 class ShadowAudit:
     """Oracles, originals and what is made of them.
 
@@ -276,15 +279,21 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def with_random_labels(dataset: Any, indices: Any, num_classes: int, *, seed: int = 0) -> TensorImages:
+@checked
+def with_random_labels(
+    dataset: Any, indices: Sequence[int] | Tensor, num_classes: int, *, seed: int = 0
+) -> TensorImages:
     """Return a copy of a data set in which the labels at ``indices`` are wrong ones, drawn uniformly.
 
     What is learnt of such a sample can only be memorised: it makes a forget set on which an original and an oracle are
     sure to differ, to see whether an audit and a method work at all. Not a measurement of natural data.
     """
     check_count("num_classes", num_classes, low=2)
+    check_dataset("dataset", dataset, kind="classification")
     inputs, targets = load_tensors(dataset)
     chosen, changed = torch.as_tensor(indices), targets.clone()
+    if chosen.is_floating_point() or chosen.dtype == torch.bool:
+        raise TypeError(f"expected indices to be integers, but got {chosen.dtype}")
     shift = torch.randint(1, num_classes, chosen.shape, generator=generator(seed, "random labels"))
     changed[chosen] = (targets[chosen] + shift) % num_classes
     return TensorImages(inputs, changed)

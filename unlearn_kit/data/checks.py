@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
+from ..arguments import checked
 from ..errors import check_choice, check_count
 from ..outputs import IGNORE, check_finite, is_ignored
 from ..seeding import generator, isolated
+from .forms import check_form, form_of
 from .tensors import computable
 
 KINDS = ("classification", "segmentation")
-FORM = "a map-style data set of (input, target)"
 # Labels of masks count classes where at least one in so many occurs, and the largest number of a byte is a mark.
 SPARSE = 8
 MARKS = (255, 65535)
 REMEDY = "; ignore_index= names the label of pixels that nobody labelled"
 
 
-def check_form(name: str, dataset: Any) -> None:
-    """Refuse what is no map-style data set, without reading a sample.
-
-    Args:
-        name: The argument, for the error.
-        dataset: What came as one.
-
-    Raises:
-        TypeError: With the form expected, the form that came and what to do.
-    """
-    if isinstance(dataset, DataLoader):
-        raise TypeError(f"expected {name} to be {FORM}, but got a DataLoader; pass its .dataset")
-    if isinstance(dataset, IterableDataset):
-        raise TypeError(
-            f"expected {name} to be {FORM}, but got {type(dataset).__name__}, an IterableDataset, whose samples have "
-            "no positions; read it into a list of pairs or a TensorDataset"
-        )
-    if isinstance(dataset, (Tensor, np.ndarray)) or _are_arrays(dataset):
-        raise TypeError(f"expected {name} to be {FORM}, but got {_form(dataset)}; pass TensorDataset(inputs, targets)")
-    mapped = isinstance(dataset, Sized) and hasattr(dataset, "__getitem__")
-    if not mapped or isinstance(dataset, (str, bytes, Mapping)):
-        raise TypeError(f"expected {name} to be {FORM}, but got {_form(dataset)}")
-
-
+@checked
 def check_dataset(
     name: str, dataset: Any, *, kind: str | None = None, num_classes: int | None = None, finite: bool = True
 ) -> None:
@@ -92,31 +69,11 @@ def _some(dataset: Any) -> Iterator[Any]:
         yield from (dataset[position] for position in sorted({0, other, count - 1}))
 
 
-def _are_arrays(dataset: Any) -> bool:
-    """Return whether it is inputs and targets side by side, ``(X, Y)``, rather than pairs."""
-    return (
-        isinstance(dataset, (tuple, list))
-        and 0 < len(dataset) <= 3
-        and all(isinstance(part, (Tensor, np.ndarray)) for part in dataset)
-    )
-
-
-def _form(value: Any) -> str:
-    """Return what came, in words."""
-    if isinstance(value, (Tensor, np.ndarray)):
-        return f"{type(value).__name__} of shape {tuple(value.shape)} and type {value.dtype}"
-    if isinstance(value, Mapping):
-        return f"{type(value).__name__} with the keys {[str(key) for key in value][:6]}"
-    if isinstance(value, (tuple, list)) and len(value) <= 6:
-        return f"{type(value).__name__} of ({', '.join(type(part).__name__ for part in value)})"
-    return "None" if value is None else f"{type(value).__name__}"
-
-
 def _pair(name: str, sample: Any) -> tuple[Any, Any]:
     if not isinstance(sample, (tuple, list)) or len(sample) != 2:
         raise TypeError(
-            f"expected every sample of {name} to be a pair (input, target), but got {_form(sample)}; wrap it in a data "
-            "set whose __getitem__ returns the pair"
+            f"expected every sample of {name} to be a pair (input, target), but got {form_of(sample)}; wrap it in "
+            "a data set whose __getitem__ returns the pair"
         )
     return sample[0], sample[1]
 
@@ -124,7 +81,7 @@ def _pair(name: str, sample: Any) -> tuple[Any, Any]:
 def _check_input(name: str, x: Any, finite: bool) -> None:
     if not isinstance(x, (Tensor, np.ndarray, np.generic, int, float)):
         remedy = "; turn it into one with a transform, such as torchvision's ToTensor" if _is_picture(x) else ""
-        raise TypeError(f"expected every input of {name} to be a Tensor, but got {_form(x)}{remedy}")
+        raise TypeError(f"expected every input of {name} to be a Tensor, but got {form_of(x)}{remedy}")
     values = torch.as_tensor(x)
     if values.dim() >= 3 and not values.is_floating_point():
         raise TypeError(
@@ -142,7 +99,7 @@ def _check_target(name: str, y: Any, kind: str | None, num_classes: int | None) 
         )
     if not isinstance(y, (Tensor, np.ndarray, np.generic, int, float)):
         remedy = "; turn it into a Tensor with a target_transform" if _is_picture(y) else ""
-        raise TypeError(f"expected every target of {name} to be a class index or a mask, but got {_form(y)}{remedy}")
+        raise TypeError(f"expected every target of {name} to be a class index or a mask, but got {form_of(y)}{remedy}")
     target = computable(torch.as_tensor(y))
     if kind is not None and is_mask(target) != (kind == "segmentation"):
         came = "masks" if is_mask(target) else "class labels"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..arguments import checked
 from ..errors import check_count
 from ..seeding import isolated
 from .checks import check_dataset
@@ -68,6 +69,7 @@ class Duplicates:
         return "\n".join(lines)
 
 
+@checked
 def duplicates(datasets: Mapping[str, Any], *, distance: int | None = None, workers: int = 0) -> Duplicates:
     """Find pictures that are there twice, within one data set or in two.
 

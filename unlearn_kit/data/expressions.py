@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arguments import checked
+
 ORDERS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -221,6 +223,7 @@ class Where:
         return self.text
 
 
+@checked
 def where(expression: str) -> Where:
     """Return the predicate that an expression such as ``device == "B" and year < 2019`` describes.
 

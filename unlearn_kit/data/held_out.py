@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import check_count
 from ..seeding import generator
 from .tensors import subset
 
@@ -34,6 +35,7 @@ class HeldOut:
 
     def parts(self, selected: Sequence[Tensor], seed: int) -> Parts:
         """Return both parts, each beside its share of ``selected``: one bool mask for each source."""
+        check_count("validation_seed", seed, low=-(2**63))
         if self.validation is not None:
             words = f" (validation: {len(self.validation)} samples of their own)"
             return (self.test, selected[0]), (self.validation, selected[1]), words

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..arguments import checked
 from ..errors import check_choice
 from .bundle import DataBundle
 from .files import check_root
@@ -29,6 +30,7 @@ LOADERS: dict[str, str] = {
 }
 
 
+@checked
 def load(name: str, root: str | Path | None = None, **options: Any) -> DataBundle:
     """Load the data set ``name``.
 

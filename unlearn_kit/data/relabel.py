@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from ..arguments import checked
 from ..errors import check_count
 from ..outputs import IGNORE
 from .tensors import TensorImages, binarized, computable, resolve
@@ -27,6 +28,7 @@ class _Relabelled(Dataset[tuple[Tensor, Tensor]]):
         return x, _replace(torch.as_tensor(y), self.label, self.by)
 
 
+@checked
 def without_class(dataset: Any, label: int, by: int = 0) -> Any:
     """Return the same images with every pixel of class ``label`` called ``by`` (the background).
 
@@ -43,6 +45,7 @@ def without_class(dataset: Any, label: int, by: int = 0) -> Any:
     return changed if indices is None else Subset(changed, indices.tolist())
 
 
+@checked
 def with_ignore_index(dataset: Any, ignore_index: int | None) -> Any:
     """Return the same images with every pixel of label ``ignore_index`` read as ``IGNORE``: it has no label.
 

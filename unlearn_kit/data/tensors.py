@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
+from ..arguments import checked
 from ..errors import check_count
 from ..outputs import IGNORE
 from ..seeding import derive, generator, isolated, seed_draws
+from .forms import check_form
 from .pictures import PictureFiles
 
 Pairs = Dataset[tuple[Tensor, Tensor]]
@@ -25,6 +27,7 @@ Pairs = Dataset[tuple[Tensor, Tensor]]
 COMPARED = 32  # samples that are read to see whether a data set yields the labels it holds
 
 
+@checked
 class TensorImages(Dataset[tuple[Tensor, Tensor]]):
     """Images and targets held in memory, read a batch at a time.
 
@@ -86,8 +89,14 @@ def held_in_tensors(dataset: Any) -> bool:
     return _reads_as(base, TensorImages) or _reads_as(base, TensorDataset)
 
 
+@checked
 def resolve(dataset: Any) -> tuple[Any, Tensor | None]:
-    """Return the data set under any chain of ``Subset``, and the indices into it (None for all)."""
+    """Return the data set under any chain of ``Subset``, and the indices into it (None for all).
+
+    Raises:
+        TypeError: When it is no map-style data set.
+    """
+    check_form("dataset", dataset)
     indices: Tensor | None = None
     while _reads_as(dataset, Subset):
         own = torch.as_tensor(dataset.indices, dtype=torch.int64)
@@ -96,6 +105,7 @@ def resolve(dataset: Any) -> tuple[Any, Tensor | None]:
     return dataset, indices
 
 
+@checked
 def subset(dataset: Any, indices: Sequence[int] | np.ndarray | Tensor) -> Subset[tuple[Tensor, Tensor]]:
     """Return the samples of ``dataset`` at ``indices``, or where a bool mask ``(N,)`` is True.
 
@@ -147,6 +157,7 @@ def drawn(dataset: Any, seed: int) -> Any:
     return dataset if held_in_tensors(dataset) else Drawn(dataset, seed)
 
 
+@checked
 def labels_of(dataset: Any) -> Tensor | None:
     """Return all targets of ``dataset`` on the CPU, without decoding every input; None when it does not expose them.
 
@@ -254,6 +265,7 @@ def _may_change_targets(dataset: Any) -> bool:
     return any(change is not None for change in changes)
 
 
+@checked
 def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ``(inputs, targets)`` for each tensor of indices, in order.
 
@@ -285,21 +297,25 @@ def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) 
         yield x, computable(torch.as_tensor(y))
 
 
+@checked
 def in_order(
     dataset: Any, batch_size: int = 512, *, workers: int = 0, device: torch.device | str | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield every sample once, in order, the last batch included: how data are read for evaluation."""
+    check_form("dataset", dataset)
     check_count("batch_size", batch_size)
     for x, y in iterate(dataset, torch.arange(len(dataset)).split(batch_size) if len(dataset) else (), workers=workers):
         yield (x, y) if device is None else (x.to(device), y.to(device))
 
 
+@checked
 def load_tensors(dataset: Any, *, workers: int = 0) -> tuple[Tensor, Tensor]:
     """Return all inputs ``(N, ...)`` and targets ``(N, ...)`` of a data set that fits in memory.
 
     Raises:
         ValueError: When it is empty.
     """
+    check_form("dataset", dataset)
     if len(dataset) == 0:
         raise ValueError("expected a data set with at least one sample, but got an empty one")
     parts = list(in_order(dataset, workers=workers))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_count, check_number
 from ..modules import cpu_state, evaluating
 from ..seeding import derive, isolated
@@ -94,6 +95,7 @@ def check_callbacks(callbacks: object) -> None:
             raise TypeError(f"expected callbacks to hold Callback values, but got {type(callback).__name__}")
 
 
+@checked
 class Log(Callback):
     """Write each ``every``-th record of the history to the logger ``unlearn_kit`` at level INFO."""
 
@@ -114,6 +116,7 @@ class Log(Callback):
     on_epoch = on_end = on_step
 
 
+@checked
 class ProgressBar(Callback):
     """A rich progress bar over the whole run, on standard error."""
 
@@ -139,6 +142,7 @@ class ProgressBar(Callback):
             self._progress.stop()
 
 
+@checked
 class StopWhen(Callback):
     """End the run as soon as ``metric(model)`` satisfies ``reached``, looking every epoch or every ``every`` steps.
 
@@ -175,6 +179,7 @@ class StopWhen(Callback):
             run.stop(f"{self.name} = {value:.4g}")
 
 
+@checked
 class BestSoFar(Callback):
     """Keep the weights with the largest ``score(model)``, looked at every epoch, as the run's result.
 
@@ -210,6 +215,7 @@ class BestSoFar(Callback):
         self.best, self._weights = state["best"], state["tensors"] or None
 
 
+@checked
 class WeightAverage(Callback):
     """Make a moving average of the weights the run's result: ``a <- keep a + (1 - keep) w`` every ``every`` steps.
 

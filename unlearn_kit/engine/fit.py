@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_count, check_path_exists
 from ..losses import Batch, Goal, Target
 from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs, evaluating
@@ -55,6 +56,7 @@ class FitResult:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+@checked
 def fit(
     model: nn.Module,
     program: Phase | Alternate | Sequence[Phase | Alternate],

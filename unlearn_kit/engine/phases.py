@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_choice, check_count, check_number
 from ..losses import Objective, Term
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, rate_at
@@ -21,6 +22,7 @@ Trainable = Sequence[str] | Callable[[str, nn.Parameter], bool]
 BatchNorm = Literal["frozen", "update", "trained"]
 
 
+@checked
 @dataclass(frozen=True)
 class Phase:
     """One stretch of training.
@@ -200,6 +202,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+@checked
 @dataclass(frozen=True)
 class Alternate:
     """Phases that take turns: each runs its length, in order, ``rounds`` times over.
@@ -315,6 +318,7 @@ def as_objective(objective: object) -> Objective:
     return Objective(objective._terms)
 
 
+@checked
 def streams_for(task: UnlearnTask, objective: Objective | Term, **others: Any) -> dict[str, Any]:
     """Return the data sets the objective reads: ``forget`` and ``retain`` of the task, and ``others`` by name.
 

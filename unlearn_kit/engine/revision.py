@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.structure import plain_name
+from ..arguments import check_type, checked, hints_of
 from ..errors import check_choice
 from ..heads import declare_head, head_name
 from ..logits import hook, unhook
@@ -52,6 +53,7 @@ class Facts:
     training: Mapping[str, Training]
 
 
+@checked
 def facts_of(algorithm: Callable[..., UnlearnResult]) -> Facts:
     """Return what a method declared of itself.
 
@@ -64,6 +66,7 @@ def facts_of(algorithm: Callable[..., UnlearnResult]) -> Facts:
     return found
 
 
+@checked
 def revision(
     training: Training | Mapping[str, Training] | None = None,
     *,
@@ -106,12 +109,15 @@ def revision(
 
     def decorate(method: Callable[P, FitResult]) -> Callable[P, UnlearnResult]:
         signature, shared = _signature(method, declared, without)
+        hints = functools.cache(lambda: hints_of(method))
 
         @functools.wraps(method)
         def algorithm(*args: P.args, **kwargs: P.kwargs) -> UnlearnResult:
             for option in kwargs:
                 _check_option(method.__name__, option, signature)
             bound = signature.bind(*args, **kwargs)
+            for name, value in bound.arguments.items():
+                check_type(name, value, hints().get(name, Any))
             given_options = {name: bound.arguments.pop(name) for name in shared if name in bound.arguments}
             bound.apply_defaults()
             arguments = {name: value for name, value in bound.arguments.items() if name not in shared}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..data.sampling import random_subset
 from ..data.tensors import load_tensors
 from ..errors import check_count
@@ -21,6 +22,7 @@ from .callbacks import Callback, Run
 from .phases import Phase
 
 
+@checked
 class Stationarity(Callback):
     """Measure the squared norm of the gradient of a phase's objective on fixed samples, at the first step and others.
 

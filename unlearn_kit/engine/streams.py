@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import checked
 from ..data.checks import check_dataset
 from ..data.tensors import Drawn, held_in_tensors, iterate
 from ..errors import check_count
 from ..seeding import derive, generator
 
 
+@checked
 class Stream:
     """A data set drawn from in shuffled passes, cycled without end.
 
@@ -39,7 +41,7 @@ class Stream:
 
     def __init__(self, name: str, dataset: Any, batch_size: int, seed: int, *, workers: int = 0) -> None:
         self.batch_size = check_count("batch_size", batch_size)
-        check_dataset(f"stream {name!r}", dataset)
+        check_dataset(f"dataset of stream {name!r}", dataset)
         if len(dataset) == 0:
             raise ValueError(f"expected stream {name!r} to hold at least one sample, but got an empty data set")
         self.name, self.dataset, self.seed, self.workers = name, dataset, seed, workers

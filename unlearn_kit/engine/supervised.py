@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from ..arguments import checked
 from ..data.checks import check_dataset
 from ..data.relabel import with_ignore_index
 from ..errors import check_number
@@ -18,6 +19,7 @@ from .fit import FitResult, fit
 from .phases import OptimizerFactory, Phase
 
 
+@checked
 def supervised_phase(
     dataset: Any,
     *,
@@ -66,6 +68,7 @@ def supervised_phase(
     )
 
 
+@checked
 def train(
     model: nn.Module, dataset: Any, *, epochs: int, seed: int = 0, callbacks: Any = (), **options: Any
 ) -> FitResult:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 from torch import nn
 
+from ..arguments import checked
 from ..errors import check_number
 from ..losses import Objective, Term
 from ..schedules import ScalarOrSchedule, Schedule, with_peak
@@ -40,6 +41,7 @@ class TrainingOptions(TypedDict, total=False):
     callbacks: Sequence[Callback]
 
 
+@checked
 @dataclass(frozen=True)
 class Training:
     """How a method trains: it declares its own defaults, and its caller overrides them by keyword.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..arguments import checked
 from ..memory import device_peak, reset_device_peak, resident_peak
 
 
@@ -33,6 +34,7 @@ class Cost:
     device_memory: int | None = None
 
 
+@checked
 @contextmanager
 def measured(device: torch.device | str | None = None) -> Iterator[Cost]:
     """Measure the work of a ``with`` block; the cost is complete when the block ends, by an error too.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Unpack
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_choice
 from ..seeding import standardized
 from ..tasks import UnlearnTask, check_task
@@ -83,6 +84,7 @@ class _Samples(NamedTuple):
     labels: Tensor
 
 
+@checked
 def evaluate(
     model: nn.Module,
     task: UnlearnTask,
@@ -108,6 +110,7 @@ def evaluate(
     return evaluate_seeds(model, task, theirs, seeds=(seed,), **reading)[seed]
 
 
+@checked
 @standardized
 def evaluate_seeds(
     model: nn.Module,
@@ -170,6 +173,7 @@ def evaluate_seeds(
     return {seed: _beside(replace(alone, membership=_membership(splits, seed)), theirs.get(seed)) for seed in seeds}
 
 
+@checked
 @standardized
 def split_score(model: nn.Module, task: UnlearnTask, split: str, **reading: Unpack[Reading]) -> float | None:
     """Return the score of :func:`evaluate` on one split: accuracy, or for masks the IoU per image, then the mean.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..arguments import checked
 from ..errors import check_choice
 from ..modules import check_model
 from ..outputs import check_finite
@@ -53,6 +54,7 @@ def captured(
             hook.remove()
 
 
+@checked
 @standardized
 def feature_distance(
     model: nn.Module,

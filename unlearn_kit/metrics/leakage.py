@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from ..arguments import checked
 from ..seeding import standardized
 from ..tasks import check_task
 from .membership import FEATURES, MembershipReport, membership_inference
@@ -41,6 +42,7 @@ class ClassLeakage:
     agreement: float
 
 
+@checked
 @standardized
 def class_leakage(
     model: nn.Module,

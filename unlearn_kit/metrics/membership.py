@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..arguments import checked
+from ..data.forms import check_form
 from ..data.tensors import read_labels, subset
 from ..errors import check_choice, check_count, check_number
 from ..outputs import label_margin, per_sample
@@ -104,6 +106,7 @@ class MembershipReport:
     features: tuple[str, ...]
 
 
+@checked
 @standardized
 def membership_inference(
     model: nn.Module,
@@ -200,6 +203,7 @@ def _classifier(attack: str) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression() if attack == "logistic" else SVC(C=3, kernel="rbf"))
 
 
+@checked
 @standardized
 def loss_auc(model: nn.Module, members: Any, non_members: Any, **reading: Unpack[Reading]) -> float | None:
     """Return probability that a random member has a smaller :func:`loss` than a random non-member; ties count half.
@@ -207,6 +211,8 @@ def loss_auc(model: nn.Module, members: Any, non_members: Any, **reading: Unpack
     In [0, 1]; at .5 the loss does not leak membership, ideal is the reference's value. None where a set is
     empty.
     """
+    check_form("members", members)
+    check_form("non_members", non_members)
     found = [map_batches([model], data, lambda *o: (loss(*o),), **reading) for data in (members, non_members)]
     if found[0] is None or found[1] is None:
         return None
@@ -214,6 +220,7 @@ def loss_auc(model: nn.Module, members: Any, non_members: Any, **reading: Unpack
     return probability_smaller(first, second)
 
 
+@checked
 def probability_smaller(first: Tensor, second: Tensor) -> float | None:
     """Return P(a < b) + P(a = b) / 2 over all pairs of ``first`` ``(N,)`` and ``second`` ``(M,)``, in [0, 1].
 
@@ -232,6 +239,7 @@ def probability_smaller(first: Tensor, second: Tensor) -> float | None:
     return float((above.double() + ties.double() / 2).mean() / len(second))
 
 
+@checked
 def true_positive_rate(members: Tensor, non_members: Tensor, *, at: float = 0.01) -> float | None:
     """Return largest share of ``members`` above a threshold that at most a share ``at`` of ``non_members`` exceeds.
 
@@ -272,6 +280,7 @@ def _comparable(**scores: Any) -> list[Tensor]:
     return found if alike else [tensor.double() for tensor in found]
 
 
+@checked
 def class_matched(wanted: Tensor, available: Tensor, seed: int = 0) -> Tensor:
     """Draw the largest sample of ``available`` that has the class proportions of ``wanted``.
 

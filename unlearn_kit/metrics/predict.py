@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..data.checks import check_dataset
 from ..data.relabel import with_ignore_index
 from ..data.tensors import drawn, in_order
@@ -90,6 +91,7 @@ def _logits(model: nn.Module, x: Tensor) -> Tensor:
     return logits.cpu()
 
 
+@checked
 def predict(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> tuple[Tensor, Tensor]:
     """Return logits ``(N, C, ...)`` and targets ``(N, ...)`` of a whole data set, in its order, on the CPU.
 

@@ -9,6 +9,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_count
 from ..modules import blank_copy, check_model
 from ..seeding import standardized
@@ -28,6 +29,7 @@ class QuantizedScores:
     retain: float | None
 
 
+@checked
 @standardized
 def quantize_attack(
     model: nn.Module, task: UnlearnTask, *, bits: Sequence[int] = (8, 4), **reading: Unpack[Reading]

@@ -14,6 +14,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..models.reset import fresh_copy
 from ..modules import check_model
 from ..outputs import check_finite, per_sample, predicted_labels
@@ -21,6 +22,7 @@ from ..seeding import standardized
 from .predict import Reading, class_logits, mean_score
 
 
+@checked
 def activation_distances(logits: Tensor, other: Tensor) -> Tensor:
     """Return Euclidean distance of the two predicted distributions, ``(B,)`` in [0, sqrt 2], float64.
 
@@ -32,6 +34,7 @@ def activation_distances(logits: Tensor, other: Tensor) -> Tensor:
     return per_sample(difference.norm(dim=1))
 
 
+@checked
 def js_divergences(logits: Tensor, other: Tensor) -> Tensor:
     """Return Jensen-Shannon divergence of the two predicted distributions in nats, ``(B,)`` in [0, log 2], float64.
 
@@ -44,6 +47,7 @@ def js_divergences(logits: Tensor, other: Tensor) -> Tensor:
     return per_sample((halves.sum(dim=1) / 2).clamp(0, math.log(2)))
 
 
+@checked
 def agreement(logits: Tensor, other: Tensor) -> Tensor:
     """Return 1 where both predict the same class, else 0 (for masks the share of such pixels): ``(B,)``, float64.
 
@@ -61,6 +65,7 @@ def _check_same_shape(logits: Tensor, other: Tensor) -> None:
         )
 
 
+@checked
 def activation_distance(
     model: nn.Module, reference: nn.Module, dataset: Any, **reading: Unpack[Reading]
 ) -> float | None:
@@ -68,16 +73,19 @@ def activation_distance(
     return mean_score([model, reference], dataset, lambda p, q, _: activation_distances(p, q), **reading)
 
 
+@checked
 def js_divergence(model: nn.Module, reference: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> float | None:
     """Return mean of :func:`js_divergences` to the reference, nats in [0, log 2]; ideal: between two references."""
     return mean_score([model, reference], dataset, lambda p, q, _: js_divergences(p, q), **reading)
 
 
+@checked
 def completeness(model: nn.Module, reference: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> float | None:
     """Return the share of samples on which both predict the same class, in [0, 1]; ideal: between two references."""
     return mean_score([model, reference], dataset, lambda p, q, _: agreement(p, q), **reading)
 
 
+@checked
 @standardized
 def zrf(
     model: nn.Module,
@@ -115,6 +123,7 @@ class LayerDistances:
     total: float
 
 
+@checked
 @standardized
 def layerwise_distance(model: nn.Module, reference: nn.Module) -> LayerDistances:
     """Return Euclidean distance of each parameter tensor of two models of one architecture, and of all together.

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..arguments import checked
 from ..errors import check_count, check_number
 from ..seeding import derive
 from .membership import probability_smaller, true_positive_rate
@@ -51,6 +52,7 @@ class ULira:
     examples: int = 0
 
 
+@checked
 def u_lira(unlearned: Any, oracles: Any) -> ULira | None:
     """Return Can a likelihood ratio tell from one example's margin whether a model forgot it or never saw it?
 
@@ -140,6 +142,7 @@ class Klom:
     p_value: float = 1.0
 
 
+@checked
 def klom(
     unlearned: Any,
     oracles: Any,
@@ -210,6 +213,7 @@ def _both_ways(one: Array, two: Array, options: dict[str, Any]) -> Array:
     return (klom_values(one, two, **options) + klom_values(two, one, **options)) / 2
 
 
+@checked
 def klom_floor(oracles: Any, *, bins: int = 20, clip: float = 100.0, floor: float = 1e-5) -> Array:
     """Return divergence between two halves (even and odd places) of the oracles, both ways, the mean: ``(S,)``, nats.
 
@@ -222,6 +226,7 @@ def klom_floor(oracles: Any, *, bins: int = 20, clip: float = 100.0, floor: floa
     return _both_ways(one, two, options)
 
 
+@checked
 def klom_values(unlearned: Any, oracles: Any, *, bins: int = 20, clip: float = 100.0, floor: float = 1e-5) -> Array:
     """Return KL(unlearned || oracles) of each example's histogram of margins, ``(S,)`` in nats, in [0, log(1/floor)).
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arguments import checked
 from ..errors import check_count, check_number
 from ..seeding import derive
 
@@ -23,6 +24,7 @@ class Seeds(NamedTuple):
     evaluation: int
 
 
+@checked
 def independent_seeds(seed: int, *, training: int = 0, unlearning: int = 0) -> Seeds:
     """Return seeds of the ``unlearning``-th revision of the ``training``-th model of a study.
 
@@ -61,6 +63,7 @@ class Summary:
         return f"{self.mean:.3f} {ends}, n = {self.n}"
 
 
+@checked
 def summary(values: ArrayLike, *, confidence: float = 0.95) -> Summary | None:
     """Return mean, half-width of the t interval, and n of independent ``values`` ``(n,)``; None where there are none.
 
@@ -98,6 +101,7 @@ class VarianceComponents:
     unlearnings: int
 
 
+@checked
 def variance_components(table: ArrayLike, *, confidence: float = 0.95) -> VarianceComponents:
     """Split the variance of a ``table`` ``(I, J)``, a row a training, a column an unlearning of it.
 
@@ -146,6 +150,7 @@ class PairedComparison:
     confidence: float
 
 
+@checked
 def paired_comparison(
     a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> PairedComparison | None:

@@ -14,12 +14,14 @@ from typing import Any, Literal, Unpack, overload
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_number
 from ..outputs import IGNORE, per_sample, predicted_labels
 from ..seeding import standardized
 from .predict import Reading, class_labels, map_batches, mean_score, predict
 
 
+@checked
 def correct(logits: Tensor, targets: Tensor) -> Tensor:
     """Return 1 where the predicted class is the target, else 0, ``(B,)`` float64; for masks the share of pixels.
 
@@ -32,6 +34,7 @@ def correct(logits: Tensor, targets: Tensor) -> Tensor:
     return per_sample((predicted_labels(logits) == labels).double(), labels, empty=math.nan)
 
 
+@checked
 def accuracy(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> float | None:
     """Return the share of samples (of masks: of pixels, a mean over images) predicted right, in [0, 1].
 
@@ -40,6 +43,7 @@ def accuracy(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> floa
     return mean_score([model], dataset, correct, **reading)
 
 
+@checked
 @standardized
 def per_class_accuracy(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> dict[int, float | None] | None:
     """Return accuracy in [0, 1] among the samples of each class; None for a class without samples.
@@ -68,6 +72,7 @@ def class_means(values: Tensor, labels: Tensor, num_classes: int) -> dict[int, f
     return {label: total / count if count else None for label, (total, count) in enumerate(pairs)}
 
 
+@checked
 def iou_scores(logits: Tensor, targets: Tensor, *, absent: float = 1.0) -> Tensor:
     """Return the intersection over union of each image and class.
 
@@ -86,6 +91,7 @@ def iou_scores(logits: Tensor, targets: Tensor, *, absent: float = 1.0) -> Tenso
     return _ratio(overlap, predicted + true - overlap, absent)
 
 
+@checked
 def dice_scores(logits: Tensor, targets: Tensor, *, absent: float = 1.0) -> Tensor:
     """Return the Dice coefficient (the F1 of pixels) of each image and class; all else as :func:`iou_scores`."""
     overlap, predicted, true = _areas(logits, targets)
@@ -120,14 +126,17 @@ def _ratio(part: Tensor, whole: Tensor, absent: float) -> Tensor:
     return torch.where(whole == 0, absent, part / whole.clamp(min=1))
 
 
+@checked
 @overload
 def iou(
     model: nn.Module, dataset: Any, *, per_class: Literal[False] = False, **reading: Unpack[Reading]
 ) -> float | None: ...
+@checked
 @overload
 def iou(
     model: nn.Module, dataset: Any, *, per_class: Literal[True], **reading: Unpack[Reading]
 ) -> dict[int, float] | None: ...
+@checked
 def iou(
     model: nn.Module, dataset: Any, *, per_class: bool = False, **reading: Unpack[Reading]
 ) -> float | dict[int, float] | None:
@@ -141,14 +150,17 @@ def iou(
     return _mask_score(iou_scores, model, dataset, per_class, reading)
 
 
+@checked
 @overload
 def dice(
     model: nn.Module, dataset: Any, *, per_class: Literal[False] = False, **reading: Unpack[Reading]
 ) -> float | None: ...
+@checked
 @overload
 def dice(
     model: nn.Module, dataset: Any, *, per_class: Literal[True], **reading: Unpack[Reading]
 ) -> dict[int, float] | None: ...
+@checked
 def dice(
     model: nn.Module, dataset: Any, *, per_class: bool = False, **reading: Unpack[Reading]
 ) -> float | dict[int, float] | None:
@@ -174,6 +186,7 @@ def _mask_score(
     return dict(enumerate(scores.mean(dim=0).tolist())) if per_class else float(mean_of_present(scores[:, 1:]).mean())
 
 
+@checked
 def average_gap(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:
     """Return mean absolute difference to the reference over ``forget``, ``retain``, ``test`` and ``membership``.
 
@@ -187,6 +200,7 @@ def average_gap(values: Mapping[str, float | None], reference: Mapping[str, floa
     return None if gaps is None else sum(gaps) / len(gaps)
 
 
+@checked
 def tug_of_war(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:
     """Return product over ``forget``, ``retain`` and ``test`` of (1 - |difference to the reference|).
 
@@ -195,6 +209,7 @@ def tug_of_war(values: Mapping[str, float | None], reference: Mapping[str, float
     return _product(_gaps(values, reference, ("forget", "retain", "test")))
 
 
+@checked
 def tug_of_war_mia(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:
     """Return :func:`tug_of_war` with ``membership`` in the place of ``forget``."""
     return _product(_gaps(values, reference, ("membership", "retain", "test")))

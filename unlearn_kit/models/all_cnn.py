@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from ..arguments import checked
 from ..errors import check_count, check_number
 from ..heads import declare_head
 from .normalization import per_channel
 from .small_cnn import convolution
 
 
+@checked
 def all_cnn(
     num_classes: int = 10,
     channels: int = 3,

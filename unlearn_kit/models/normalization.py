@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_number
 from ..modules import device_of
 
 
+@checked
 class Normalize(nn.Module):
     """``(x - mean) / std`` channel by channel.
 
@@ -75,6 +77,7 @@ class Normalized(nn.Module):
         return logits
 
 
+@checked
 def with_normalization(model: nn.Module, mean: float | Sequence[float], std: float | Sequence[float]) -> nn.Module:
     """Return ``model``, which expects normalised pixels, as a network of raw pixels ``(B, C, H, W)`` in [0, 1].
 
@@ -129,6 +132,8 @@ def as_list(name: str, value: object) -> list[float]:
         raise TypeError(
             f"expected {name} to be a number or a sequence of them, but got {type(value).__name__}: {value!r}"
         )
+    if isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim != 1:
+        raise ValueError(f"expected {name} to be a number or one number a channel, but got shape {tuple(value.shape)}")
     if len(value) == 0:
         raise ValueError(f"expected {name} to have at least one number, but got {value!r}")
     return [v.item() if hasattr(v, "item") else v for v in value]

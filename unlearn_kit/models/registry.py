@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from ..arguments import checked
 from ..errors import check_choice, check_count
 from ..seeding import isolated
 from .all_cnn import all_cnn
@@ -46,6 +47,7 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 
+@checked
 def build(
     name: str, num_classes: int, channels: int | None = None, *, seed: int | None = None, **options: Any
 ) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..arguments import checked
 from ..modules import blank_copy
 from ..seeding import isolated
 
@@ -13,6 +14,7 @@ from ..seeding import isolated
 RESETS = ("reset_parameters", "_reset_parameters", "reset_running_stats")
 
 
+@checked
 def fresh_copy(model: nn.Module, *, seed: int) -> nn.Module:
     """Return a deep copy of ``model`` whose every parameter and running statistic is initialised anew.
 
@@ -51,6 +53,7 @@ def fresh_copy(model: nn.Module, *, seed: int) -> nn.Module:
     return fresh
 
 
+@checked
 def reinitialize_(module: nn.Module, *, seed: int) -> nn.Module:
     """Give ``module`` (say, a network's last block) fresh weights in place, as :func:`fresh_copy` does;
     returns it.

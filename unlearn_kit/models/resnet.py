@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from ..arguments import checked
 from ..errors import check_choice, check_count
 from ..heads import declare_head
 from .normalization import Normalized, per_channel
@@ -13,6 +14,7 @@ from .normalization import Normalized, per_channel
 DEPTHS = (18, 34, 50)
 
 
+@checked
 def resnet(
     depth: int = 18,
     num_classes: int = 10,

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from ..arguments import checked
 from ..errors import check_count
 from ..heads import declare_head
 from .normalization import per_channel
 
 
+@checked
 def small_cnn(
     num_classes: int = 10,
     channels: int = 1,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..errors import check_choice, check_count
 from ..heads import declare_head
 from .normalization import Normalize, per_channel
@@ -63,6 +64,7 @@ class SmallEncoder(nn.Module):
         return features
 
 
+@checked
 def unet(
     num_classes: int = 2,
     channels: int = 3,
