@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
+import torch
+
 from .errors import check_choice
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -102,6 +104,8 @@ def _is(value: Any, hint: Any) -> bool:
         return callable(value)
     if kind is type(None):
         return value is None
+    if kind is torch.device:  # of which the number is a GPU's
+        return isinstance(value, torch.device) or (isinstance(value, int) and not isinstance(value, bool))
     if hasattr(kind, "_has_splits"):  # A task: whatever has its splits will do.
         return bool(kind._has_splits(value))
     # A protocol, a type variable, whatever cannot be asked: the function itself must look.
@@ -116,7 +120,8 @@ def _members(name: str, value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]
             yield f"every name in {name}", key, inside[0]
             yield f"{name}[{key!r}]", one, inside[1]
     elif isinstance(value, (list, tuple)) and inside and typing.get_origin(hint) is not tuple:
-        yield from ((f"{name}[{place}]", one, inside[0]) for place, one in enumerate(value))
+        # The first of them: a million indices are not asked one by one.
+        yield from ((f"{name}[{place}]", one, inside[0]) for place, one in enumerate(value[:ASKED]))
     elif isinstance(value, (list, tuple)) and inside:
         kinds = inside[:1] * len(value) if inside[-1] is Ellipsis else inside
         if len(kinds) != len(value):
@@ -149,6 +154,7 @@ def _name(kind: type) -> str:
     return "torch.nn.Module" if kind.__module__ == "torch.nn.modules.module" else kind.__qualname__
 
 
+ASKED = 64  # members of a list that are looked at
 # Of these the value is told, where a number is expected.
 SHOWN = (bool, int, float, str)
 TOLD: dict[Any, str] = {

@@ -19,7 +19,6 @@ def test_the_page_shows_what_becomes_of(name, shown):
     assert column(name) == {key: one for key, one in shown.items() if key[1] == name}
 
 
-@pytest.mark.xfail(strict=True, reason="cells whose right behaviour is not there yet")
 def test_no_cell_is_wrong(shown):
     assert {key: one.why for key, one in shown.items() if one.kind == "wrong"} == {}
 

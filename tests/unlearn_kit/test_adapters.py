@@ -357,13 +357,19 @@ def test_adapters_that_move_draw_nothing_from_the_caller(case: str, tmp_path) ->
 WRONG_TYPES = {
     "model": (lambda _: adapters.attach(3, "all"), "expected model to be a torch.nn.Module, but got int"),
     "selected from": (lambda _: adapters.select(3, "all"), "expected model to be a torch.nn.Module, but got int"),
-    "where": (lambda _: adapters.attach(classifier(), 3), "expected where to hold names and modules, but got int: 3"),
-    "a part": (lambda _: adapters.attach(classifier(), ["head", None]), "names and modules, but got NoneType"),
+    "where": (
+        lambda _: adapters.attach(classifier(), 3),
+        "expected where to be a str, a torch.nn.Module or an iterable, but got int",
+    ),
+    "a part": (
+        lambda _: adapters.attach(classifier(), ["head", None]),
+        r"expected where\[1\] to be a str or a torch.nn.Module, but got NoneType",
+    ),
     "example": (lambda _: adapters.attach(classifier(), "head", example="x"), "expected example to be a Tensor"),
-    "name": (lambda _: adapters.attach(classifier(), "head", name=3), "expected name to be a str, but got int: 3"),
-    "names": (lambda a: adapters.switch_(a, "default"), "expected names to be names of adapters, but got str"),
-    "number of names": (lambda a: adapters.switch_(a, 1), "expected names to be names of adapters, but got int"),
-    "models": (lambda _: adapters.gather([1]), "expected models to be a mapping of names to models, but got list"),
+    "name": (lambda _: adapters.attach(classifier(), "head", name=3), "expected name to be a str, but got int"),
+    "names": (lambda a: adapters.switch_(a, "default"), "expected names to be a sequence, but got str"),
+    "number of names": (lambda a: adapters.switch_(a, 1), "expected names to be a sequence, but got int"),
+    "models": (lambda _: adapters.gather([1]), "expected models to be a mapping, but got list"),
     "weights": (lambda a: weigh(a, ["default"]), "expected weights to be a mapping, but got list"),
 }
 

@@ -146,7 +146,7 @@ def test_what_cannot_be_told_is_refused_before_anything_is_trained(returns: Any,
 
 @pytest.mark.parametrize("output", [True, None, 1.5])
 def test_with_output_refuses_what_is_no_place(output: Any) -> None:
-    with pytest.raises(TypeError, match="expected output to be a key, a place or a function"):
+    with pytest.raises(TypeError, match="expected output to be a str, an int or a function"):
         models.with_output(Net(), output)
 
 
@@ -314,5 +314,5 @@ def test_a_device_that_is_not_there_is_refused_by_name() -> None:
             with pytest.raises(ValueError, match="expected device to "):
                 call(device)
         for device in ([], False, 0.5):
-            with pytest.raises(TypeError, match=r"expected device to be a name or a torch.device, but got "):
+            with pytest.raises(TypeError, match=r"expected device to be a (name or a torch.)?device"):
                 call(device)

@@ -247,7 +247,7 @@ def test_copies_of_a_network_survive_pickling_between_processes():
         ),
         (lambda: models.unet(encoder="resnet34", widths=(4,)), "expected widths for encoder='small' only"),
         (lambda: models.unet(widths=(4, 4)), "expected decoder_widths to have one number a stage"),
-        (lambda: models.unet(widths=4), "expected widths to be a sequence of channel numbers, but got 4"),
+        (lambda: models.unet(widths=4), "expected widths to be a sequence, but got int"),
         (lambda: models.unet(encoder="resnet18", decoder_widths=(4, 4)), "to have 3, 4 or 5 numbers"),
     ],
 )
@@ -363,8 +363,8 @@ def test_with_normalization_takes_tensors_and_single_numbers():
         (0.5, float("nan"), "expected std in .* but got nan"),
         (123.7, 58.4, r"expected mean in \[0, 1\], but got 123.7"),
         ((), (), "expected mean to have at least one number"),
-        ("0.5", 1.0, "expected mean to be a number or a sequence of them, but got str"),
-        (("a",), (1.0,), "expected mean to be a number, but got str"),
+        ("0.5", 1.0, "expected mean to be a number or a sequence, but got str"),
+        (("a",), (1.0,), r"expected mean\[0\] to be a number, but got str"),
     ],
 )
 def test_with_normalization_refuses_bad_statistics(mean, std, text):
@@ -413,7 +413,7 @@ class HalfReset(Gain):
 def test_fresh_copy_names_the_modules_that_cannot_be_reset():
     model = nn.Sequential(nn.Linear(2, 2), Gain(), nn.Sequential(Gain()))
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(ValueError, match=r"modules that do not: 1 \(Gain\), 2.0 \(Gain\); pass a builder"):
+    with pytest.raises(ValueError, match=r"modules that do not: 1 \(Gain\), 2.0 \(Gain\); where there is an"):
         models.fresh_copy(model, seed=0)
     with pytest.raises(ValueError, match=r"the model itself \(Gain\)"):
         models.fresh_copy(Gain(), seed=0)

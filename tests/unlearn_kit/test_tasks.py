@@ -539,7 +539,7 @@ def test_a_mask_of_bools_means_the_samples_where_it_is_true(make):
     ("indices", "error", "text"),
     [
         ([True, False], ValueError, r"expected a mask of shape \(40,\), but got \(2,\)"),
-        ([1.7], TypeError, "expected indices to be integers or a bool mask, but got torch.float"),
+        ([1.7], TypeError, r"expected indices\[0\] to be an int or a bool, but got float: 1.7"),
     ],
 )
 def test_a_subset_is_not_guessed_from_other_values(indices, error, text):

@@ -106,7 +106,7 @@ def resolve(dataset: Any) -> tuple[Any, Tensor | None]:
 
 
 @checked
-def subset(dataset: Any, indices: Sequence[int] | np.ndarray | Tensor) -> Subset[tuple[Tensor, Tensor]]:
+def subset(dataset: Any, indices: Sequence[int | bool] | np.ndarray | Tensor) -> Subset[tuple[Tensor, Tensor]]:
     """Return the samples of ``dataset`` at ``indices``, or where a bool mask ``(N,)`` is True.
 
     A subset of a subset points at the data below both.

@@ -221,7 +221,7 @@ def loss_auc(model: nn.Module, members: Any, non_members: Any, **reading: Unpack
 
 
 @checked
-def probability_smaller(first: Tensor, second: Tensor) -> float | None:
+def probability_smaller(first: Tensor | Sequence[float], second: Tensor | Sequence[float]) -> float | None:
     """Return P(a < b) + P(a = b) / 2 over all pairs of ``first`` ``(N,)`` and ``second`` ``(M,)``, in [0, 1].
 
     It is the area under the ROC curve of telling ``second`` by its larger values. None where one is empty.
@@ -240,7 +240,9 @@ def probability_smaller(first: Tensor, second: Tensor) -> float | None:
 
 
 @checked
-def true_positive_rate(members: Tensor, non_members: Tensor, *, at: float = 0.01) -> float | None:
+def true_positive_rate(
+    members: Tensor | Sequence[float], non_members: Tensor | Sequence[float], *, at: float = 0.01
+) -> float | None:
     """Return largest share of ``members`` above a threshold that at most a share ``at`` of ``non_members`` exceeds.
 
     Both are scores, ``(N,)`` and ``(M,)``, large for members. In [0, 1]; None where one is empty.

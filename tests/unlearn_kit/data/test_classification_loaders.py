@@ -57,8 +57,8 @@ def expect(dataset, images: np.ndarray, labels) -> None:
     ("name", "options", "error", "text"),
     [
         ("cifar", {}, ValueError, "expected name to be one of .* but got 'cifar'; did you mean 'cifar10'"),
-        (3, {}, TypeError, "expected name to be a str, but got int: 3"),
-        ("digits", {"root": 3}, TypeError, "expected root to be a str, a Path or None, but got int: 3"),
+        (3, {}, TypeError, "expected name to be a str, but got int"),
+        ("digits", {"root": 3}, TypeError, "expected root to be a str or a Path, but got int"),
         (
             "digits:x",
             {},

@@ -587,7 +587,7 @@ def test_the_result_says_how_long_it_took_and_that_it_was_not_stopped() -> None:
         ({"log_every": 0}, ValueError, "expected log_every to be at least 1, but got 0"),
         ({"checkpoint_every": 0}, ValueError, "expected checkpoint_every to be at least 1, but got 0"),
         ({"checkpoint": "nowhere/run"}, FileNotFoundError, "expected the folder of checkpoint to be an existing path"),
-        ({"program": ERASE}, TypeError, "expected program to hold Phase and Alternate values, but got Term"),
+        ({"program": ERASE}, TypeError, "expected program to be a Phase, an Alternate or a sequence, but got Term"),
         ({"seed": "zero"}, TypeError, "expected seed to be an int, but got str: 'zero'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

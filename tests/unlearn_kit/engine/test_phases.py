@@ -35,13 +35,13 @@ def phase(**options: Any) -> Phase:
 BOTH = L.cross_entropy(on="retain") + L.cross_entropy(on="forget")
 
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"objective": "loss"}, TypeError, "expected objective to be an Objective, but got str"),
+    ({"objective": "loss"}, TypeError, "expected objective to be an Objective or a Term, but got str"),
     ({"epochs": 1, "steps": 1}, ValueError, "expected one of epochs and steps, but got epochs=1, steps=1"),
     ({"epochs": None}, ValueError, "expected one of epochs and steps, but got epochs=None, steps=None"),
     ({"epochs": -1}, ValueError, "expected epochs to be at least 0, but got -1"),
     ({"steps": 2.5}, TypeError, "expected steps to be an int, but got float: 2.5"),
     ({"batch_size": 0}, ValueError, "expected batch_size to be at least 1, but got 0"),
-    ({"batch_size": 2.5}, TypeError, "expected batch_size to be an int, but got float: 2.5"),
+    ({"batch_size": 2.5}, TypeError, "expected batch_size to be an int or a mapping, but got float: 2.5"),
     ({"batch_size": {}}, ValueError, "expected batch_size to name stream 'retain', but got {}"),
     ({"batch_size": {"retain": 0}}, ValueError, "expected batch_size of 'retain' to be at least 1, but got 0"),
     (
@@ -55,11 +55,11 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"workers": -1}, ValueError, "expected workers to be at least 0, but got -1"),
     ({"clip": 0.0}, ValueError, "expected clip in (0,"),
     ({"optimizer": "sdg"}, ValueError, "expected optimizer to be one of ['sgd', 'adam', 'adamw'], but got 'sdg'"),
-    ({"optimizer": 3}, TypeError, "expected optimizer to be one of ['sgd', 'adam', 'adamw'] or a function, but got 3"),
+    ({"optimizer": 3}, TypeError, "expected optimizer to be a str or a function, but got int"),
     ({"lr": None}, ValueError, "expected lr with optimizer='sgd', but got None"),
     ({"lr": -0.1}, ValueError, "expected lr in [0,"),
     ({"lr": math.nan}, ValueError, "expected lr in [0,"),
-    ({"trainable": "head.weight"}, TypeError, "expected trainable to be names or a function, but got a str"),
+    ({"trainable": "head.weight"}, TypeError, "expected trainable to be a sequence or a function, but got str"),
     ({"lead": "forget"}, ValueError, "expected lead to be one of ['retain'], but got 'forget'"),
     ({"streams": {}}, ValueError, "expected the stream of cross_entropy(retain -> Labels) to be one of []"),
     (
@@ -171,7 +171,7 @@ def test_the_plan_lists_turns_in_order_and_counts_steps_over_all_rounds() -> Non
     [
         (lambda: Alternate([], 1), ValueError, "expected phases to hold at least one phase, but got none"),
         (lambda: Alternate([phase(), phase()], 1), ValueError, "expected phases of distinct names, but got"),
-        (lambda: Alternate(["a"], 1), TypeError, "expected phases to hold Phase values, but got str"),
+        (lambda: Alternate(["a"], 1), TypeError, r"expected phases\[0\] to be a Phase, but got str"),
         (lambda: Alternate([phase()], -1), ValueError, "expected rounds to be at least 0, but got -1"),
         (lambda: plan(BOTH), TypeError, "expected program to hold Phase and Alternate values, but got Objective"),
         (lambda: plan([BOTH]), TypeError, "expected program to hold Phase and Alternate values, but got Objective"),
