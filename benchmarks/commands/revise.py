@@ -105,7 +105,6 @@ def revise(
             _warn(console, *warnings)
             _say(console, f"nothing was changed; look at {page}")
             return
-        _warn(console, *prepared.notes)
         revision = work(prepared, show=given.chosen().text)
     _warn(console, *revision.warnings)
     _show_scores(console, revision.receipt.values["metrics"])

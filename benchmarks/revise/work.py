@@ -59,7 +59,8 @@ def prepare(request: RevisionRequest) -> Prepared:
         std=model.std,
         normalize=model.normalize,
     )
-    return Prepared(request, bundle, serving, task, notes)
+    copies = [f"the same picture twice: {line}" for line in str(task.duplicates()).splitlines()]
+    return Prepared(request, bundle, serving, task, (*notes, *copies))
 
 
 def _select(request: RevisionRequest, bundle: DataBundle) -> tuple[UnlearnTask, tuple[str, ...]]:
@@ -127,6 +128,7 @@ def work(prepared: Prepared, show: str | None = None) -> Revision:
         device=request.device,
         options=as_options(method.options),
         watching=watching,
+        notes=prepared.notes,
     )
     if revision.result is not None:
         write_text(yaml_of(request), request.out / "revision.yaml")

@@ -6,7 +6,7 @@ import copy
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ def revise(
     device: str = "cpu",
     options: Mapping[str, Any] | None = None,
     watching: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> Revision:
     """Make a deployed model forget, and write what serves and what proves it.
 
@@ -78,6 +79,7 @@ def revise(
         device: Where the method runs.
         options: Of the method.
         watching: What is passed to the method beside that and changes no result, such as ``callbacks``.
+        notes: What else is to be known of the request, for the receipt and the page.
 
     Raises:
         ValueError: On what the method or the task refuse, and when ``out`` holds anything else.
@@ -91,7 +93,7 @@ def revise(
     found = _already(folder, request)
     if found is not None:
         return found
-    warnings = preflight(serving.model, task, seed=seed)
+    warnings = [*notes, *preflight(serving.model, task, seed=seed)]
     result = method(serving.model, task, seed=seed, device=device, **options, **(watching or {}))
     whole = adapters.plain(result.model)  # what serves holds adapters added into its weights
     paper = receipt(task, serving.model, replace(result, model=whole), reference=reference, seed=seed)
