@@ -15,7 +15,7 @@ from unlearn_kit.data.tensors import subset
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_number
 from unlearn_kit.models import fresh_copy
-from unlearn_kit.modules import device_of
+from unlearn_kit.modules import check_model, device_of
 from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import derive, generator, isolated
 
@@ -94,7 +94,7 @@ def incompetent_teacher(
             candidate = fresh_copy(model, seed=drawn)
         else:
             with isolated(drawn):
-                candidate = build().to(device_of(model))
+                candidate = check_model(build(), "what build returns").to(device_of(model))
         candidate.eval().requires_grad_(False)
         known = accuracy_within(candidate, task.forget, mask_classes(task)) or 0.0
         if known < least:

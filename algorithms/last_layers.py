@@ -56,6 +56,8 @@ def catastrophic_forget_k(
     Source: Goel et al. 2022, arXiv 2201.06640.
     """
     training = Training(**options)
+    if blocks is not None and len(blocks) == 0:
+        raise ValueError("expected blocks to name at least one submodule, but got none")
     chosen = last_blocks(model, k) if blocks is None else list(blocks)
     loss = objective if objective is not None else L.cross_entropy(on="retain")
     inside = frozenset(parameters_under(model, chosen))
@@ -100,6 +102,8 @@ def exact_unlearn_k(
     Source: Goel et al. 2022, arXiv 2201.06640.
     """
     training = Training(**options)
+    if blocks is not None and len(blocks) == 0:
+        raise ValueError("expected blocks to name at least one submodule, but got none")
     chosen = last_blocks(model, k) if blocks is None else list(blocks)
     trainable = parameters_under(model, chosen)
     for name in reversed(chosen):  # Children first: a parent's special initialisation has the last word.

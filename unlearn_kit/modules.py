@@ -35,7 +35,7 @@ def check_device(device: object) -> torch.device:
     try:
         torch.empty(0, device=device)
         found = torch.device(device)
-    except (AssertionError, RuntimeError) as error:
+    except (AssertionError, RuntimeError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"expected device to be usable here, as 'cpu' is, but got {device!r}: {reason}") from error
     if found.type == "meta":

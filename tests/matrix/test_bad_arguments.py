@@ -57,8 +57,6 @@ WRONG: dict[str, Callable[[Things], Any]] = {
 }
 
 
-# Arguments that every room hands on to one place, which does not check them yet.
-HANDED_ON = {"device", "seed"}
 # What samples are read by, batch by batch: their data sets and indices are looked at by those who call them.
 EXEMPT = ("data.in_order", "data.iterate", "data.load_tensors")
 
@@ -146,12 +144,7 @@ def test_a_wrong_argument_is_named(room: str) -> None:
         for key, (_, arguments) in CALLS.items()
         if key.startswith(f"{room}.") and key not in EXEMPT
     }
-    places = [
-        (key, argument)
-        for key, values in valid.items()
-        for argument in values
-        if argument not in HANDED_ON and (key, argument) not in EXEMPT
-    ]
+    places = [(key, argument) for key, values in valid.items() for argument in values]
     found = {}
 
     # Every example counts: what falls is collected, so that one run names all of it.

@@ -178,7 +178,10 @@ class Phase:
             ValueError: When a function returns no optimiser, or one over other parameters.
         """
         if callable(self.optimizer):
-            made = self.optimizer(parameters)
+            try:
+                made = self.optimizer(parameters)
+            except TypeError as error:
+                raise TypeError(f"expected optimizer to make one of parameters, but it failed: {error}") from error
             if not isinstance(made, torch.optim.Optimizer):
                 raise TypeError(f"expected optimizer to return a torch optimiser, but got {type(made).__name__}")
             held = [id(p) for group in made.param_groups for p in group["params"]]
