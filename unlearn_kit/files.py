@@ -19,9 +19,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     A reader, or a crash, finds the old file or the new one, never half of one.
 
     Raises:
+        ValueError: When the path names no file.
         FileNotFoundError: When the folder is missing.
     """
     target = Path(path)
+    if not target.name:
+        raise ValueError(f"expected path to name a file, but got {str(path)!r}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"expected path to be in an existing folder, but got {str(path)!r}")
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")

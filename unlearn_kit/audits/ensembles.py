@@ -19,7 +19,7 @@ from ..data.checks import check_dataset
 from ..data.tensors import as_tensor, in_order, load_tensors
 from ..errors import CheckpointError, DivergenceError, check_choice, check_count, check_number
 from ..logits import giving_logits
-from ..modules import blank_copy, check_model
+from ..modules import blank_copy, check_device, check_model
 from ..outputs import check_finite
 from ..schedules import ScalarOrSchedule, cosine, is_schedule
 from ..seeding import isolated, standardized
@@ -184,7 +184,8 @@ def train_ensemble(
         raise ValueError(f"expected one seed for each of some subsets, but got {len(subsets)} and {len(seeds)} seeds")
     started = time.perf_counter()
     with isolated(0):
-        inputs, targets = (tensor.to("cpu" if device is None else device) for tensor in load_tensors(dataset))
+        there = check_device("cpu" if device is None else device)
+        inputs, targets = (tensor.to(there) for tensor in load_tensors(dataset))
     positions = [_positions(place, chosen, len(inputs)).to(inputs.device) for place, chosen in enumerate(subsets)]
     template = _built(build, seeds[0], inputs.device)
     # Those with most steps first, so that each chunk holds networks of about the same length.

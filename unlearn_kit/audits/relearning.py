@@ -203,6 +203,8 @@ def anamnesis_index(
         TypeError: As :func:`relearn_time`.
         DivergenceError: When lr is too large.
     """
+    if settings.get("limit") is not None:
+        check_count("limit", settings["limit"])
     judged = _judged(task, settings.get("limit", 2_000), settings.get("seed", 0))
     best = _original_score(original, judged, settings.get("workers", 0))
     if best is None:

@@ -62,7 +62,7 @@ def rows_where(name: str, dataset: Any, table: Any, predicate: Callable[[Any], A
 def _asked(name: str, count: int, table: Any, predicate: Callable[[Any], Any]) -> np.ndarray:
     try:
         answer = predicate(table)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         if isinstance(predicate, Where):
             raise
         raise ValueError(

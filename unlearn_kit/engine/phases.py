@@ -180,7 +180,7 @@ class Phase:
         if callable(self.optimizer):
             try:
                 made = self.optimizer(parameters)
-            except TypeError as error:
+            except (TypeError, AttributeError) as error:
                 raise TypeError(f"expected optimizer to make one of parameters, but it failed: {error}") from error
             if not isinstance(made, torch.optim.Optimizer):
                 raise TypeError(f"expected optimizer to return a torch optimiser, but got {type(made).__name__}")
@@ -227,7 +227,7 @@ class Alternate:
 
     def __post_init__(self) -> None:
         check_count("rounds", self.rounds, low=0)
-        if not self.phases:
+        if len(self.phases) == 0:
             raise ValueError("expected phases to hold at least one phase, but got none")
         for phase in self.phases:
             if not isinstance(phase, Phase):

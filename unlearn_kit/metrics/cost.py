@@ -11,6 +11,7 @@ import torch
 
 from ..arguments import checked
 from ..memory import device_peak, reset_device_peak, resident_peak
+from ..modules import check_device
 
 
 @dataclass
@@ -44,7 +45,7 @@ def measured(device: torch.device | str | None = None) -> Iterator[Cost]:
     Args:
         device: The device that works; None: the current GPU where CUDA is in use, else the CPU.
     """
-    cuda = _cuda_device(device)
+    cuda = _cuda_device(None if device is None else check_device(device))
     cost, before = Cost(), resident_peak()
     if cuda is not None:
         torch.cuda.synchronize(cuda)

@@ -265,7 +265,7 @@ def _table(name: str, values: Any, least: int) -> Array:
     held = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
     try:
         table = np.asarray(held, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"expected {name} to be numbers (models, samples), but got {type(values).__name__}") from None
     if table.ndim != 2:
         raise ValueError(f"expected {name} to have shape (models, samples), but got {table.shape}")

@@ -195,7 +195,7 @@ def _t(freedom: int, confidence: float) -> float:
 def _finite(name: str, values: ArrayLike, dimensions: int) -> Array:
     try:
         x = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"expected {name} to be numbers in {dimensions} dimension(s), but got {values!r}") from None
     if x.ndim != dimensions:
         raise ValueError(f"expected {name} to have {dimensions} dimension(s), but got shape {x.shape}")
