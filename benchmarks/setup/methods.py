@@ -6,7 +6,7 @@ import ast
 import functools
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -139,18 +139,21 @@ def check_values(method: str, options: Mapping[str, Any]) -> None:
             raise ValueError(f"{error} (an option of {method!r})") from error
 
 
-@functools.cache
 def _types_of(method: str) -> Mapping[str, tuple[str, TypeAdapter[Any]]]:
     """Return the type of every option that a method has of its own, as it is written, and what checks it."""
+    return _types(getattr(algorithms, method))
+
+
+@functools.cache  # by the function: a name may come to stand for another
+def _types(function: Callable[..., Any]) -> Mapping[str, tuple[str, TypeAdapter[Any]]]:
     from pydantic import ConfigDict, TypeAdapter
 
     config = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
-    function = getattr(algorithms, method)
     hints, written = get_type_hints(function), inspect.signature(function).parameters
     return {
         option: (str(written[option].annotation), TypeAdapter(hints[option], config=config))
-        for option in known_options(method)
-        if option in hints
+        for option in written
+        if option not in ("model", "task") and option in hints
     }
 
 
@@ -169,7 +172,6 @@ def as_options(plain: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-@functools.cache
 def known_options(method: str) -> tuple[str, ...]:
     """Return what can be passed to a method beside the model and the task."""
     return tuple(n for n in inspect.signature(getattr(algorithms, method)).parameters if n not in ("model", "task"))
