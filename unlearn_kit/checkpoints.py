@@ -79,14 +79,24 @@ def load_model(model: nn.Module, path: str | Path) -> nn.Module:
         raise CheckpointError(f"{str(path)!r} does not fit this {type(model).__name__}{said}: {'; '.join(problems)}")
     loaded = copy.deepcopy(model)
     loaded.load_state_dict(tensors)
-    # Only tensors that are tied here, and were not where the file was written, can differ now.
+    check_tied(loaded, tensors, path)
+    return loaded
+
+
+def check_tied(loaded: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse a file that gave a model other tensors than it now holds.
+
+    Only tensors that are tied in the model, and were not where the file was written, can differ.
+
+    Raises:
+        CheckpointError: Naming them.
+    """
     clashing = [name for name, tensor in loaded.state_dict().items() if not same_bits(tensor.cpu(), tensors[name])]
     if clashing:
         raise CheckpointError(
-            f"{str(path)!r} does not fit this {type(model).__name__}: tensors that are tied in the model "
+            f"{str(path)!r} does not fit this {type(loaded).__name__}: tensors that are tied in the model "
             f"differ in the file: {clashing}"
         )
-    return loaded
 
 
 def _renamed(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -96,7 +106,7 @@ def _renamed(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dic
     """
     if tensors.keys() == own.keys():
         return tensors, ""
-    plain, there = {_plain_name(name): name for name in own}, {_plain_name(name): name for name in tensors}
+    plain, there = {plain_name(name): name for name in own}, {plain_name(name): name for name in tensors}
     told_apart = len(plain) == len(own) and len(there) == len(tensors)
     if told_apart and plain.keys() == there.keys():
         return {plain[name]: tensors[full] for name, full in there.items()}, ""
@@ -107,7 +117,8 @@ def _renamed(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dic
     return renamed, f", also without {' and '.join(map(repr, wrappers))} in the names of the file"
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return the name of a tensor without what wrappers put into it."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 

@@ -133,9 +133,9 @@ def _parts(
     """Return the samples by split: train, test and, where there are any, validation."""
     below = _split_folders(folder)
     in_folders = columns.mask is None and set(NEEDED) <= below.keys()
-    in_table = table is not None and {columns.target, columns.split} <= set(table.columns)
+    in_table = table if table is not None and {columns.target, columns.split} <= set(table.columns) else None
     if held_out is not None:
-        if in_folders or in_table:
+        if in_folders or in_table is not None:
             raise ValueError(f"expected no held_out where {folder} has a split of its own, but got {held_out}")
         if table is not None and columns.target in table.columns:
             every = _checked(folder, table, columns)
@@ -151,9 +151,8 @@ def _parts(
             for part, own in zip(parts.values(), _join(table, parts), strict=True):
                 part.table = own
         return parts
-    if in_table:
-        assert table is not None
-        return _split_rows(folder, table, columns)
+    if in_table is not None:
+        return _split_rows(folder, in_table, columns)
     more = "" if table is None else f"; the table has the columns {_known(table)}"
     raise DataNotFoundError(f"no data in the layout of 'image-folder' below {folder}: {HOW}{more}")
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import load_tensors_file, misfits, same_bits, save_tensors
+from ..checkpoints import WRAPPERS, check_tied, load_tensors_file, misfits, plain_name, save_tensors
 from ..errors import CheckpointError, check_choice, check_path_exists
 from ..files import replacing
 
@@ -37,9 +37,6 @@ KEYS = (
     "ema",
     "ema_state_dict",
 )
-
-# What wrappers put between the parts of a name.
-WRAPPERS = ("_orig_mod", "module")
 
 CONVERT = (
     "content = torch.load(PATH, weights_only=False)  # where you trust the file, in the environment that wrote it",
@@ -125,8 +122,8 @@ def fit_weights(file: WeightsFile, model: nn.Module) -> FittedWeights:
         CheckpointError: When names, shapes or dtypes do not fit, naming them.
     """
     own = model.state_dict()
-    plain = {_plain(name): name for name in own}
-    there = {_plain(name): name for name in file.tensors}
+    plain = {plain_name(name): name for name in own}
+    there = {plain_name(name): name for name in file.tensors}
     prefix = _prefix(plain, there)
     names = {name: there[prefix + short] for short, name in plain.items() if prefix + short in there}
     inside = {name for short, name in there.items() if short.startswith(prefix)}
@@ -157,13 +154,7 @@ def load_into(fitted: FittedWeights, model: nn.Module) -> nn.Module:
         if name in given:
             tensor.data = tensor.data.to(given[name].dtype)
     model.load_state_dict(given)
-    # As bytes, so that NaN equals itself.
-    clashing = [name for name, tensor in model.state_dict().items() if not same_bits(tensor.cpu(), given[name])]
-    if clashing:
-        raise CheckpointError(
-            f"{str(fitted.file.path)!r} does not fit this {type(model).__name__}: tensors that are tied in the model "
-            f"differ in the file: {clashing}"
-        )
+    check_tied(model, given, fitted.file.path)
     return model
 
 
@@ -298,10 +289,6 @@ def _outside(file: WeightsFile) -> tuple[str, ...]:
         ]
         around = around[key]
     return tuple(found)
-
-
-def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def _prefix(own: Mapping[str, str], there: Mapping[str, str]) -> str:
