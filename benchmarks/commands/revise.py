@@ -37,6 +37,8 @@ def revise(
     split_column: Annotated[str | None, typer.Option(help="Column of splits.", show_default="split")] = None,
     held_out: Annotated[float | None, typer.Option(help="Share to hold out where there is no split.")] = None,
     group: Annotated[str | None, typer.Option(help="Column whose groups are held out whole: patient.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the table: cp1252, ...", show_default="found")] = None,
+    separator: Annotated[str | None, typer.Option(help="Between its fields.", show_default="found")] = None,
     forget: Annotated[
         str | None, typer.Option(help="Which rows of the table: device == 'B' and year < 2019, site in (A, B).")
     ] = None,
@@ -87,6 +89,8 @@ def revise(
                 "data.split_column": split_column,
                 "data.held_out": held_out,
                 "data.group": group,
+                "data.encoding": encoding,
+                "data.separator": separator,
                 "forget": forget,
                 "forget_class": forget_class,
                 "method": method,

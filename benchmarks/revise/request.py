@@ -63,6 +63,8 @@ class DataRequest(Strict):
     split_column: str | None = None
     held_out: Annotated[Finite, Field(gt=0, lt=1)] | None = None
     group: str | None = None
+    encoding: str | None = None
+    separator: str | None = None
 
     def options(self) -> dict[str, Any]:
         """Return what is passed to the loader."""

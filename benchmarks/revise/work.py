@@ -60,7 +60,7 @@ def prepare(request: RevisionRequest) -> Prepared:
         normalize=model.normalize,
     )
     copies = [f"the same picture twice: {line}" for line in str(task.duplicates()).splitlines()]
-    return Prepared(request, bundle, serving, task, (*notes, *copies))
+    return Prepared(request, bundle, serving, task, (*bundle.notes, *notes, *copies))
 
 
 def _select(request: RevisionRequest, bundle: DataBundle) -> tuple[UnlearnTask, tuple[str, ...]]:

@@ -26,6 +26,7 @@ class DataBundle:
         train_metadata, test_metadata: one row a sample, in the order of the data set; None where there is none.
         validation, validation_metadata: the official validation split and its table, to choose by; None where the data
             set has none, and tasks set a share of ``test`` aside.
+        notes: what had to be found out about its files, such as the encoding of a table, in words.
     """
 
     name: str
@@ -38,3 +39,4 @@ class DataBundle:
     test_metadata: pd.DataFrame | None = None
     validation: Any = None
     validation_metadata: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()

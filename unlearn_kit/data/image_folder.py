@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,8 @@ def load(
     split_column: str = "split",
     held_out: float | None = None,
     group: str | None = None,
+    encoding: str | None = None,
+    separator: str | None = None,
     train_size: int | None = None,
     seed: int = 0,
 ) -> DataBundle:
@@ -100,6 +102,8 @@ def load(
             needed.
         held_out: the share of the images to judge by, in (0, 1), where there is no split.
         group: the column whose groups are held out whole, such as the patient.
+        encoding, separator: of the table, such as ``"cp1252"`` and ``";"``; found out when None, and told in the
+            bundle's ``notes``, by a warning where it may be wrong (see :func:`.csv_files.read_rows`).
         train_size: keep only that many training images, drawn at random by ``seed``.
         seed: of that draw, and of what is held out.
 
@@ -121,10 +125,11 @@ def load(
         raise ValueError("expected group together with held_out, whose share is drawn group by group, but got it alone")
     shape = check_size(size)
     columns = _Columns(file_column, label_column, mask_column, split_column)
-    table = _read_table(folder, metadata, columns)
+    table, notes = _read_table(folder, metadata, columns, encoding, separator)
     parts = _parts(folder, table, columns, held_out, group, seed)
     make = _classes if mask_column is None else _masks
-    return limit_train(make(folder, parts, shape, channels), train_size, seed)
+    bundle = replace(make(folder, parts, shape, channels), notes=notes)
+    return limit_train(bundle, train_size, seed)
 
 
 def _parts(
@@ -247,13 +252,15 @@ def _class_folders(folder: Path, name: str) -> _Part:
     return _Part(files, [own[depth - 2] for own in parts])
 
 
-def _read_table(folder: Path, metadata: str | Path | None, columns: _Columns) -> pd.DataFrame | None:
-    """Return the table, or None when there is none."""
+def _read_table(
+    folder: Path, metadata: str | Path | None, columns: _Columns, encoding: str | None, separator: str | None
+) -> tuple[pd.DataFrame | None, tuple[str, ...]]:
+    """Return the table, or None when there is none, and what was found out about its file."""
     if metadata is None and not (folder / "metadata.csv").exists():
-        return None
+        return None, ()
     path = check_path_exists("metadata", folder / (metadata or "metadata.csv"))
     text = [columns.label, columns.split, *([] if columns.mask is None else [columns.mask])]
-    return read_table(path, text=text, files=columns.file)
+    return read_table(path, text=text, files=columns.file, encoding=encoding, separator=separator)
 
 
 def _join(table: pd.DataFrame, parts: dict[str, _Part]) -> list[pd.DataFrame]:

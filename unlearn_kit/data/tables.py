@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import csv
+import difflib
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+from .csv_files import read_rows
 from .mask_pairs import list_names
 
 if TYPE_CHECKING:
@@ -21,17 +23,28 @@ DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,9})\.([0-9]{0,4}[1-9]|0)")
 FLAGS = {"True": True, "False": False}
 
 
-def read_table(path: Path, text: Sequence[str], files: str = "file") -> pd.DataFrame:
+def read_table(
+    path: Path,
+    text: Sequence[str],
+    files: str = "file",
+    *,
+    encoding: str | None = None,
+    separator: str | None = None,
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return the table of a CSV file with a column of files, whose paths are normalised, under ``file``.
 
+    A guess about the file that may be wrong warns (UserWarning).
+
     Args:
-        path: The file, in UTF-8.
+        path: The file.
         text: Columns that are text and have no missing value: "NA" is a name there.
         files: What the column of files is called; the table gets them under ``file`` too.
+        encoding, separator: As for :func:`.csv_files.read_rows`; None to find out.
 
     Returns:
         One row a line. A column all of whose cells are numbers as a program writes them holds numbers, one of ``True``
-        and ``False`` alone holds bools, and any other text; an empty cell is a missing value.
+        and ``False`` alone holds bools, and any other text; an empty cell is a missing value. And what was found out
+        about the file, in words.
 
     Raises:
         ValueError: Naming the file, where it is no such table: columns of one name, rows of another length than the
@@ -39,14 +52,16 @@ def read_table(path: Path, text: Sequence[str], files: str = "file") -> pd.DataF
     """
     import pandas as pd
 
-    header, rows = _cells(path)
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise ValueError(f"expected {path} to have columns of distinct names, but got twice {list_names(repeated)}")
+    header, rows, notes, guess = read_rows(path, files, encoding, separator)
     if files not in header:
-        raise ValueError(f"expected {path} to have a column {files!r}, but got {header}")
+        near = difflib.get_close_matches(files.lower(), [name.lower() for name in header], n=1)
+        name = next((name for name in header if near and name.lower() == near[0]), None)
+        hint = "" if name is None else f"; did you mean file_column={name!r}?"
+        raise ValueError(f"expected {path} to have a column {files!r}, but got {header}{hint}")
     if files != "file" and "file" in header:
         raise ValueError(f"expected {path} to have no column 'file' beside {files!r}, which holds the files")
+    if guess:
+        warnings.warn(guess, stacklevel=2)
     columns: dict[str, Any] = {}
     for name, cells in zip(header, zip(*rows, strict=True) if rows else ((),) * len(header), strict=True):
         plain = [cell.strip() for cell in cells]
@@ -56,29 +71,7 @@ def read_table(path: Path, text: Sequence[str], files: str = "file") -> pd.DataF
     twice = sorted(table.loc[table["file"].duplicated(), "file"].unique())
     if twice:
         raise ValueError(f"expected {path} to have one row an image, but got several for {list_names(twice)}")
-    return table
-
-
-def _cells(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header and all rows, of equal lengths."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, row) for row in reader if row]
-        if any("\0" in cell for _, row in lines for cell in row):
-            raise ValueError("a NUL character")
-    except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"expected {path} to be a CSV table, but got: {error}") from error
-    if not lines:
-        raise ValueError(f"expected {path} to be a CSV table, but got: no columns")
-    (_, header), *rest = lines
-    for number, row in rest:
-        if len(row) != len(header):
-            raise ValueError(
-                f"expected every row of {path} to have the {len(header)} fields of its header, but got {len(row)} in "
-                f"line {number}"
-            )
-    return [name.strip() for name in header], [row for _, row in rest]
+    return table, notes
 
 
 def _typed(cells: Sequence[str]) -> pd.Series:
@@ -99,6 +92,8 @@ def _typed(cells: Sequence[str]) -> pd.Series:
 
 def _inside(path: Path, file: str) -> str:
     """Return the path of an image relative to the folder, which it may not leave."""
+    if not file:
+        raise ValueError(f"expected every row of {path} to name a file, but got an empty one")
     own = PurePosixPath(file.replace("\\", "/"))
     if own.is_absolute() or ".." in own.parts or PureWindowsPath(file).drive:
         raise ValueError(f"expected the files of {path} to be paths inside the folder of the images, but got {file!r}")

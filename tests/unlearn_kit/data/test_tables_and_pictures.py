@@ -26,7 +26,7 @@ def write(path: Path, *lines: str) -> Path:
 
 def column(tmp_path: Path, *cells: str):
     lines = ["file,id", *(f"{i}.png,{cell}" for i, cell in enumerate(cells))]
-    return read_table(write(tmp_path / "metadata.csv", *lines), text=("file",))["id"]
+    return read_table(write(tmp_path / "metadata.csv", *lines), text=("file",))[0]["id"]
 
 
 # --- ids ------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_rows_are_matched_with_the_files_of_an_image_folder(tmp_path):
         (("file,device", "/etc/a.png,A"), "inside the folder of the images, but got '/etc/a.png'"),
         (("file,device", "C:\\a.png,A"), "inside the folder of the images, but got 'C:"),
         (("file,device", "..\\a.png,A"), "inside the folder of the images, but got '..\\"),
-        (("file;device", "a.png;A"), "a column 'file', but got ['file;device']"),
+        (("image;device", "a.png;A"), "a column 'file', but got ['image', 'device']"),
         (("file,device", '"a.png,A'), "to be a CSV table, but got: "),
         (("file,device", "a.png,\0"), "to be a CSV table, but got: "),
     ],
@@ -143,13 +143,85 @@ def test_tables_that_say_two_things_are_refused(tmp_path, lines, text):
     assert str(path) in str(caught.value)
 
 
-def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+WORDS = 'file{0}device{0}note\r\na.png{0}Gerät 1{0}"two\nlines"\r\n{0}{0}\r\nb.png{0}B{0}x\r\n\r\n'
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "latin-1"])
+@pytest.mark.parametrize("says", [False, True])
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.filterwarnings("ignore:metadata.csv. read as cp1252, which is a guess")
+def test_encodings_and_separators_are_found_out_and_told(tmp_path, separator, encoding, says, told):
     path = tmp_path / "metadata.csv"
-    path.write_bytes(b"\xef\xbb\xbffile,device\r\na.png,A\r\n\r\n")
-    assert read_table(path, text=("file",)).to_dict("list") == {"file": ["a.png"], "device": ["A"]}
-    path.write_bytes(b"file,device\na.png,\xff\n")
-    with pytest.raises(ValueError, match=r"metadata\.csv to be a CSV table, but got: "):
+    path.write_bytes(((f"sep={separator}\r\n" if says else "") + WORDS.format(separator)).encode(encoding))
+    options = {"encoding": encoding, "separator": separator} if told and encoding != "utf-8-sig" else {}
+    table, notes = read_table(path, text=("file",), **options)
+    assert table.to_dict("list") == {
+        "file": ["a.png", "b.png"],
+        "device": ["Gerät 1", "B"],
+        "note": ["two\nlines", "x"],
+    }
+    assert any(repr(separator) in note for note in notes) == (separator != ",")
+    read_as = {"utf-16": "utf-16", "utf-16-le": "utf-16-le", "utf-16-be": "utf-16-be"}.get(encoding, "cp1252")
+    assert any(f"read as {read_as}" in note for note in notes) == (
+        not options and encoding not in ("utf-8", "utf-8-sig")
+    )
+
+
+def test_a_guess_about_a_table_warns_with_words_to_look_at(tmp_path):
+    path = tmp_path / "metadata.csv"
+    path.write_bytes("file,device\na.png,Gerät\n".encode("cp1250"))
+    with pytest.warns(UserWarning, match=r"read as cp1252, which is a guess.*look whether Gerät is written rightly"):
         read_table(path, text=("file",))
+
+
+@pytest.mark.parametrize(
+    ("raw", "options", "text"),
+    [
+        (
+            b"file,device\na.png,\x81\n",
+            {},
+            "to be a CSV table, but got: 'utf-8' codec can't decode byte 0x81 .*encoding=",
+        ),
+        (b"file,device\na.png,\xe4\n", {"encoding": "utf-8"}, "to be written in utf-8, but got: 'utf-8' codec"),
+        (
+            b"file,device\n",
+            {"encoding": "klingon"},
+            "encoding to be one that Python knows, such as 'cp1252', but got 'kli",
+        ),
+        (b"file,device\n", {"separator": "::"}, "expected separator to be one character, but got '::'"),
+        (b"sep=;\nfile;x\n", {"separator": ","}, "separator to be ';', as the first line of .*csv says, but got ','"),
+        (
+            b"file;x,file\na;b,c\n",
+            {},
+            r"a column 'file' by one separator, but got it by each of \[',', ';'\]; say which",
+        ),
+        (b"File;device\n", {}, r"a column 'file', but got \['File', 'device'\]; did you mean file_column='File'\?"),
+        (b"file,device\n ,A\n", {}, "to name a file, but got an empty one"),
+        (b"sep=;\nfile;device\na.png;A;x\n", {}, "the 2 fields of its header, but got 3 in line 3"),
+        (b"file,,\na.png,1,2\n", {}, "columns of distinct names, but got twice ''"),
+        (b"", {}, "to be a CSV table, but got: no columns"),
+    ],
+)
+def test_what_cannot_be_read_as_a_table_is_told(tmp_path, raw, options, text):
+    path = tmp_path / "metadata.csv"
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=text):
+        read_table(path, text=("file",), **options)
+
+
+def test_an_image_folder_tells_what_was_found_out_about_its_table(tmp_path):
+    folder(tmp_path, *"uvwxyz")
+    path = tmp_path / "metadata.csv"
+    path.write_bytes(path.read_text().replace(",", ";").replace("u\n", "Zoë\n").encode("latin-1"))
+    with pytest.warns(UserWarning, match="which is a guess"):
+        bundle = load("image-folder", tmp_path)
+    assert bundle.train_metadata["patient"].tolist() == ["Zoë", "v", "w", "x"]
+    assert [note.partition(",")[0] for note in bundle.notes] == [
+        "metadata.csv: fields are separated by ';'",
+        "metadata.csv: read as cp1252",
+    ]
+    assert load("image-folder", tmp_path, encoding="latin-1").notes == bundle.notes[:1]
 
 
 def test_a_link_back_is_refused_and_a_link_elsewhere_is_followed(tmp_path):
