@@ -23,6 +23,10 @@ class CheckpointError(ValueError):
     """A model or run file that cannot be read: not safetensors, cut short, or of another network."""
 
 
+class DataWarning(UserWarning):
+    """What is to be known of data, or of a request, before anything is made of it; it is kept in ``notes``, too."""
+
+
 class DataNotFoundError(FileNotFoundError):
     """A data set that is not on this machine; the text says where it was looked for and how to get it."""
 
@@ -120,10 +124,15 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """
     allowed = list(choices)
     if not isinstance(value, str) or value not in allowed:
-        near = difflib.get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"expected {name} to be one of {allowed}, but got {shown(value)}{hint}")
+        raise ValueError(f"expected {name} to be one of {allowed}, but got {shown(value)}{nearest(value, allowed)}")
     return str(value)
+
+
+def nearest(value: Any, allowed: Iterable[str]) -> str:
+    """Return "; did you mean ...?" with the name that is nearest to ``value``, in either case; empty for none."""
+    names = {name.casefold(): name for name in reversed(list(allowed))}
+    near = difflib.get_close_matches(value.casefold(), names, n=1) if isinstance(value, str) else []
+    return f"; did you mean {names[near[0]]!r}?" if near else ""
 
 
 def check_path_exists(name: str, path: str | Path) -> Path:

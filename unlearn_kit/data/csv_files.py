@@ -21,7 +21,7 @@ SAYS_SEPARATOR = re.compile(r'"?sep=(.)"?(?:\r\n|\r|\n|$)')
 SAMPLES = 3  # words, at most, by which a person sees whether a guess is right
 
 
-class Rows(NamedTuple):
+class CsvRows(NamedTuple):
     """What a file holds.
 
     Attributes:
@@ -37,7 +37,7 @@ class Rows(NamedTuple):
     guess: str
 
 
-def read_rows(path: Path, column: str, encoding: str | None = None, separator: str | None = None) -> Rows:
+def read_rows(path: Path, column: str, encoding: str | None = None, separator: str | None = None) -> CsvRows:
     """Return the header and the rows of a CSV file.
 
     Args:
@@ -71,7 +71,7 @@ def read_rows(path: Path, column: str, encoding: str | None = None, separator: s
     repeated = sorted({name or "''" for name in header if header.count(name) > 1})
     if repeated:
         raise ValueError(f"expected {path} to have columns of distinct names, but got twice {list_names(repeated)}")
-    return Rows(header, rows, (*notes, guess) if guess else tuple(notes), guess)
+    return CsvRows(header, rows, (*notes, guess) if guess else tuple(notes), guess)
 
 
 def _decoded(path: Path, encoding: str | None) -> tuple[str, list[str], str]:

@@ -19,13 +19,15 @@ from __future__ import annotations
 import operator
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..arguments import checked
+from ..errors import nearest
+from .columns import RESERVED, Columns, Mask, is_number, listed, quoted
 
 ORDERS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
@@ -33,10 +35,8 @@ ORDERS: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-WORDS = ("and", "or", "not", "in", "is")
 MAX_LENGTH = 10_000  # characters: a person wrote it
 MAX_DEPTH = 50  # parentheses and negations within each other
-SHOWN = 12  # values or columns that an error lists
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -48,8 +48,6 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
-
 
 class _Token(NamedTuple):
     kind: str  # "operator", "mark", "text", "column", "word" or "end"
@@ -57,43 +55,18 @@ class _Token(NamedTuple):
     place: int
 
 
-class _Columns:
-    """A table's columns as an expression reads them: text, with what is missing apart."""
-
-    def __init__(self, table: Any) -> None:
-        self.table = table
-        self.names = [str(name) for name in (table.columns if hasattr(table, "columns") else table)]
-
-    def text(self, name: str) -> tuple[np.ndarray[Any, Any], Mask]:
-        """Return the values of a column as text, and which are missing.
-
-        Raises:
-            ValueError: On an unknown column, naming those there are.
-        """
-        if self.names.count(name) != 1:
-            raise ValueError(
-                f"expected the expression to name a column of the table, one of {_listed(self.names)}, but got {name!r}"
-                + (f", which {self.names.count(name)} columns are called" if name in self.names else "")
-            )
-        values = np.asarray(self.table[name], dtype=object)
-        missing = np.array([value is None or value != value or value == "" for value in values], dtype=bool)
-        return np.array(["" if gone else _text(value) for value, gone in zip(values, missing, strict=True)]), missing
-
-    def literals(self, name: str, values: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the values of an expression as the column writes them: numbers where it holds numbers."""
-        if np.asarray(self.table[name]).dtype.kind not in "iuf":
-            return values
-        return tuple(_text(float(value)) if _is_number(value) else value for value in values)
-
-
 class _Node(ABC):
     """A part of an expression: which rows it is true of, and which it cannot tell."""
 
     @abstractmethod
-    def rows(self, columns: _Columns) -> tuple[Mask, Mask]:
+    def rows(self, columns: Columns) -> tuple[Mask, Mask]:
         """Return the rows that are meant, and those where a missing value leaves it open."""
 
-    def check(self, columns: _Columns) -> None:  # noqa: B027 - most parts compare nothing
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Return the columns that are asked for."""
+
+    def check(self, columns: Columns) -> None:  # noqa: B027 - most parts compare nothing
         """Refuse a value that occurs nowhere in its column."""
 
 
@@ -103,7 +76,7 @@ class _Compared(_Node):
     operator: str
     values: tuple[str, ...]
 
-    def rows(self, columns: _Columns) -> tuple[Mask, Mask]:
+    def rows(self, columns: Columns) -> tuple[Mask, Mask]:
         text, missing = columns.text(self.column)
         if self.operator in ORDERS:
             numbers = self._numbers(text, missing)
@@ -113,28 +86,30 @@ class _Compared(_Node):
         found = np.isin(text, columns.literals(self.column, self.values))
         return (found if self.operator in ("==", "in") else ~found) & ~missing, missing
 
-    def check(self, columns: _Columns) -> None:
+    def names(self) -> list[str]:
+        return [self.column]
+
+    def check(self, columns: Columns) -> None:
         if self.operator in ORDERS:
             return
         text, missing = columns.text(self.column)
-        known = np.unique(text[~missing])
+        known = sorted(set(text[~missing]))
         for value, written in zip(self.values, columns.literals(self.column, self.values), strict=True):
             if written not in known:
                 raise ValueError(
                     f"expected the expression to compare {self.column!r} with a value that occurs, one of "
-                    f"{_listed(known.tolist())}, but got {value!r}"
+                    f"{listed(known)}, but got {value!r}{nearest(value, known)}"
                 )
 
     def _numbers(self, text: np.ndarray[Any, Any], missing: Mask) -> np.ndarray[Any, Any]:
         numbers = np.full(len(text), np.nan)
         for place in np.flatnonzero(~missing):
-            try:
-                numbers[place] = float(text[place])
-            except ValueError:
+            if not is_number(text[place]):
                 raise ValueError(
                     f"expected {self.column!r} to hold numbers where {self.operator!r} compares it, "
-                    f"but got {str(text[place])!r}"
-                ) from None
+                    f"but got {text[place]!r}"
+                )
+            numbers[place] = float(text[place])
         return numbers
 
 
@@ -142,20 +117,26 @@ class _Compared(_Node):
 class _Missing(_Node):
     column: str
 
-    def rows(self, columns: _Columns) -> tuple[Mask, Mask]:
+    def rows(self, columns: Columns) -> tuple[Mask, Mask]:
         _, missing = columns.text(self.column)
         return missing, np.zeros_like(missing)
+
+    def names(self) -> list[str]:
+        return [self.column]
 
 
 @dataclass(frozen=True)
 class _Not(_Node):
     part: _Node
 
-    def rows(self, columns: _Columns) -> tuple[Mask, Mask]:
+    def rows(self, columns: Columns) -> tuple[Mask, Mask]:
         found, open_ = self.part.rows(columns)
         return ~found & ~open_, open_
 
-    def check(self, columns: _Columns) -> None:
+    def names(self) -> list[str]:
+        return self.part.names()
+
+    def check(self, columns: Columns) -> None:
         self.part.check(columns)
 
 
@@ -164,7 +145,7 @@ class _Joined(_Node):
     word: str  # "and" or "or"
     parts: tuple[_Node, ...]
 
-    def rows(self, columns: _Columns) -> tuple[Mask, Mask]:
+    def rows(self, columns: Columns) -> tuple[Mask, Mask]:
         # Three values, as in SQL: what is false by one part stays false whatever another part lacks.
         found, open_ = self.parts[0].rows(columns)
         for part in self.parts[1:]:
@@ -178,7 +159,10 @@ class _Joined(_Node):
                 open_ = (open_ | more_open) & ~found
         return found, open_
 
-    def check(self, columns: _Columns) -> None:
+    def names(self) -> list[str]:
+        return [name for part in self.parts for name in part.names()]
+
+    def check(self, columns: Columns) -> None:
         for part in self.parts:
             part.check(columns)
 
@@ -203,7 +187,7 @@ class Where:
         Raises:
             ValueError: On an unknown column, naming those there are, or text where numbers are compared.
         """
-        return self._root.rows(_Columns(table))[0]
+        return self._root.rows(Columns(table))[0]
 
     def check(self, table: Any) -> None:
         """Refuse an expression that compares a column with a value that occurs nowhere in it: a slip of the pen.
@@ -213,11 +197,26 @@ class Where:
         Raises:
             ValueError: On such a value or an unknown column, naming what there is.
         """
-        self._root.check(_Columns(table))
+        self._root.check(Columns(table))
 
     def undecided(self, table: Any) -> int:
         """Return how many rows are left out because of a missing value."""
-        return int(self._root.rows(_Columns(table))[1].sum())
+        return int(self._root.rows(Columns(table))[1].sum())
+
+    def note(self, name: str, table: Any) -> str:
+        """Return how many rows of the table ``name`` a missing value leaves out, with the remedy; empty for none."""
+        columns = Columns(table)
+        open_ = self._root.rows(columns)[1]
+        lacking = {column: int((columns.text(column)[1] & open_).sum()) for column in dict.fromkeys(self._root.names())}
+        named = {column: count for column, count in lacking.items() if count}
+        if not named:
+            return ""
+        counts = ", ".join(f"{column!r} in {count}" for column, count in named.items())
+        first = quoted(next(iter(named)))
+        return (
+            f"{int(open_.sum())} rows of {name} are not forgotten, since what is asked for is missing: {counts}. "
+            f"'or {first} is missing' forgets them, 'and {first} is not missing' says that they stay"
+        )
 
     def __str__(self) -> str:
         """Return the expression."""
@@ -289,13 +288,13 @@ class _Reader:
 
     def _comparison(self) -> _Node:
         token = self.token
-        if token.kind not in ("word", "column") or (token.kind == "word" and token.text in WORDS):
+        if token.kind not in ("word", "column") or (token.kind == "word" and token.text in RESERVED):
             raise self._unexpected("the name of a column")
         column = self._take().text
         if self.token.kind == "operator":
             name = self._take().text
             value = self._value()
-            if name in ORDERS and not _is_number(value):
+            if name in ORDERS and not is_number(value):
                 raise ValueError(f"expected a number after {name!r} in expression, but got {value!r}: {self._quoted()}")
             return _Compared(column, name, (value,))
         if self._is("is"):
@@ -316,7 +315,7 @@ class _Reader:
         return _Compared(column, name, tuple(values))
 
     def _value(self) -> str:
-        if self.token.kind not in ("text", "word") or (self.token.kind == "word" and self.token.text in WORDS):
+        if self.token.kind not in ("text", "word") or (self.token.kind == "word" and self.token.text in RESERVED):
             raise self._unexpected("a value")
         return self._take().text
 
@@ -345,22 +344,3 @@ def _tokens(text: str) -> list[_Token]:
         found.append(_Token("text" if kind in ("double", "single") else kind, match[kind], start))
         place = match.end()
     return [*found, _Token("end", "", len(text.rstrip()))]
-
-
-def _text(value: Any) -> str:
-    """Return a value as text; a whole number without a fraction, since a column with missing values holds floats."""
-    if isinstance(value, (float, np.floating)) and np.isfinite(value) and value == int(value):
-        return str(int(value))
-    return str(value)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(repr(name) for name in names[:SHOWN]) + more

@@ -15,6 +15,9 @@ from .tensors import subset
 # Of held-out data without a validation split of their own: enough to place a stop by, and most are left to judge.
 VALIDATION_SHARE = 0.25
 
+# How the words begin that tell of validation data, after a rule.
+WORDS = " (validation: "
+
 # Data that judge and data to choose by, each with what the rule selects of them, and how many are set aside in words.
 Parts = tuple[tuple[Any, Tensor], tuple[Any, Tensor], str]
 
@@ -37,13 +40,17 @@ class HeldOut:
         """Return both parts, each beside its share of ``selected``: one bool mask for each source."""
         check_count("validation_seed", seed, low=-(2**63))
         if self.validation is not None:
-            words = f" (validation: {len(self.validation)} samples of their own)"
+            words = f"{WORDS}{len(self.validation)} samples of their own)"
             return (self.test, selected[0]), (self.validation, selected[1]), words
         mask = selected[0]
         # By the labels alone: of several requests on the same data, what one judges by no other chooses by.
         aside = _set_aside(self.labels[0] if self.labels else torch.zeros_like(mask, dtype=torch.int64), seed)
-        words = f" (validation: {int(aside.sum())} of {len(aside)} held-out samples, seed {seed})"
+        words = f"{WORDS}{int(aside.sum())} of {len(aside)} held-out samples, seed {seed})"
         return (subset(self.test, ~aside), mask[~aside]), (subset(self.test, aside), mask[aside]), words
+
+    def nothing(self, seed: int) -> Parts:
+        """Return both parts, of which nothing is selected."""
+        return self.parts([torch.zeros(len(data), dtype=torch.bool) for _, data in self.sources], seed)
 
 
 def _set_aside(labels: Tensor, seed: int) -> Tensor:
@@ -54,3 +61,8 @@ def _set_aside(labels: Tensor, seed: int) -> Tensor:
         count = max(1, round(VALIDATION_SHARE * len(members))) if len(members) > 1 else 0
         aside[members[torch.randperm(len(members), generator=generator(seed, "validation", label))[:count]]] = True
     return aside
+
+
+def without_words(rule: str) -> str:
+    """Return a task's rule without the words on its validation data."""
+    return rule.rpartition(WORDS)[0] or rule

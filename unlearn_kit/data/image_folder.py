@@ -19,6 +19,7 @@ from ..seeding import derive, isolated
 from .bundle import DataBundle
 from .classification import limit_train
 from .files import check_root
+from .groups import GROUP
 from .mask_pairs import MaskPairs, check_size, hold_out, list_names
 from .pictures import PictureFiles, is_picture
 from .tables import read_table
@@ -101,7 +102,8 @@ def load(
         mask_column: the column with the files of binary masks: targets are masks then, and ``label_column`` is not
             needed.
         held_out: the share of the images to judge by, in (0, 1), where there is no split.
-        group: the column whose groups are held out whole, such as the patient.
+        group: the column whose samples belong together, such as the patient: its groups are held out whole, and a
+            request that divides them says so. Without it, tasks look for a column ``patient``, ``subject_id``, ...
         encoding, separator: of the table, such as ``"cp1252"`` and ``";"``; found out when None, and told in the
             bundle's ``notes``, by a warning where it may be wrong (see :func:`.csv_files.read_rows`).
         train_size: keep only that many training images, drawn at random by ``seed``.
@@ -121,11 +123,13 @@ def load(
         raise ValueError(f"expected channels to be 1 or 3, but got {channels!r}")
     if held_out is not None:
         check_number("held_out", held_out, low=0, high=1, open_low=True, open_high=True)
-    elif group is not None:
-        raise ValueError("expected group together with held_out, whose share is drawn group by group, but got it alone")
     shape = check_size(size)
     columns = _Columns(file_column, label_column, mask_column, split_column)
     table, notes = _read_table(folder, metadata, columns, encoding, separator)
+    if group is not None:
+        if table is None:
+            raise ValueError(f"expected a table with the column {group!r} for group, but there is no table")
+        table.attrs[GROUP] = check_choice("group", group, [str(name) for name in table.columns])
     parts = _parts(folder, table, columns, held_out, group, seed)
     make = _classes if mask_column is None else _masks
     bundle = replace(make(folder, parts, shape, channels), notes=notes)
@@ -174,7 +178,8 @@ def _classes(folder: Path, parts: dict[str, _Part], size: tuple[int, int] | None
 
     def images(part: _Part) -> PictureFiles:
         labels = torch.tensor([number[label] for label in part.targets], dtype=torch.int64)
-        return PictureFiles([folder / file for file in part.files], labels, size=size, channels=channels)
+        files = [folder / file for file in part.files]
+        return PictureFiles(files, labels, size=size, channels=channels, metadata=part.table)
 
     data = {split: images(part) for split, part in parts.items()}
     return _bundle(parts, data, "classification", names)
@@ -187,6 +192,7 @@ def _masks(folder: Path, parts: dict[str, _Part], size: tuple[int, int] | None, 
             [folder / file for file in part.targets],
             size=size,
             channels=channels,
+            metadata=part.table,
         )
         for split, part in parts.items()
     }
@@ -313,7 +319,7 @@ def _drawn(every: _Part, share: float, group: str | None, seed: int) -> dict[str
     if group is None:
         kept, held = _by_class(every.targets, share, seed)
     else:
-        kept, held = _by_group(every, group, share, seed)
+        kept, held = _by_group(every.table, group, share, seed)
     return {"train": _taken(every, kept), "test": _taken(every, held)}
 
 
@@ -332,14 +338,11 @@ def _by_class(targets: Sequence[str], share: float, seed: int) -> tuple[list[int
     return sorted(kept), sorted(held)
 
 
-def _by_group(every: _Part, group: str, share: float, seed: int) -> tuple[list[int], list[int]]:
-    if every.table is None:
-        raise ValueError(f"expected a table with the column {group!r} for group, but there is no table")
-    check_choice("group", group, [str(name) for name in every.table.columns])
-    names = every.table[group]
+def _by_group(table: Any, group: str, share: float, seed: int) -> tuple[list[int], list[int]]:
+    names = table[group]
     missing = names.isna() | (names == "")
     if missing.any():
-        lost = list(every.table.loc[missing, "file"])
+        lost = list(table.loc[missing, "file"])
         raise ValueError(f"expected a {group} for every image, of group, but got none for {list_names(lost)}")
     groups = names.astype(str).to_numpy()
     count = len(set(groups))

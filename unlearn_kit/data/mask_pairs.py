@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +16,9 @@ from ..seeding import derive
 from .files import check_root
 from .mask_levels import LOSSY, read_foreground, upright_pair
 from .pictures import load_picture, to_tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAMED = 10  # names of missing files that an error lists before it counts the rest
 
@@ -29,6 +33,7 @@ class MaskPairs(Dataset[tuple[Tensor, Tensor]]):
         images, masks: files, one mask an image, in the same order.
         size: (H, W) to resize to (images bilinear with antialiasing, masks nearest); None keeps the sizes.
         channels: 1 for grey, 3 for RGB.
+        metadata: a table with a row for each image; None where there is none.
 
     Raises:
         ValueError: When there are not as many masks as images, or, on reading, when an image and its mask differ in
@@ -36,12 +41,18 @@ class MaskPairs(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(
-        self, images: Sequence[Path], masks: Sequence[Path], *, size: Sequence[int] | None = None, channels: int = 3
+        self,
+        images: Sequence[Path],
+        masks: Sequence[Path],
+        *,
+        size: Sequence[int] | None = None,
+        channels: int = 3,
+        metadata: pd.DataFrame | None = None,
     ) -> None:
         if len(images) != len(masks):
             raise ValueError(f"expected one mask an image, but got {len(images)} images and {len(masks)} masks")
         self.images, self.masks, self.size = tuple(images), tuple(masks), check_size(size)
-        self.channels = channels
+        self.channels, self.metadata = channels, metadata
 
     def __len__(self) -> int:
         return len(self.images)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 2**26  # 8192 x 8192: some 0.8 GiB of float32 RGB
@@ -87,6 +91,7 @@ class PictureFiles(Dataset[tuple[Tensor, Tensor]]):
         targets: a class index each, int64 ``(N,)``.
         size, channels: as for :func:`read_picture`. Without ``size`` every image must have the size of the
             first.
+        metadata: a table with a row for each image; None where there is none.
     """
 
     def __init__(
@@ -96,8 +101,10 @@ class PictureFiles(Dataset[tuple[Tensor, Tensor]]):
         *,
         size: tuple[int, int] | None = None,
         channels: int = 3,
+        metadata: pd.DataFrame | None = None,
     ) -> None:
         self.paths, self.targets, self.size, self.channels = list(paths), targets, size, channels
+        self.metadata = metadata
         self._first: torch.Size | None = None
 
     def __len__(self) -> int:

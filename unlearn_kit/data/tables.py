@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+from ..errors import DataWarning, nearest
 from .csv_files import read_rows
 from .mask_pairs import list_names
 
@@ -33,7 +33,7 @@ def read_table(
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return the table of a CSV file with a column of files, whose paths are normalised, under ``file``.
 
-    A guess about the file that may be wrong warns (UserWarning).
+    A guess about the file that may be wrong warns (``errors.DataWarning``).
 
     Args:
         path: The file.
@@ -54,14 +54,12 @@ def read_table(
 
     header, rows, notes, guess = read_rows(path, files, encoding, separator)
     if files not in header:
-        near = difflib.get_close_matches(files.lower(), [name.lower() for name in header], n=1)
-        name = next((name for name in header if near and name.lower() == near[0]), None)
-        hint = "" if name is None else f"; did you mean file_column={name!r}?"
+        hint = nearest(files, header).replace("did you mean ", "did you mean file_column=")
         raise ValueError(f"expected {path} to have a column {files!r}, but got {header}{hint}")
     if files != "file" and "file" in header:
         raise ValueError(f"expected {path} to have no column 'file' beside {files!r}, which holds the files")
     if guess:
-        warnings.warn(guess, stacklevel=2)
+        warnings.warn(guess, DataWarning, stacklevel=2)
     columns: dict[str, Any] = {}
     for name, cells in zip(header, zip(*rows, strict=True) if rows else ((),) * len(header), strict=True):
         plain = [cell.strip() for cell in cells]

@@ -35,7 +35,7 @@ def preflight(model: nn.Module, task: UnlearnTask, *, seed: int = 0) -> list[str
     some = subset(task.retain, chosen)
     images, _ = load_tensors(some)
     _check_range(model, images)
-    found = []
+    found = list(task.notes)
     outputs = predict(model, some)[0]
     if outputs.shape[1] > 1 and _sums_to_one(outputs):
         found.append(

@@ -125,7 +125,6 @@ def write_again(root: Path) -> Path:
     ("columns", "options", "message"),
     [
         ({"label": "a"}, {"held_out": 1.5}, r"expected held_out in \(0, 1\), but got 1.5"),
-        ({"label": "a"}, {"group": "patient"}, "expected group together with held_out"),
         ({"label": "a"}, {"held_out": 0.25, "group": "patent"}, "did you mean 'patient'"),
         ({"patient": "x"}, {"held_out": 0.25, "group": "patient"}, "two groups at least, to hold one out, but got 1"),
         ({"patient": ""}, {"held_out": 0.25, "group": "patient"}, "expected a patient for every image, of group"),

@@ -110,7 +110,7 @@ def test_rows_are_matched_with_the_files_of_an_image_folder(tmp_path):
         task = UnlearnTask.forget_where(bundle.train, bundle.test, *tables, lambda t: t["patient"] == "w")
         assert task.forget_indices.tolist() == [2]
     tables = shuffled.assign(file=[f"here/{file}" for file in shuffled["file"]]), bundle.test_metadata
-    with pytest.raises(ValueError, match=r"a row of train_metadata for every file, but got none for 0\.png"):
+    with pytest.raises(ValueError, match=r"a row of train_metadata for every sample, but got none for 0\.png"):
         UnlearnTask.forget_where(bundle.train, bundle.test, *tables, lambda t: t["patient"] == "w")
 
 
