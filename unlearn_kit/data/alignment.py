@@ -52,16 +52,26 @@ def aligned(name: str, dataset: Any, table: Any, key: str | None = None) -> Any:
         return _taken(table, _matched(name, columns.text(key)[0].tolist(), wanted, exact=False))
     files = files_of(dataset)
     found = None if files is None else _naming(name, columns, files)
-    rows = len(np.asarray(columns.values(columns.names[0]))) if columns.names else len(table)
-    if rows != len(dataset):
-        raise ValueError(
-            f"expected {name}_metadata to have one row for each of {len(dataset)} samples, but got {rows} rows; {OTHER}"
-            + ("" if found is None else f" key={found[0]!r} takes the rows of these files alone")
-        )
+    _check_rows(name, len(dataset), table, columns, None if found is None else found[0])
     if found is not None:
         return _taken(table, _matched(name, columns.text(found[0])[0].tolist(), _parts(found[1])))
     _check_index(name, dataset, table)
     return table
+
+
+def _check_rows(name: str, count: int, table: Any, columns: Columns, naming: str | None) -> None:
+    """Refuse a table, or a column of a dict, that has not a row for each sample."""
+    wanted = f"expected {name}_metadata to have one row for each of {count} samples, but got"
+    if not columns.names:
+        raise ValueError(f"{wanted} no columns")
+    rows = {column: len(values) for column, values in table.items()} if isinstance(table, Mapping) else {}
+    first = next(iter(rows.values()), None) if rows else len(table)
+    if first != count:
+        hint = "" if naming is None else f" key={naming!r} takes the rows of these files alone"
+        raise ValueError(f"{wanted} {first} rows; {OTHER}{hint}")
+    for column, length in rows.items():
+        if length != count:
+            raise ValueError(f"{wanted} {length} in the column {column!r}")
 
 
 def files_of(dataset: Any) -> list[list[Path]] | None:
