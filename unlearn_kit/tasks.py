@@ -107,7 +107,7 @@ class UnlearnTask:
             retain_validation=(),
         )
 
-    def duplicates(self, *, distance: int | None = None) -> Duplicates:
+    def duplicates(self, *, distance: int | None = None, limit: int | None = None) -> Duplicates:
         """Return the pictures that are in two places of the task, by :func:`unlearn_kit.data.duplicates`.
 
         A picture that is to be forgotten and stays in ``retain`` is not forgotten. Where one class of the masks is to
@@ -115,10 +115,11 @@ class UnlearnTask:
 
         Args:
             distance: For pictures that look alike, as there; None for those that are equal in every pixel.
+            limit: Of the samples to read, as there; None for all.
         """
         apart = self.kind == "classification" or not self.forget_classes
         names = [name for name in DATA if apart or not name.startswith("forget")]
-        return duplicates({name: getattr(self, name) for name in names}, distance=distance)
+        return duplicates({name: getattr(self, name) for name in names}, distance=distance, limit=limit)
 
     @classmethod
     @standardized

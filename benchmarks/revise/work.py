@@ -62,8 +62,7 @@ def prepare(request: RevisionRequest) -> Prepared:
         std=model.std,
         normalize=model.normalize,
     )
-    copies = [f"the same picture twice: {line}" for line in str(task.duplicates()).splitlines()]
-    return Prepared(request, bundle, serving, task, (*bundle.notes, *notes, *copies))
+    return Prepared(request, bundle, serving, task, (*bundle.notes, *notes))
 
 
 def _select(request: RevisionRequest, bundle: DataBundle) -> tuple[UnlearnTask, tuple[str, ...]]:

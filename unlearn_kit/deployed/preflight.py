@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from ..seeding import generator
 from ..tasks import UnlearnTask
 
 SAMPLES = 256
+PICTURES = 20_000  # that are read, at most, to find copies
+ALIKE = 8  # of 256 bits: of the pictures of known sets, all that are so near are views of one scene
 
 
 def preflight(model: nn.Module, task: UnlearnTask, *, seed: int = 0) -> list[str]:
@@ -43,7 +46,35 @@ def preflight(model: nn.Module, task: UnlearnTask, *, seed: int = 0) -> list[str
             "take another. Give the model without its last layer"
         )
     found += _at_chance(model, some, task)
-    return found
+    return [*found, *copies(task)]
+
+
+def copies(task: UnlearnTask, *, limit: int = PICTURES) -> list[str]:
+    """Return which pictures are in two places of a task, equal in every pixel or nearly, in words; see ``duplicates``.
+
+    Copies within one data set do no harm, unless their targets differ.
+
+    Args:
+        task: Its data are read once.
+        limit: Of pictures to read, at least 1; of larger data some are drawn, which is told.
+    """
+    found = task.duplicates(distance=ALIKE, limit=limit)
+    told = replace(found, pairs=tuple(p for p in found.pairs if p.first[0] != p.second[0] or not p.same_target))
+    lines = [f"the same picture twice: {words}{_harm(*names)}" for names, words in told.by_sets().items()]
+    if found.read < found.total:
+        lines.append(
+            f"copies of pictures were looked for in {found.read:,} of {found.total:,}, drawn at random; "
+            f"task.duplicates(distance={ALIKE}) reads all of them"
+        )
+    return lines
+
+
+def _harm(first: str, second: str) -> str:
+    if first == second:
+        return ""
+    if "retain" in (first, second) and "forget" in (first, second):
+        return ". What stays in the data to keep is not forgotten: forget its copies with it, or take them out"
+    return ". What was trained on flatters where it judges" if first in ("forget", "retain") else ""
 
 
 def _check_range(model: nn.Module, images: Tensor) -> None:

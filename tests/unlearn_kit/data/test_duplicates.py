@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import Subset, TensorDataset
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data import TensorImages, duplicates
+from unlearn_kit.data.pictures import PictureFiles
 
 PIXELS = torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -56,6 +58,11 @@ def test_pictures_that_look_alike_are_found_when_asked_for():
         (("a", 2), ("b", 1), False, False),
     ]
     assert str(found[1]) == "a[2] is b[1] nearly with another target"
+    # Of large even areas little is left to compare, and of very small pictures as well.
+    sparse = torch.zeros(2, 1, 32, 32)
+    sparse[0, :, 4:8, 4:8] = sparse[1, :, 20:24, 20:24] = 1
+    for different in (sparse, torch.eye(9).reshape(9, 1, 3, 3)):
+        assert duplicates({"a": TensorDataset(different, torch.zeros(len(different)).long())}, distance=8).pairs == ()
     even = TensorDataset(torch.tensor([0.1, 0.5, 0.9]).reshape(3, 1, 1, 1).expand(-1, 1, 8, 8), torch.zeros(3).long())
     assert duplicates({"even": even}, distance=8).pairs == ()
 
@@ -76,3 +83,33 @@ def test_what_is_no_data_set_is_named():
         duplicates({"train": images([0], [0]), "test": None})
     with pytest.raises(ValueError, match="expected distance to be at least 0, but got -1"):
         duplicates({}, distance=-1)
+
+
+def test_files_are_named_where_the_data_know_them(tmp_path):
+    for name in ("benign-1.png", "malignant-2.png"):
+        Image.fromarray(PIXELS[0, 0].numpy()).save(tmp_path / name)
+    paths = [tmp_path / "benign-1.png", tmp_path / "malignant-2.png"]
+    files = PictureFiles(paths, torch.tensor([0, 1]), channels=1)
+    found = duplicates({"train": files, "test": Subset(files, [1])})
+    assert str(found).splitlines() == [
+        "1 copies within train: train[0] (benign-1.png) is train[1] (malignant-2.png) with another target",
+        "1 copies of train in test: train[0] (benign-1.png) is test[0] (malignant-2.png) with another target",
+    ]
+
+
+@pytest.mark.parametrize(("limit", "read"), [(100, 48), (48, 48), (24, 24), (4, 3), (1, 3)])
+def test_of_many_pictures_some_are_read_and_counted(limit, read):
+    sets = {
+        "forget": images([0] * 8, [0] * 8),
+        "retain": images([1] * 30, [0] * 30),
+        "test": images([2] * 10, [0] * 10),
+    }
+    found = duplicates(sets, limit=limit)
+    assert (found.total, abs(found.read - read) <= 1) == (48, True)
+    assert found == duplicates(sets, limit=limit)
+    # Positions are those of the data sets, not of what was drawn; what is to be forgotten comes first.
+    shifted = {"forget": images(range(4), [0] * 4), "retain": images([7] * 96 + [*range(4)], [0] * 100)}
+    places = [pair for pair in duplicates(shifted, limit=60).pairs if pair.first[0] == "forget"]
+    assert {(pair.first[1], pair.second[1]) for pair in places} < {(i, 96 + i) for i in range(4)}
+    with pytest.raises(ValueError, match="expected limit to be at least 1, but got 0"):
+        duplicates(sets, limit=0)

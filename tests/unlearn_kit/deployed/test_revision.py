@@ -16,6 +16,7 @@ import algorithms
 from unlearn_kit import CheckpointError, DivergenceError, UnlearnTask, adapters, models
 from unlearn_kit.data import DataBundle
 from unlearn_kit.deployed import deployed, preflight, revise
+from unlearn_kit.deployed.preflight import copies
 from unlearn_kit.hashing import hash_file, hash_model
 
 
@@ -142,11 +143,16 @@ def test_nothing_is_written_when_it_breaks_down(served: Path, tmp_path: Path, th
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["s.pth", *(["out"] if there == "empty" else [])])
 
 
+def other_than_copies(told: list[str]) -> list[str]:
+    """Leave out that the same data train and judge here."""
+    return [text for text in told if not text.startswith("the same picture twice: ")]
+
+
 def test_a_wrong_model_is_suspected(served: Path) -> None:
     ready = serving(served)
-    assert preflight(ready.model, task()) == []
+    assert other_than_copies(preflight(ready.model, task())) == []
     lost = serving(served, mean=0.0, std=5.0)
-    (chance,) = preflight(lost.model, task())
+    (chance,) = other_than_copies(preflight(lost.model, task()))
     assert "no better than guessing among 3 classes (0.333): are the weights, the normalisation" in chance
     softmax = nn.Sequential(ready.model, nn.Softmax(1))
     assert [text for text in preflight(softmax, task()) if "it ends in a softmax" in text]
@@ -168,3 +174,24 @@ def test_how_a_model_is_read_is_checked(served: Path) -> None:
     plain = serving(served, mean=None, std=None)
     assert plain.normalization is None
     assert plain.words[-1] == "Pixels in [0, 1] are given to the model as they are"
+
+
+def test_copies_are_counted_and_named_before_anything_runs(served: Path) -> None:
+    x = torch.rand(20, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    x[7], x[9] = x[2], x[3] * 0.9 + 0.05  # one copy, and one that looks alike
+    train = TensorDataset(x[:12], torch.arange(12) % 3)
+    test = TensorDataset(torch.cat([x[4:5], x[12:]]), torch.arange(9) % 3)
+    request = UnlearnTask.forget_samples(train, test, [2, 3], validation=())
+    forgotten, judging = copies(request)
+    assert forgotten == (
+        "the same picture twice: 2 copies of forget in retain (1 of them look alike): "
+        "forget[0] is retain[5] with another target, forget[1] is retain[7] nearly. "
+        "What stays in the data to keep is not forgotten: forget its copies with it, or take them out"
+    )
+    assert judging == (
+        "the same picture twice: 1 copies of retain in retain_test: retain[2] is retain_test[0] with another target. "
+        "What was trained on flatters where it judges"
+    )
+    assert copies(request, limit=10)[-1] == (
+        "copies of pictures were looked for in 9 of 21, drawn at random; task.duplicates(distance=8) reads all of them"
+    )
