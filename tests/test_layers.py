@@ -24,7 +24,7 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 FLOORS = (
     ("command", "errors", "results"),
     ("arguments",),
-    ("files", "logits", "outputs", "processes", "safe_yaml", "schedules", "seeding"),
+    ("files", "logits", "outputs", "pixel_range", "processes", "safe_yaml", "schedules", "seeding"),
     ("heads",),
     ("memory", "modules"),
     ("gradients", "models", "plots"),

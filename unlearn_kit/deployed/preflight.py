@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..data.tensors import load_tensors, subset
 from ..metrics.predict import predict
 from ..metrics.utility import accuracy, iou
-from ..models.normalization import Normalize
+from ..pixel_range import check_pixels
 from ..seeding import generator
 from ..tasks import UnlearnTask
 
@@ -37,7 +37,7 @@ def preflight(model: nn.Module, task: UnlearnTask, *, seed: int = 0) -> list[str
     chosen = torch.randperm(count, generator=generator(seed, "preflight"))[:SAMPLES].sort().values
     some = subset(task.retain, chosen)
     images, _ = load_tensors(some)
-    _check_range(model, images)
+    check_pixels(model, images)
     found = list(task.notes)
     outputs = predict(model, some)[0]
     if outputs.shape[1] > 1 and _sums_to_one(outputs):
@@ -75,15 +75,6 @@ def _harm(first: str, second: str) -> str:
     if "retain" in (first, second) and "forget" in (first, second):
         return ". What stays in the data to keep is not forgotten: forget its copies with it, or take them out"
     return ". What was trained on flatters where it judges" if first in ("forget", "retain") else ""
-
-
-def _check_range(model: nn.Module, images: Tensor) -> None:
-    low, high = float(images.min()), float(images.max())
-    if any(isinstance(module, Normalize) for module in model.modules()) and (low < -1e-6 or high > 1 + 1e-6):
-        raise ValueError(
-            f"expected pixels in [0, 1], which the model's first layer normalises, but got {low:.4g} to {high:.4g}: "
-            "give raw pixels divided by 255, or a model without the normalisation"
-        )
 
 
 def _sums_to_one(outputs: Tensor) -> bool:

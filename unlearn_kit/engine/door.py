@@ -26,6 +26,7 @@ from ..logits import (
     unhook,
 )
 from ..modules import batch_norms, blank_copy, device_of, evaluating, same_state
+from ..pixel_range import check_pixels, normalizes_unit_pixels
 from ..seeding import isolated
 from .guard import training
 from .phases import Leg
@@ -71,8 +72,9 @@ def trial(model: nn.Module, legs: Sequence[Leg]) -> Iterator[None]:
     """Try ``model``, a private copy, on a sample or two as each leg will train it; while open, its calls give logits.
 
     Raises:
-        ValueError: When it does not run, what it returns holds no logits that can be told, they depend on no weight
-            that is trained, or batch norm would get a batch of one value a channel.
+        ValueError: When it does not run, begins by normalising pixels in [0, 1] and is given others, what it returns
+            holds no logits that can be told, they depend on no weight that is trained, or batch norm would get a batch
+            of one value a channel.
         TypeError: When inputs are no floating-point tensors.
     """
     was_hooked = hooked(model)
@@ -118,8 +120,21 @@ def answer(model: nn.Module, x: Tensor) -> Any:
         ) from error
 
 
+def check_sample(model: nn.Module, dataset: Any, name: str) -> None:
+    """Refuse data whose pixels ``model`` cannot mean, by its first, last and middle sample; in ``isolated`` only.
+
+    Raises:
+        ValueError: As :func:`.pixel_range.check_pixels`.
+    """
+    if len(dataset) and normalizes_unit_pixels(model):
+        for place in sorted({0, len(dataset) // 2, len(dataset) - 1}):
+            check_pixels(model, torch.as_tensor(dataset[place][0]), f"the images of {name}")
+
+
 def _try(model: nn.Module, leg: Leg) -> None:
     phase = leg.phase
+    for name in phase.terms.streams:
+        check_sample(model, phase.streams[name], name)
     x = first_sample(phase.streams[phase.terms.streams[0]])[0].to(device_of(model), precision_of(model))
     with evaluating(model), torch.no_grad():
         usual = answer(model, x)

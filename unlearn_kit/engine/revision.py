@@ -24,7 +24,7 @@ from ..modules import blank_copy, check_device, check_model, device_of, drop_gra
 from ..results import UnlearnResult
 from ..seeding import derive, isolated, refuse_inference_mode
 from ..tasks import UnlearnTask
-from .door import answer, first_sample, raise_precision, restore_precision, told_if_unchanged
+from .door import answer, check_sample, first_sample, raise_precision, restore_precision, told_if_unchanged
 from .fit import FitResult
 from .training import HELP, Training, TrainingOptions, described
 
@@ -220,6 +220,7 @@ def _check_outputs(model: nn.Module, task: UnlearnTask) -> Tensor:
     """Return the first input to forget, on which the model's outputs were found to fit the task."""
     # The first sample by itself: to plan an order over a large data set takes seconds.
     x, y = first_sample(task.forget)
+    check_sample(model, task.forget, "forget")
     x = x.to(device_of(model))
     with torch.no_grad():
         logits = answer(model, x)

@@ -16,7 +16,10 @@ from ..data.tensors import drawn, in_order
 from ..logits import giving_logits
 from ..modules import blank_copy, check_device, check_model, device_of, evaluating
 from ..outputs import check_finite, hard_labels, is_binary, is_ignored
+from ..pixel_range import check_pixels
 from ..seeding import derive, isolated, seed_draws, standardized
+
+LOOKED_AT = 16  # samples whose range of pixels is
 
 
 class Reading(TypedDict, total=False):
@@ -57,7 +60,7 @@ def map_batches(
     Raises:
         TypeError: When a model is no module, or the data are no pairs of ``(input, target)`` of floating point inputs.
         ValueError: When what a model returns holds no logits that can be told, they are not finite or misshapen, or
-            inputs are not finite.
+            inputs are not finite, or no pixels in [0, 1] though a model begins by normalising such.
     """
     placed = [_placed(check_model(model), device) for model in models]
     check_dataset("dataset", dataset, finite=False)
@@ -73,6 +76,9 @@ def map_batches(
         for number, (x, y) in enumerate(in_order(drawn(dataset, 0), batch_size, workers=workers)):
             # A layer that always drops out draws the same, wherever the samples were read.
             seed_draws(derive(0, "batch", number))
+            if number == 0:
+                for model in placed:
+                    check_pixels(model, x[:LOOKED_AT])
             rows.append(function(*(_logits(model, x) for model in placed), y.cpu()))
     return tuple(torch.cat(column) for column in zip(*rows, strict=True)) if rows else None
 

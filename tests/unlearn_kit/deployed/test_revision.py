@@ -158,7 +158,9 @@ def test_a_wrong_model_is_suspected(served: Path) -> None:
     assert [text for text in preflight(softmax, task()) if "it ends in a softmax" in text]
     x, y = bundle().train.tensors
     raw = TensorDataset(x * 255, y)
-    with pytest.raises(ValueError, match=r"expected pixels in \[0, 1\], which the model's first layer normalises"):
+    with pytest.raises(
+        ValueError, match=r"expected images with pixels in \[0, 1\], which the model's first layer normalises"
+    ):
         preflight(ready.model, UnlearnTask.forget_class(raw, raw, 0))
 
 
