@@ -78,7 +78,8 @@ def check_type(name: str, value: Any, hint: Any) -> None:
         check_choice(name, value, words)
     numbers = any(option in (int, float) for option in options)
     got = f"{type(value).__name__}: {value!r}" if numbers and isinstance(value, SHOWN) else type(value).__name__
-    raise TypeError(f"expected {name} to be {_told(options)}, but got {got}")
+    swapped = "; the model comes before the task" if hasattr(value, "_has_splits") else ""
+    raise TypeError(f"expected {name} to be {_told(options)}, but got {got}{swapped}")
 
 
 def _options(hint: Any) -> tuple[Any, ...]:

@@ -102,3 +102,12 @@ def check_finite(name: str, values: Tensor) -> None:
     if not torch.isfinite(values).all():
         bad = int((~torch.isfinite(values)).sum())
         raise ValueError(f"expected {name} to be finite, but got {bad} NaN or infinite of {values.numel()} values")
+
+
+def ends_in(outputs: Tensor) -> str | None:
+    """Return by which function of the logits outputs ``(B, C, ...)`` are probabilities already; None for logits."""
+    if not outputs.numel() or not bool(((outputs >= 0) & (outputs <= 1)).all()):
+        return None
+    if outputs.shape[1] == 1:
+        return "sigmoid"
+    return "softmax" if torch.allclose(outputs.sum(dim=1), torch.ones(()).to(outputs), atol=1e-3) else None

@@ -6,14 +6,17 @@ import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.tensors import load_tensors, subset
+from ..engine.door import ENDS, check_classes
 from ..metrics.predict import predict
 from ..metrics.utility import accuracy, iou
+from ..modules import check_model
+from ..outputs import ends_in
 from ..pixel_range import check_pixels
 from ..seeding import generator
-from ..tasks import UnlearnTask
+from ..tasks import UnlearnTask, check_task
 
 SAMPLES = 256
 PICTURES = 20_000  # that are read, at most, to find copies
@@ -33,18 +36,24 @@ def preflight(model: nn.Module, task: UnlearnTask, *, seed: int = 0) -> list[str
     Raises:
         ValueError: When images are not in [0, 1] though the model normalises such, or outputs are not finite.
     """
+    model = check_model(model)
+    check_task(task)
     count = len(task.retain)
     chosen = torch.randperm(count, generator=generator(seed, "preflight"))[:SAMPLES].sort().values
     some = subset(task.retain, chosen)
     images, _ = load_tensors(some)
     check_pixels(model, images)
-    found = list(task.notes)
     outputs = predict(model, some)[0]
-    if outputs.shape[1] > 1 and _sums_to_one(outputs):
+    check_classes(outputs, task.num_classes)
+    found = list(task.notes)
+    if len(task.forget) > count:
         found.append(
-            "the model's outputs are in [0, 1] and sum to one: it ends in a softmax, and every loss would "
-            "take another. Give the model without its last layer"
+            f"more is to be forgotten ({len(task.forget):,} images) than kept ({count:,}): are the two swapped, or "
+            "does the rule say the opposite?"
         )
+    last = ends_in(outputs)
+    if last is not None:
+        found.append(f"the model's outputs are probabilities: {ENDS.format(last)}")
     found += _at_chance(model, some, task)
     return [*found, *copies(task)]
 
@@ -75,11 +84,6 @@ def _harm(first: str, second: str) -> str:
     if "retain" in (first, second) and "forget" in (first, second):
         return ". What stays in the data to keep is not forgotten: forget its copies with it, or take them out"
     return ". What was trained on flatters where it judges" if first in ("forget", "retain") else ""
-
-
-def _sums_to_one(outputs: Tensor) -> bool:
-    inside = bool((outputs >= 0).all()) and bool((outputs <= 1).all())
-    return inside and torch.allclose(outputs.sum(dim=1), torch.ones(()), atol=1e-3)
 
 
 def _at_chance(model: nn.Module, some: object, task: UnlearnTask) -> list[str]:

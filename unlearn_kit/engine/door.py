@@ -26,12 +26,17 @@ from ..logits import (
     unhook,
 )
 from ..modules import batch_norms, blank_copy, device_of, evaluating, same_state
+from ..outputs import ends_in
 from ..pixel_range import check_pixels, normalizes_unit_pixels
 from ..seeding import isolated
 from .guard import training
 from .phases import Leg
 
 Precisions = Mapping[str, torch.dtype]
+
+LOOKED_AT = 9  # samples by which probabilities are told from logits
+# What is wrong with a model that gives probabilities, and what to do.
+ENDS = "it ends in a {}, and every loss would take another. Give the model without its last layer"
 
 
 def raise_precision(model: nn.Module) -> Precisions:
@@ -118,6 +123,39 @@ def answer(model: nn.Module, x: Tensor) -> Any:
         raise ValueError(
             f"expected the model to run in {mode} mode on inputs {described(x)}, but it raised {error!r}"
         ) from error
+
+
+def check_classes(logits: Tensor, num_classes: int) -> None:
+    """Refuse outputs ``(B, C, ...)`` that have not one channel a class; of two classes one is enough.
+
+    Raises:
+        ValueError: With the shape that came.
+    """
+    widths = (1, 2) if num_classes == 2 else (num_classes,)
+    if logits.dim() < 2 or logits.shape[1] not in widths:
+        raise ValueError(
+            f"expected model to have {num_classes} outputs, one a class of the task, but got outputs of shape "
+            f"{tuple(logits.shape)}; num_classes= says how many classes there are where the labels do not tell"
+        )
+
+
+def told_of_probabilities(model: nn.Module, dataset: Any, first: Tensor) -> None:
+    """Warn of a model that ends in a softmax, as some samples show; in ``isolated`` only.
+
+    Of a single output nobody can tell by a few samples: a logit may be in [0, 1], too.
+
+    Args:
+        model: Gives what should be logits.
+        dataset: Is read further only where ``first`` looks like it.
+        first: What the model says of the first sample.
+    """
+    if ends_in(first) != "softmax":
+        return
+    places = range(1, min(len(dataset), LOOKED_AT))
+    with torch.no_grad():
+        more = [model(default_collate([dataset[place]])[0].to(device_of(model))) for place in places]
+    if len(more) > 1 and all(ends_in(outputs) == "softmax" for outputs in more):
+        warnings.warn(f"expected model to return logits, but got probabilities: {ENDS.format('softmax')}", stacklevel=4)
 
 
 def check_sample(model: nn.Module, dataset: Any, name: str) -> None:

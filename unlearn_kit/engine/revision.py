@@ -24,7 +24,16 @@ from ..modules import blank_copy, check_device, check_model, device_of, drop_gra
 from ..results import UnlearnResult
 from ..seeding import derive, isolated, refuse_inference_mode
 from ..tasks import UnlearnTask
-from .door import answer, check_sample, first_sample, raise_precision, restore_precision, told_if_unchanged
+from .door import (
+    answer,
+    check_classes,
+    check_sample,
+    first_sample,
+    raise_precision,
+    restore_precision,
+    told_if_unchanged,
+    told_of_probabilities,
+)
 from .fit import FitResult
 from .training import HELP, Training, TrainingOptions, described
 
@@ -224,12 +233,8 @@ def _check_outputs(model: nn.Module, task: UnlearnTask) -> Tensor:
     x = x.to(device_of(model))
     with torch.no_grad():
         logits = answer(model, x)
-    widths = (1, 2) if task.num_classes == 2 else (task.num_classes,)
-    if logits.dim() < 2 or logits.shape[1] not in widths:
-        raise ValueError(
-            f"expected model to have {task.num_classes} outputs, one a class of the task, "
-            f"but got outputs of shape {tuple(logits.shape)}"
-        )
+    check_classes(logits, task.num_classes)
+    told_of_probabilities(model, task.forget, logits)
     size = y.shape[y.dim() - logits.dim() + 2 :] if task.kind == "segmentation" else torch.Size()
     if logits.shape[2:] != size:
         raise ValueError(
