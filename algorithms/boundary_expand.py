@@ -17,6 +17,8 @@ from unlearn_kit.heads import head_name
 from unlearn_kit.modules import check_own_weight
 from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
 
+from .masks import check_one_label
+
 
 @revision(
     Training(steps=40, batch_size={"forget": 64, "retain": 256}, lr=cosine(3e-2, 0.0), clip=1.0),
@@ -71,10 +73,7 @@ def class_head(model: nn.Module, task: UnlearnTask, method: str) -> nn.Linear | 
     Raises:
         ValueError: On masks, and naming a head that is another thing or whose weight is computed.
     """
-    if task.kind != "classification":
-        raise ValueError(
-            f"expected a classification task for {method}, which makes no sense for masks, but got {task.kind}"
-        )
+    check_one_label(task, method)
     name = head_name(model)
     head: Any = model.get_submodule(name)
     pointwise = isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ..arguments import checked
 from ..errors import check_choice
 from ..modules import device_of
-from ..outputs import check_finite, is_ignored
+from ..outputs import check_finite, decisions, is_ignored
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, formula, is_schedule, value_at
 from .batch import Batch, Goal, GoalKind
 from .distances import check_goal, fit_goal
@@ -261,11 +262,11 @@ class Objective(Algebra):
                     self.check(batches)
                 batch = batches[term.on]
                 if term.reduction == "forward":
-                    parts[term.name] = term.value_of(run, batch)
+                    parts[term.name] = term.value_of(partial(_decided, run, batch), batch)
                     sums.append(weight * parts[term.name])
                     continue
                 if term.on not in outputs:
-                    outputs[term.on] = run(batch.inputs)
+                    outputs[term.on] = _decided(run, batch, batch.inputs)
                 if term.to is not None:
                     key = (term.on, term.to)
                     if key not in goals:
@@ -276,6 +277,10 @@ class Objective(Algebra):
             sums.append(weight * value)
         total_loss = torch.stack(sums).sum() if sums else torch.zeros((), device=device_of(model))
         return ObjectiveValue(total_loss, parts)
+
+
+def _decided(run: Callable[[Tensor], Tensor], batch: Batch, inputs: Tensor) -> Tensor:
+    return decisions(run(inputs), batch.targets)
 
 
 def _goal_of(target: Target, batch: Batch) -> Goal:
