@@ -26,6 +26,7 @@ DRAWS = 20
 
 @revision(
     Training(steps=40, batch_size=None, lr=cosine(1e-3, 0.0), optimizer="adam"),
+    without=("class_weight",),
     source="Chundawat et al. 2023, arXiv 2205.08096",
 )
 def bad_teacher(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Unpack, cast
 
 import torch
@@ -61,6 +62,8 @@ def boundary_expand(
     objective = L.Objective((L.cross_entropy(on="forget", to=L.Background(classes), name="new class"),))
     if is_schedule(retain_weight) or check_number("retain_weight", retain_weight, low=0) > 0:
         objective = objective + retain_weight * L.cross_entropy(on="retain")
+    if training.class_weight is not None:  # The new class is nobody's label.
+        training = replace(training, class_weight=(*training.class_weight, 1.0))
     phase = training.phase(objective, task, name="expand")
     fitted = training.fit(model, phase, seed=seed, device=device)
     _set_rows(class_head(fitted.model, task, "boundary_expand"), lambda rows: rows[:classes])

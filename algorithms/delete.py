@@ -17,6 +17,7 @@ from .masks import to_forget
 
 @revision(
     Training(steps=80, batch_size=64, lr=cosine(1e-2, 0.0), clip=1.0),
+    without=("class_weight",),
     source="Zhou et al. 2025, arXiv 2503.23751",
     findings=False,
     reads_retain=False,

@@ -37,6 +37,7 @@ def roughness(
 
 @revision(
     Training(steps=20, batch_size=64, lr=3e-4, clip=1.0),
+    without=("class_weight",),
     source="Foster et al. 2024, arXiv 2402.01401",
     reads_retain=False,
 )

@@ -14,7 +14,7 @@ from torch import Tensor
 from .data.checks import check_dataset, check_kind, count_classes, is_mask
 from .data.copies import Duplicates, duplicates
 from .data.expressions import Where
-from .data.findings import check_rows, is_row, present
+from .data.findings import check_rows, holds_rows, is_row, present
 from .data.forms import check_form
 from .data.held_out import HeldOut, Parts
 from .data.relabel import with_ignore_index, without_class
@@ -151,7 +151,7 @@ class UnlearnTask:
         label = check_count("label", label, low=0)
         for name, data in (("train", train), ("test", test), ("validation", () if validation is None else validation)):
             check_dataset(name, data)
-        kind: Kind = "multilabel" if _holds_rows(train) else "classification"
+        kind: Kind = "multilabel" if holds_rows(train) else "classification"
         word = "finding" if kind == "multilabel" else "class"
         labels = _multi_hot("train", train) if kind == "multilabel" else _class_labels("train", train)
         read = partial(_multi_hot, count=labels.shape[1]) if kind == "multilabel" else _class_labels
@@ -384,13 +384,6 @@ def _class_labels(name: str, dataset: Any) -> Tensor:
             f"expected the labels of {name} to be one class index a sample, but got shape {tuple(labels.shape)}"
         )
     return labels
-
-
-def _holds_rows(dataset: Any) -> bool:
-    if len(dataset) == 0:
-        return False
-    with isolated(0):
-        return is_row(torch.as_tensor(dataset[0][1]))
 
 
 def _multi_hot(name: str, dataset: Any, count: int | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..arguments import checked
 from ..outputs import IGNORE, is_ignored
+from ..seeding import isolated
 
 UNKNOWN = f"an unknown finding is {IGNORE}, or what ignore_index= names"
 
@@ -18,6 +19,14 @@ UNKNOWN = f"an unknown finding is {IGNORE}, or what ignore_index= names"
 def is_row(target: Any) -> bool:
     """Return whether a sample's target is a row of several numbers: neither a class label nor a mask."""
     return np.ndim(target) == 1 and np.shape(target)[0] > 1
+
+
+def holds_rows(dataset: Any) -> bool:
+    """Return whether the targets of a data set are rows of findings, by its first sample."""
+    if len(dataset) == 0:
+        return False
+    with isolated(0):  # a random transform of the inputs would draw from the caller
+        return is_row(torch.as_tensor(dataset[0][1]))
 
 
 def check_row(name: str, target: Tensor, count: int | None) -> None:
