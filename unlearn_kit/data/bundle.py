@@ -22,8 +22,8 @@ class DataBundle:
         num_classes: number of classes; for segmentation including the background (2 for a binary mask), for a
             multi-label set the number of findings.
         task: "classification" (targets are class indices) or "segmentation" (targets are masks: float ``(1, H, W)`` in
-            {0, 1} when binary, int64 ``(H, W)`` otherwise), or "multilabel" (targets are rows ``(K,)`` of findings: 1, 0
-            or ``outputs.IGNORE``).
+            {0, 1} when binary, int64 ``(H, W)`` otherwise), or "multilabel" (targets are rows ``(K,)`` of findings: 1,
+            0 or ``outputs.IGNORE``).
         class_names: a name for each class, or finding.
         train_metadata, test_metadata: one row a sample, in the order of the data set; None where there is none.
         validation, validation_metadata: the official validation split and its table, to choose by; None where the data

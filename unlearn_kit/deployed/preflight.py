@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..data.tensors import load_tensors, subset
+from ..data.findings import finding_counts
+from ..data.tensors import labels_of, load_tensors, subset
+from ..metrics.findings import finding_scores
 from ..metrics.predict import predict
 from ..metrics.utility import accuracy, iou
 from ..models.normalization import Normalize
@@ -15,6 +17,8 @@ from ..seeding import generator
 from ..tasks import UnlearnTask
 
 SAMPLES = 256
+RARE = 0.05  # the share of images below which a finding is
+REMEDY = "are the weights, the normalisation, the size of the images and the order of the classes as in training?"
 
 
 def preflight(model: nn.Module, task: UnlearnTask, *, seed: int = 0) -> list[str]:
@@ -37,11 +41,18 @@ def preflight(model: nn.Module, task: UnlearnTask, *, seed: int = 0) -> list[str
     _check_range(model, images)
     found = []
     outputs = predict(model, some)[0]
-    if outputs.shape[1] > 1 and _sums_to_one(outputs):
+    if task.kind != "multilabel" and outputs.shape[1] > 1 and _sums_to_one(outputs):
         found.append(
             "the model's outputs are in [0, 1] and sum to one: it ends in a softmax, and every loss would "
             "take another. Give the model without its last layer"
         )
+    elif (task.kind == "multilabel" or outputs.shape[1] == 1) and _within_one(outputs):
+        found.append(
+            "the model's outputs are all in [0, 1]: it ends in a sigmoid (or a softmax), and every loss would take "
+            "another. Give the model without its last layer"
+        )
+    if task.kind == "multilabel":
+        return found + _findings_at_chance(model, some) + _rare(task)
     found += _at_chance(model, some, task)
     return found
 
@@ -55,23 +66,56 @@ def _check_range(model: nn.Module, images: Tensor) -> None:
         )
 
 
+def _within_one(outputs: Tensor) -> bool:
+    return bool((outputs >= 0).all()) and bool((outputs <= 1).all())
+
+
 def _sums_to_one(outputs: Tensor) -> bool:
-    inside = bool((outputs >= 0).all()) and bool((outputs <= 1).all())
-    return inside and torch.allclose(outputs.sum(dim=1), torch.ones(()), atol=1e-3)
+    return _within_one(outputs) and torch.allclose(outputs.sum(dim=1), torch.ones(()), atol=1e-3)
+
+
+def _findings_at_chance(model: nn.Module, some: object) -> list[str]:
+    scores = [own for own in (finding_scores(model, some) or {}).values() if own.auroc is not None]
+    if not scores:
+        return []
+    mean = sum(own.auroc or 0.0 for own in scores) / len(scores)
+    # The variance of the area of a ranking that knows nothing (Mann and Whitney 1947).
+    variance = sum((own.present + own.absent + 1) / (12 * own.present * own.absent) for own in scores)
+    if mean > 0.5 + 2 * math.sqrt(variance) / len(scores):
+        return []
+    return [f"the model's mean AUROC on the data to keep is {mean:.3f}, no better than guessing (0.500): {REMEDY}"]
+
+
+def _rare(task: UnlearnTask) -> list[str]:
+    """Return which findings are so rare among the training data that to call them absent is nearly always right."""
+    known = [labels for data in (task.forget, task.retain) if (labels := labels_of(data)) is not None]
+    if not known:
+        return []
+    present, absent = finding_counts(torch.cat(known))
+    told = [
+        f"finding {k} in {p:,} of {p + a:,}"
+        for k, (p, a) in enumerate(zip(present.tolist(), absent.tolist(), strict=True))
+        if p < RARE * (p + a)
+    ]
+    if not told:
+        return []
+    return [
+        f"rare among the training images: {', '.join(told)}. Their accuracy is high whatever the model says: look at "
+        "AUROC and sensitivity; class_weight= of a method counts what is there more"
+    ]
 
 
 def _at_chance(model: nn.Module, some: object, task: UnlearnTask) -> list[str]:
-    remedy = "are the weights, the normalisation, the size of the images and the order of the classes as in training?"
     if task.kind == "segmentation":
         score = iou(model, some)
         if score is not None and score < 0.05:
-            return [f"the model's IoU on the data to keep is {score:.3f}: {remedy}"]
+            return [f"the model's IoU on the data to keep is {score:.3f}: {REMEDY}"]
         return []
     score, total = accuracy(model, some), len(some)  # type: ignore[arg-type]
     chance = 1 / task.num_classes
     if score is not None and score <= chance + 2 * math.sqrt(chance * (1 - chance) / total):
         return [
             f"the model's accuracy on the data to keep is {score:.3f}, no better than guessing among "
-            f"{task.num_classes} classes ({chance:.3f}): {remedy}"
+            f"{task.num_classes} classes ({chance:.3f}): {REMEDY}"
         ]
     return []
