@@ -16,6 +16,8 @@ from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_number
 from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
 
+from .masks import check_one_label
+
 
 @revision(
     Training(
@@ -73,10 +75,7 @@ def amun(
     Source: Ebrahimpour-Boroojeny et al. 2025, arXiv 2503.00917.
     """
     training = Training(**options)
-    if task.kind != "classification":
-        raise ValueError(
-            f"expected a classification task for amun, which makes no sense for masks, but got {task.kind}"
-        )
+    check_one_label(task, "amun")
     x, y, radii = adversarial_set(
         model, task.forget, radius=radius, growth=growth, max_radius=max_radius, steps=search_steps
     )

@@ -19,13 +19,14 @@ from unlearn_kit.modules import check_model, device_of
 from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import derive, generator, isolated
 
-from .masks import accuracy_within, mask_classes, to_forget
+from .masks import accuracy_within, part_to_forget, to_forget
 
 DRAWS = 20
 
 
 @revision(
     Training(steps=40, batch_size=None, lr=cosine(1e-3, 0.0), optimizer="adam"),
+    without=("class_weight",),
     source="Chundawat et al. 2023, arXiv 2205.08096",
 )
 def bad_teacher(
@@ -96,9 +97,9 @@ def incompetent_teacher(
             with isolated(drawn):
                 candidate = check_model(build(), "what build returns").to(device_of(model))
         candidate.eval().requires_grad_(False)
-        known = accuracy_within(candidate, task.forget, mask_classes(task)) or 0.0
+        known = accuracy_within(candidate, task.forget, part_to_forget(task)) or 0.0
         if known < least:
             best, least = candidate, known
-        if least <= 1 / task.num_classes:
+        if least <= 1 / task.outcomes:
             break
     return best

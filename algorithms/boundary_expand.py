@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Unpack, cast
 
 import torch
@@ -16,6 +17,8 @@ from unlearn_kit.errors import check_number
 from unlearn_kit.heads import head_name
 from unlearn_kit.modules import check_own_weight
 from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
+
+from .masks import check_one_label
 
 
 @revision(
@@ -59,6 +62,8 @@ def boundary_expand(
     objective = L.Objective((L.cross_entropy(on="forget", to=L.Background(classes), name="new class"),))
     if is_schedule(retain_weight) or check_number("retain_weight", retain_weight, low=0) > 0:
         objective = objective + retain_weight * L.cross_entropy(on="retain")
+    if training.class_weight is not None:  # The new class is nobody's label.
+        training = replace(training, class_weight=(*training.class_weight, 1.0))
     phase = training.phase(objective, task, name="expand")
     fitted = training.fit(model, phase, seed=seed, device=device)
     _set_rows(class_head(fitted.model, task, "boundary_expand"), lambda rows: rows[:classes])
@@ -71,10 +76,7 @@ def class_head(model: nn.Module, task: UnlearnTask, method: str) -> nn.Linear | 
     Raises:
         ValueError: On masks, and naming a head that is another thing or whose weight is computed.
     """
-    if task.kind != "classification":
-        raise ValueError(
-            f"expected a classification task for {method}, which makes no sense for masks, but got {task.kind}"
-        )
+    check_one_label(task, method)
     name = head_name(model)
     head: Any = model.get_submodule(name)
     pointwise = isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1

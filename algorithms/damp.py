@@ -15,6 +15,8 @@ from unlearn_kit.engine import FitResult, revision
 from unlearn_kit.errors import check_number
 from unlearn_kit.modules import check_own_weight
 
+from .masks import check_one_label
+
 LAYERS = (nn.Linear, nn.Conv2d)
 
 
@@ -59,10 +61,7 @@ def damp(
 
     Source: arXiv 2604.15166.
     """
-    if task.kind != "classification":
-        raise ValueError(
-            f"expected a classification task for damp, which makes no sense for masks, but got {task.kind}"
-        )
+    check_one_label(task, "damp")
     check_number("strength", strength, low=0, high=2)
     check_number("growth", growth, low=0)
     forget, _ = _means(model, random_subset(task.forget, samples, seed=seed), device, by_class=False)

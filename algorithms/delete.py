@@ -17,7 +17,9 @@ from .masks import to_forget
 
 @revision(
     Training(steps=80, batch_size=64, lr=cosine(1e-2, 0.0), clip=1.0),
+    without=("class_weight",),
     source="Zhou et al. 2025, arXiv 2503.23751",
+    findings=False,
     reads_retain=False,
 )
 def delete(
@@ -36,18 +38,24 @@ def delete(
 
     Args:
         model: the original; logits ``(B, C, ...)``; of a single logit what remains is the opposite label.
-        task: what to forget; the retain data are not read.
+        task: what to forget, classes or masks; the retain data are not read. A finding has no other classes: what
+            remains is the opposite of everything that the image shows, which nothing holds in check.
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
     Raises:
-        ValueError: When an argument is out of range, by its name.
+        ValueError: On a multi-label task. When an argument is out of range, by its name.
         TypeError: When an argument is of another type, by its name.
         DivergenceError: When a loss or a weight is no longer finite.
 
     Source: Zhou et al. 2025, arXiv 2503.23751.
     """
     training = Training(**options)
+    if task.kind == "multilabel":
+        raise ValueError(
+            "expected a classification or segmentation task for delete, which distils what is said of the other "
+            "classes, but got multilabel: a finding has none"
+        )
     objective = L.kl(on="forget", to=to_forget(task, L.OtherClasses(model)))
     phase = training.phase(objective, task, name="unlearn")
     return training.fit(model, phase, seed=seed, device=device)

@@ -24,7 +24,7 @@ from .stopping import check_stop, falls_along, held_out_alike, stop_level, stop_
 
 Preset = Literal["paper", "released"]
 
-# What an option is when it is not given: for masks, then what differs for classes.
+# What an option is when it is not given: for masks, then what differs for classes and for findings.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "segmentation": {
@@ -36,6 +36,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "stop_at": "held-out",
         },
         "classification": {"where": "all", "rounds": 1, "restore_epochs": 1, "pace": 1.0},
+        # A contradiction of every finding of an image is as much as one of every pixel: it needs the stop, and rounds.
+        "multilabel": {"where": "all", "restore_epochs": 1},
     },
     "released": {
         "segmentation": {
@@ -47,6 +49,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "stop_at": "never",
         },
         "classification": {"rounds": 30},
+        "multilabel": {"rounds": 30},
     },
 }
 TRAINING = {
@@ -239,7 +242,7 @@ def _supervised(task: UnlearnTask) -> L.Term:
 def _default_target(model: nn.Module, task: UnlearnTask, preset: str, confidence: float) -> L.Target:
     if preset == "paper":
         return L.Contradiction(model, confidence)
-    return L.Background() if task.kind == "segmentation" else L.Uniform(task.num_classes)
+    return L.Background() if task.kind == "segmentation" else L.Uniform(task.outcomes)
 
 
 def _erase(task: UnlearnTask, target: L.Target, preset: str) -> L.Term:

@@ -146,7 +146,7 @@ def _woodfisher(model: nn.Module, retain: Any, g: Named, damping: float) -> Name
 
 
 def _aim(model: nn.Module, task: UnlearnTask) -> float | None:
-    if task.kind == "classification" and task.forget_classes:
+    if task.kind != "segmentation" and task.forget_classes:
         return 0.02
     return None if held_out_alike(task) is None else stop_level(model, task, "held-out")
 

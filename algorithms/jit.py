@@ -13,30 +13,31 @@ from unlearn_kit import losses as L
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_count, check_number
 
-from .masks import mask_classes, within
+from .masks import EVERYTHING, Part, part_to_forget, within
 
 
 @L.term(reduction="forward")
 def roughness(
-    forward: Callable[[Tensor], Tensor], batch: L.Batch, *, std: float, draws: int, labels: tuple[int, ...] = ()
+    forward: Callable[[Tensor], Tensor], batch: L.Batch, *, std: float, draws: int, part: Part = EVERYTHING
 ) -> Tensor:
     """Return ``mean_j ||f(x) - sg f(x + std e_j)|| / ||std e_j||`` of each sample, over ``draws`` normal e_j.
 
-    With ``labels`` of mask classes: of the outputs at their pixels.
+    With a ``part`` of the decisions: of the outputs at these.
     """
     x, source = batch.inputs, batch.generator
-    outputs = within(forward(x), batch.targets, labels).flatten(1)
+    outputs = within(forward(x), batch.targets, part).flatten(1)
     ratios = []
     for _ in range(draws):
         noise = std * torch.randn(x.shape, generator=source, device=source.device).to(x)
         with torch.no_grad():
-            there = within(forward(x + noise), batch.targets, labels).flatten(1)
+            there = within(forward(x + noise), batch.targets, part).flatten(1)
         ratios.append((outputs - there).norm(dim=1) / noise.flatten(1).norm(dim=1))
     return torch.stack(ratios).mean(0)
 
 
 @revision(
     Training(steps=20, batch_size=64, lr=3e-4, clip=1.0),
+    without=("class_weight",),
     source="Foster et al. 2024, arXiv 2402.01401",
     reads_retain=False,
 )
@@ -78,8 +79,8 @@ def jit(
     check_number("std", std, low=0, open_low=True)
     check_count("draws", draws)
     noise: dict[str, Any] = {"std": std, "draws": draws}
-    if labels := mask_classes(task):  # Else unnamed: options are part of the term's name, a key of the history.
-        noise["labels"] = labels
+    if part := part_to_forget(task):  # Else unnamed: options are part of the term's name, a key of the history.
+        noise["part"] = part
     objective = roughness(on="forget", **noise)
     phase = training.phase(objective, task, name="smooth")
     return training.fit(model, phase, seed=seed, device=device)

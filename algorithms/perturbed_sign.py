@@ -87,7 +87,8 @@ def perturbed_sign(
         mix: share in [0, 1] of the boundary's prediction, the rest being the model's own at x: the knob that forgetting
             single samples needs, since labels far across the boundary are right for a class and ruinous for them.
         uncrossed: the label of samples that keep their own at x': "keep" or "runner-up", see ``losses.Boundary``; for
-            masks every preset keeps it, since the runner-up of a binary mask is its negative.
+            masks every preset keeps it, since the runner-up of a binary mask is its negative. Of several findings the
+            presets search for the nearest change of any (``flips="any"``), and the runner-up is a change of that one.
         refresh: whether the boundary is searched anew every step, every epoch, or once. The original is frozen, so
             without noise and augmentation all three are the same, and "once" costs least.
         hypergradient: "none" takes what the boundary gives as constant. "unrolled" and "implicit" search the model in
@@ -121,6 +122,8 @@ def perturbed_sign(
         _check_hypergradient(task, hypergradient, labels, top_k, training.batch_norm)
     if task.kind == "segmentation":
         chosen["uncrossed"] = "keep"
+    if task.kind == "multilabel":
+        chosen["search"] = replace(chosen["search"], flips="any")
     chosen |= {name: value for name, value in given.items() if value is not None}
     check_choice("labels", labels, ("hard", "soft"))
     check_choice("refresh", refresh, ("step", "epoch", "once"))

@@ -88,7 +88,7 @@ def relabelling(
     check_choice("order", order, ("together", "in turn"))
     if order == "in turn" and training.epochs is None:
         raise ValueError("expected epochs with order='in turn', but got None")
-    labels: L.Target = L.RandomLabels(task.num_classes, task.num_classes > 2 if wrong_only is None else wrong_only)
+    labels: L.Target = L.RandomLabels(task.outcomes, task.outcomes > 2 if wrong_only is None else wrong_only)
     forget = L.cross_entropy(on="forget", to=to_forget(task, L.Cached(labels) if fixed else labels))
     read = is_schedule(retain_weight) or check_number("retain_weight", retain_weight, low=0) > 0
     retain = retain_weight * L.cross_entropy(on="retain") if read else None

@@ -12,7 +12,7 @@ from unlearn_kit.data.tensors import labels_of, subset
 from unlearn_kit.engine import Callback, Run
 from unlearn_kit.modules import cpu_state
 
-from .masks import accuracy_within, mask_classes
+from .masks import EVERYTHING, Part, accuracy_within, part_to_forget
 
 
 class Rewind(Callback):
@@ -21,7 +21,7 @@ class Rewind(Callback):
     Args:
         forget, validation: data sets.
         phase, steps: an epoch ends after every ``steps`` steps of this phase.
-        labels: mask classes whose pixels alone count; none for whole samples.
+        part: which decisions alone count; all of them where it is empty.
 
     Attributes:
         errors: On the forget data, one an epoch.
@@ -35,11 +35,11 @@ class Rewind(Callback):
 
     chooses = True
 
-    def __init__(self, forget: Any, validation: Any, phase: str, steps: int, *, labels: tuple[int, ...] = ()) -> None:
+    def __init__(self, forget: Any, validation: Any, phase: str, steps: int, *, part: Part = EVERYTHING) -> None:
         if len(validation) == 0:
             raise ValueError("expected validation to hold at least one sample, but got an empty data set")
         self.forget, self.validation, self.phase, self.steps = forget, validation, phase, steps
-        self.labels = labels
+        self.part = part
         self.errors: list[float] = []
         self.chosen: int | None = None
         self._weights: list[dict[str, Tensor]] = []
@@ -47,26 +47,26 @@ class Rewind(Callback):
     def on_step(self, run: Run) -> None:
         """Measure at the end of an epoch."""
         if run.phase == self.phase and run.step % self.steps == 0:
-            self.errors.append(error(run.model, self.forget, self.labels))
+            self.errors.append(error(run.model, self.forget, self.part))
             self._weights.append(cpu_state(run.model))
 
     def on_end(self, run: Run) -> None:
         """Choose."""
         if self._weights:
-            wanted = error(run.model, self.validation, self.labels)
+            wanted = error(run.model, self.validation, self.part)
             self.chosen = min(range(len(self.errors)), key=lambda epoch: abs(self.errors[epoch] - wanted))
             run.chosen = self._weights[self.chosen]
 
 
-def error(model: nn.Module, dataset: Any, labels: tuple[int, ...] = ()) -> float:
-    """Return the share of samples (for masks, of pixels, or those of ``labels``) predicted wrong, in [0, 1].
+def error(model: nn.Module, dataset: Any, part: Part = EVERYTHING) -> float:
+    """Return the share of samples (or of pixels, of findings, of a ``part`` of these) predicted wrong, in [0, 1].
 
     Raises:
         ValueError: When there is none.
     """
-    found = accuracy_within(model, dataset, labels)
+    found = accuracy_within(model, dataset, part)
     if found is None:
-        raise ValueError(f"expected data with pixels of mask classes {list(labels)} to rewind by, but got none")
+        raise ValueError(f"expected data with {part} to rewind by, but got none")
     return 1 - found
 
 
@@ -77,7 +77,7 @@ def held_out(task: UnlearnTask) -> Any:
         ValueError: When the task has none.
     """
     chosen = task.forget_validation
-    if len(chosen) == 0 and not mask_classes(task):  # Of a mask class, the retained data hold none.
+    if len(chosen) == 0 and not part_to_forget(task):  # Of a mask class or a finding, the retained data hold none.
         chosen, labels = task.retain_validation, None
         if task.kind == "classification" and len(chosen):
             labels, forgotten = labels_of(chosen), labels_of(task.forget)

@@ -14,7 +14,7 @@ from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOp
 from unlearn_kit.errors import check_count, check_number
 from unlearn_kit.schedules import cosine
 
-from .masks import mask_classes, to_forget
+from .masks import part_to_forget, to_forget
 from .rewind import Rewind, held_out
 
 
@@ -97,6 +97,6 @@ def scrub(
     if not rewind:
         return training.fit(model, program, seed=seed, device=device)
     unseen = held_out(task) if validation is None else validation
-    rewinding = Rewind(task.forget, unseen, "descend", phases[1].total_steps, labels=mask_classes(task))
+    rewinding = Rewind(task.forget, unseen, "descend", phases[1].total_steps, part=part_to_forget(task))
     fitted = training.fit(model, program, seed=seed, device=device, watching=[rewinding])
     return replace(fitted, details={"epoch": rewinding.chosen, "forget_errors": rewinding.errors})

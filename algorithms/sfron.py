@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Unpack
 
 import torch
@@ -95,9 +96,19 @@ def sfron(
 
 
 @L.term(reduction="batch")
-def adaptive_cross_entropy(outputs: Tensor, goal: L.Goal, *, adaptivity: float = 0.5) -> Tensor:
-    """Return ``mean_i w_i CE_i`` with constant ``w_i`` in proportion to ``CE_i^-adaptivity``, their mean 1."""
-    losses = distances.cross_entropy(outputs, goal)
+def adaptive_cross_entropy(
+    outputs: Tensor,
+    goal: L.Goal,
+    *,
+    adaptivity: float = 0.5,
+    weight: Sequence[float] | None = None,
+    pos_weight: Sequence[float] | None = None,
+) -> Tensor:
+    """Return ``mean_i w_i CE_i`` with constant ``w_i`` in proportion to ``CE_i^-adaptivity``, their mean 1.
+
+    ``weight`` and ``pos_weight`` as in ``losses.cross_entropy``.
+    """
+    losses = distances.cross_entropy(outputs, goal, weight=weight, pos_weight=pos_weight)
     # In logarithms, since the losses of samples the model is certain of round to 0.
     logs = losses.detach().clamp(min=TINY).log()
     return ((-adaptivity * logs).softmax(0) * losses).sum()

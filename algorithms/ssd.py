@@ -13,7 +13,7 @@ from unlearn_kit.errors import check_number
 from unlearn_kit.gradients import Named, SampleLoss, mean_absolute_gradients, mean_squared_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
 
-from .masks import forget_loss, mask_classes, within
+from .masks import forget_loss, part_to_forget, within
 
 
 @revision(source="Foster et al. 2024, arXiv 2308.07707")
@@ -107,9 +107,9 @@ def squared_norm(logits: Tensor, _targets: Tensor) -> Tensor:
 
 
 def _own_norm(task: UnlearnTask) -> SampleLoss:
-    """Return ``squared_norm`` on the forget data: of a mask class, at its pixels."""
-    labels = mask_classes(task)
-    return lambda logits, targets: squared_norm(within(logits, targets, labels), targets)
+    """Return ``squared_norm`` on the forget data: of a part of their decisions, at these."""
+    part = part_to_forget(task)
+    return lambda logits, targets: squared_norm(within(logits, targets, part), targets)
 
 
 @torch.no_grad()

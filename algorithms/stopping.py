@@ -11,7 +11,7 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit.data import in_order, labels_of
 from unlearn_kit.engine import StopWhen
 from unlearn_kit.errors import check_number
-from unlearn_kit.metrics import accuracy, iou, per_class_accuracy
+from unlearn_kit.metrics import accuracy, iou, per_class_accuracy, split_score
 
 StopAt = float | Literal["held-out"]
 
@@ -32,6 +32,8 @@ def stop_level(model: nn.Module, task: UnlearnTask, stop_at: StopAt) -> float:
     held_out = held_out_alike(task)
     if task.kind == "segmentation":
         return iou(model, held_out) or 0.0
+    if task.kind == "multilabel":
+        return accuracy(model, held_out) or 0.0
     by_class = per_class_accuracy(model, held_out) or {}
     labels = labels_of(task.forget)
     if labels is None:
@@ -71,9 +73,14 @@ def falls_along(task: UnlearnTask) -> bool:
 
 
 def forget_score(model: nn.Module, task: UnlearnTask) -> float:
-    """Return the mean IoU of the forget data (of forgotten classes of the masks), or their accuracy; in [0, 1]."""
+    """Return the mean IoU of the forget data (of forgotten classes of the masks), or their accuracy; in [0, 1].
+
+    Of a multi-label task the accuracy is that over findings, or of a forgotten one.
+    """
     if task.kind == "classification":
         return accuracy(model, task.forget) or 0.0
+    if task.kind == "multilabel":
+        return split_score(model, task, "forget") or 0.0
     if task.forget_classes:
         found = iou(model, task.forget, per_class=True) or {}
         return sum(found[label] for label in task.forget_classes) / len(task.forget_classes)

@@ -17,6 +17,8 @@ from unlearn_kit.outputs import label_loss
 from unlearn_kit.schedules import ScalarOrSchedule
 from unlearn_kit.seeding import generator
 
+from .masks import check_one_label
+
 
 @revision(
     Training(steps=50, batch_size={"noise": 128, "retain": 256}, lr=3e-3, optimizer="adam", clip=1.0),
@@ -68,10 +70,7 @@ def unsir(
     Source: Tarun et al. 2021, arXiv 2111.08947.
     """
     training = Training(**options)
-    if task.kind != "classification":
-        raise ValueError(
-            f"expected a classification task for unsir, which makes no sense for masks, but got {task.kind}"
-        )
+    check_one_label(task, "unsir")
     check_count("retain_samples", retain_samples)
     noise = TensorDataset(
         *noise_images(model, task, noise_samples, steps=noise_steps, lr=noise_lr, penalty=noise_penalty, seed=seed)

@@ -3,7 +3,7 @@
 Everything here is taken in eval mode: with batch statistics no sample has a loss of its own. Only parameters that
 require a gradient take part; results are dicts by parameter name. Data come as batches ``(inputs, targets)``, read once
 and moved to the model's device. A loss is called with logits ``(B, C, ...)`` and targets ``(B, ...)`` and returns
-``(B,)``.
+``(B,)``; of a multi-label head with logits ``(B, 1, K)`` and targets ``(B, K)``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .errors import check_count
 from .logits import giving_logits
 from .modules import around_same_tensors, device_of, evaluating
-from .outputs import check_finite, label_loss, per_sample
+from .outputs import check_finite, decisions, label_loss, per_sample
 from .seeding import standardized
 
 Named = dict[str, Tensor]
@@ -100,7 +100,7 @@ def mean_gradients(model: nn.Module, batches: Batches, *, loss: SampleLoss = cro
     model = around_same_tensors(model)
 
     def total(parameters: Named, x: Tensor, y: Tensor) -> Tensor:
-        return loss(functional_call(model, parameters, (x,)), y).sum()
+        return loss(decisions(functional_call(model, parameters, (x,)), y), y).sum()
 
     return _mean(model, batches, grad(total), None)
 
@@ -155,7 +155,7 @@ def hessian_vector_product(
 
     def product(parameters: Named, x: Tensor, y: Tensor) -> Named:
         def total(weights: Named) -> Tensor:
-            return loss(functional_call(model, weights, (x,)), y).sum()
+            return loss(decisions(functional_call(model, weights, (x,)), y), y).sum()
 
         # vjp is jvp, H being symmetric; it costs the same, knows more operations, and torch's forward mode still
         # compiles with the deprecated torch.jit.
@@ -186,7 +186,8 @@ def _mean_of(
 
 def _vectorized(model: nn.Module, loss: SampleLoss, chunk: int) -> Callable[[Named, Tensor, Tensor], Named]:
     def own(parameters: Named, x: Tensor, y: Tensor) -> Tensor:
-        return loss(functional_call(model, parameters, (x.unsqueeze(0),)), y.unsqueeze(0))[0]
+        one = y.unsqueeze(0)
+        return loss(decisions(functional_call(model, parameters, (x.unsqueeze(0),)), one), one)[0]
 
     # "different": a layer that draws random numbers even in eval mode draws them for each sample.
     mapped = vmap(grad(own), in_dims=(None, 0, 0), chunk_size=chunk, randomness="different")

@@ -2,6 +2,10 @@
 
 Logits have the classes at dimension 1: ``(B, C)`` for classification, ``(B, C, H, W)`` for segmentation with C >= 2
 classes, ``(B, 1, H, W)`` (or ``(B, 1)``) for a binary decision whose single logit is positive for class 1.
+
+A multi-label head gives ``(B, K)``, one logit a finding, beside multi-hot targets ``(B, K)``. These are K binary
+decisions a sample, and wherever targets are at hand they are read as such, ``(B, 1, K)``: see :func:`decisions`.
+Losses, searches and metrics need to know of nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +28,19 @@ def is_binary(logits: Tensor) -> bool:
     if logits.dim() < 2:
         raise ValueError(f"expected logits of shape (B, C, ...), but got {tuple(logits.shape)}")
     return logits.shape[1] == 1
+
+
+def is_multi_hot(targets: Tensor) -> bool:
+    """Return whether targets ``(B, ...)`` are rows of several findings, ``(B, K)``: class labels and masks are not."""
+    return targets.dim() == 2 and targets.shape[1] > 1
+
+
+def decisions(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return logits ``(B, K)`` beside multi-hot targets ``(B, K)`` as K binary decisions, ``(B, 1, K)``.
+
+    All other logits are returned as they are.
+    """
+    return logits.unsqueeze(1) if is_multi_hot(targets) and logits.shape == targets.shape else logits
 
 
 def predicted_labels(logits: Tensor) -> Tensor:
@@ -104,10 +121,15 @@ def check_finite(name: str, values: Tensor) -> None:
         raise ValueError(f"expected {name} to be finite, but got {bad} NaN or infinite of {values.numel()} values")
 
 
-def ends_in(outputs: Tensor) -> str | None:
-    """Return by which function of the logits outputs ``(B, C, ...)`` are probabilities already; None for logits."""
+def ends_in(outputs: Tensor, *, apart: bool = False) -> str | None:
+    """Return by which function of the logits outputs ``(B, C, ...)`` are probabilities already; None for logits.
+
+    Args:
+        outputs: Of many samples.
+        apart: Whether each of the C outputs decides by itself, on a finding.
+    """
     if not outputs.numel() or not bool(((outputs >= 0) & (outputs <= 1)).all()):
         return None
-    if outputs.shape[1] == 1:
+    if apart or outputs.shape[1] == 1:
         return "sigmoid"
     return "softmax" if torch.allclose(outputs.sum(dim=1), torch.ones(()).to(outputs), atol=1e-3) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from .data.alignment import aligned
 from .data.checks import check_dataset, check_kind, count_classes, is_mask
 from .data.copies import Duplicates, duplicates
 from .data.expressions import Where
+from .data.findings import check_rows, holds_rows, is_row, present
 from .data.forms import check_form
 from .data.groups import Division, Groups, divided, groups_of
 from .data.held_out import HeldOut, Parts, without_words
@@ -24,7 +26,7 @@ from .data.tensors import as_tensor, labels_of, read_labels, subset
 from .errors import DataWarning, check_count, check_number
 from .seeding import generator, isolated, standardized
 
-Kind = Literal["classification", "segmentation"]
+Kind = Literal["classification", "segmentation", "multilabel"]
 
 # The data sets of a task.
 DATA = ("forget", "retain", "forget_test", "retain_test", "forget_validation", "retain_validation")
@@ -45,12 +47,13 @@ class UnlearnTask:
         forget_test, retain_test: held-out data that judge. ``forget_test`` is empty where the rule names training
             samples only.
         forget_validation, retain_validation: held-out data to choose by, split by the same rule.
-        ignore_index: the label of pixels that nobody labelled; None where all have one. The data sets of the task
+        ignore_index: the label of pixels, or findings, that nobody labelled; None where all have one. The data sets
             yield it as ``outputs.IGNORE``, which losses, searches and metrics leave out.
-        num_classes: number of classes, background included.
-        kind: "classification" or "segmentation".
+        num_classes: number of classes, background included; of a multi-label task the number of findings.
+        kind: "classification", "segmentation" or "multilabel", whose targets are rows ``(K,)`` of findings that do not
+            exclude each other: 1 present, 0 absent, ``outputs.IGNORE`` unknown.
         rule: what is forgotten, in words.
-        forget_classes: classes whose training data are forgotten as a whole.
+        forget_classes: classes, or findings, whose training data are forgotten as a whole.
         forget_indices: positions of the forget data in the training set, ``(F,)`` int64; None when not built from one.
         division: how the request divides groups such as patients; None where none are known.
         notes: what is to be known of the request before anything runs, in words; each was a warning, too.
@@ -97,6 +100,11 @@ class UnlearnTask:
         unseen = f"validation {len(self.forget_validation)}, test {len(self.forget_test)}"
         return f"<UnlearnTask {without_words(self.rule)}: {len(self.forget)}{whole} images{groups}; {unseen}>"
 
+    @property
+    def outcomes(self) -> int:
+        """Between how many classes one decision decides: those of the task; a finding is there or not."""
+        return 2 if self.kind == "multilabel" else self.num_classes
+
     def on_validation(self) -> UnlearnTask:
         """Return the task with its validation data in the place of its test data: what a choice is measured on."""
         return replace(
@@ -117,7 +125,7 @@ class UnlearnTask:
             distance: For pictures that look alike, as there; None for those that are equal in every pixel.
             limit: Of the samples to read, as there; None for all.
         """
-        apart = self.kind == "classification" or not self.forget_classes
+        apart = self.kind != "segmentation" or not self.forget_classes
         names = [name for name in DATA if apart or not name.startswith("forget")]
         return duplicates({name: getattr(self, name) for name in names}, distance=distance, limit=limit)
 
@@ -140,6 +148,10 @@ class UnlearnTask:
         The whole class: its held-out samples are ``forget_test``. A fraction: a model trained without it still knows
         the class, so held-out data hold nothing to forget and ``forget_test`` is empty.
 
+        Of a multi-label task ``label`` is a finding: the images in which it is known to be present, whatever else they
+        show. A model that never saw them was never shown the finding, so the scores of the forget splits are those of
+        this finding alone, and those of the retain splits are of all others.
+
         Raises:
             ValueError: On an unknown class or fraction.
             TypeError: On a label, or labels, that are not integers.
@@ -148,21 +160,28 @@ class UnlearnTask:
         label = check_count("label", label, low=0)
         for name, data in (("train", train), ("test", test), ("validation", () if validation is None else validation)):
             check_dataset(name, data)
-        labels = _class_labels("train", train)
-        held_out = HeldOut(test, validation, _class_labels)
-        classes = count_classes(num_classes, labels, *held_out.labels)
+        kind: Kind = "multilabel" if holds_rows(train) else "classification"
+        word = "finding" if kind == "multilabel" else "class"
+        labels = _multi_hot("train", train) if kind == "multilabel" else _class_labels("train", train)
+        read = partial(_multi_hot, count=labels.shape[1]) if kind == "multilabel" else _class_labels
+        held_out = HeldOut(test, validation, read)
+        classes = _count(kind, num_classes, labels, held_out)
         if label >= classes:
-            raise ValueError(f"expected label to be a class in [0, {classes - 1}], but got {label}")
-        members = (labels == label).nonzero().flatten()
+            raise ValueError(f"expected label to be a {word} in [0, {classes - 1}], but got {label}")
+
+        def asked(own: Tensor) -> Tensor:
+            return present(own, label) if own.dim() > 1 else own == label
+
+        members = asked(labels).nonzero().flatten()
         if fraction < 1:
             members = _draw(members, max(1, round(fraction * len(members))), seed)
         whole = fraction == 1
-        selected = [(own == label) & whole for own in held_out.labels]
+        selected = [asked(own) & whole for own in held_out.labels]
         return cls._split(
-            _Source(train, held_out, "classification", classes, None),
+            _Source(train, held_out, kind, classes, None),
             held_out.parts(selected, validation_seed),
             members,
-            f"class {label}" if whole else f"{fraction:g} of class {label}, seed {seed}",
+            f"{word} {label}" if whole else f"{fraction:g} of {word} {label}, seed {seed}",
             (label,) if whole else (),
             groups=groups_of(train, None),
         )
@@ -423,6 +442,28 @@ def _class_labels(name: str, dataset: Any) -> Tensor:
     return labels
 
 
+def _multi_hot(name: str, dataset: Any, count: int | None = None) -> Tensor:
+    """Return the findings of every sample, ``(N, K)``."""
+    rows = read_labels(dataset)
+    if len(rows) == 0:
+        return torch.zeros(0, count or 0, dtype=torch.int64)
+    if rows.dim() != 2 or (count is not None and rows.shape[1] != count):
+        raise ValueError(
+            f"expected the targets of {name} to be rows of {'the' if count is None else count} findings of train, "
+            f"but got shape {tuple(rows.shape)}"
+        )
+    return check_rows(name, rows)
+
+
+def _count(kind: Kind, given: int | None, labels: Tensor, held_out: HeldOut) -> int:
+    """Return the number of classes, or of findings."""
+    if kind == "classification":
+        return count_classes(given, labels, *held_out.labels)
+    if given is not None and given != labels.shape[1]:
+        raise ValueError(f"expected num_classes to be the {labels.shape[1]} findings of train, but got {given}")
+    return labels.shape[1]
+
+
 class _Source(NamedTuple):
     """Data that a task is made of, looked at and ready to be split."""
 
@@ -446,6 +487,13 @@ def _source(train: Any, test: Any, num_classes: int | None, validation: Any, ign
         raise ValueError("expected train to hold at least one sample, but got an empty data set")
     with isolated(0):
         first = torch.as_tensor(train[0][1])
+    if is_row(first):
+        train, test = with_ignore_index(train, ignore_index), with_ignore_index(test, ignore_index)
+        validation = None if validation is None else with_ignore_index(validation, ignore_index)
+        rows = _multi_hot("train", train)
+        held_out = HeldOut(test, validation, partial(_multi_hot, count=rows.shape[1]))
+        classes = _count("multilabel", num_classes, rows, held_out)
+        return _Source(train, held_out, "multilabel", classes, ignore_index)
     if not is_mask(first):
         if ignore_index is not None:
             raise ValueError(

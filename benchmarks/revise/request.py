@@ -60,6 +60,9 @@ class DataRequest(Strict):
     file_column: str | None = None
     label_column: str | None = None
     mask_column: str | None = None
+    label_separator: str | None = None
+    finding_columns: list[str] | None = None
+    blank: Literal["unknown", "absent"] | None = None
     split_column: str | None = None
     held_out: Annotated[Finite, Field(gt=0, lt=1)] | None = None
     group: str | None = None

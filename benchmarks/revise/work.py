@@ -72,7 +72,7 @@ def _select(request: RevisionRequest, bundle: DataBundle) -> tuple[UnlearnTask, 
         task = UnlearnTask.forget_class(
             bundle.train, bundle.test, label, num_classes=bundle.num_classes, validation=bundle.validation
         )
-        return task, (f"class {label} is {name!r}",)
+        return task, (f"{'finding' if bundle.task == 'multilabel' else 'class'} {label} is {name!r}",)
     chosen = where(request.forget or "")
     if bundle.train_metadata is None or bundle.test_metadata is None:
         raise ValueError(
@@ -98,7 +98,9 @@ def look(prepared: Prepared) -> tuple[Path, list[str]]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     target = folder.with_name(f"{folder.name}-preview.html")
     warnings = [*prepared.notes, *preflight(prepared.serving.model, prepared.task, seed=prepared.request.seed)]
-    write_text(preview(prepared.task, prepared.serving.words, warnings), target)
+    write_text(
+        preview(prepared.task, prepared.serving.words, warnings, class_names=prepared.bundle.class_names), target
+    )
     return target, warnings
 
 
@@ -126,6 +128,7 @@ def work(prepared: Prepared, show: str | None = None) -> Revision:
         options=as_options(method.options),
         watching=watching,
         notes=prepared.notes,
+        class_names=prepared.bundle.class_names,
     )
     if revision.result is not None:
         write_text(yaml_of(request), request.out / "revision.yaml")

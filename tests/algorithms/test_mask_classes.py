@@ -16,7 +16,7 @@ import algorithms
 from algorithms import masked_small_gradient
 from algorithms.bad_teacher import incompetent_teacher
 from algorithms.masked_small_gradient import small_gradients
-from algorithms.masks import accuracy_within, forget_loss, to_forget
+from algorithms.masks import Part, accuracy_within, forget_loss, to_forget
 from algorithms.rewind import error
 from algorithms.salun import salient
 from algorithms.stopping import forget_score
@@ -214,17 +214,17 @@ def test_scores_are_of_the_forgotten_classes() -> None:
     by_class = [0.5, 0.5]  # Class 1 is half there in every image, class 3 whole in half of them.
     assert forget_score(own, to) == pytest.approx(np.mean(by_class))
     shares = [(predicted[i] == masks[i])[masks[i] % 2 == 1].float().mean().item() for i in range(6)]
-    assert accuracy_within(own, to.forget, (1, 3)) == pytest.approx(np.mean(shares))
-    assert error(own, to.forget, (1, 3)) == pytest.approx(1 - np.mean(shares))
-    assert accuracy_within(own, to.retain, (1, 3)) is None
+    assert accuracy_within(own, to.forget, Part((1, 3))) == pytest.approx(np.mean(shares))
+    assert error(own, to.forget, Part((1, 3))) == pytest.approx(1 - np.mean(shares))
+    assert accuracy_within(own, to.retain, Part((1, 3))) is None
     with pytest.raises(ValueError, match=r"pixels of mask classes \[1, 3\] to rewind by, but got none"):
-        error(own, to.retain, (1, 3))
+        error(own, to.retain, Part((1, 3)))
 
 
 def test_rewinding_looks_at_the_class_and_needs_held_out_images_of_it() -> None:
     given, to = model(), task()
     found = algorithms.scrub(given, to, epochs=2, msteps=2, rewind=True)
-    start = accuracy_within(given, to.forget, (2,))
+    start = accuracy_within(given, to.forget, Part((2,)))
     assert start is not None
     assert all(0 <= value <= 1 for value in found.details["forget_errors"])
     without = replace(

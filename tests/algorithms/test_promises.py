@@ -79,11 +79,28 @@ def pictures(count: int, seed: int) -> TensorImages:
     return TensorImages(0.4 * torch.rand(count, 1, 8, 8, generator=source) + 0.5 * masks, masks)
 
 
+def findings(count: int, seed: int) -> TensorImages:
+    """Three findings, each a bright third of the picture, in any company; one in ten is unknown."""
+    source = torch.Generator().manual_seed(seed)
+    y = (torch.rand(count, 3, generator=source) < 0.4).float()
+    x = 0.4 * torch.rand(count, 1, 8, 8, generator=source)
+    for finding in range(3):
+        x[y[:, finding] == 1, :, 2 + 2 * finding : 4 + 2 * finding] += 0.5
+    return TensorImages(x, y.masked_fill(torch.rand(count, 3, generator=source) < 0.1, -1))
+
+
 @pytest.fixture(scope="module")
 def classifier() -> nn.Module:
     torch.manual_seed(0)
     network = models.small_cnn(num_classes=3, channels=1, width=4)
     return train(network, images(45, 0), epochs=6, batch_size=9).model.eval()
+
+
+@pytest.fixture(scope="module")
+def reader() -> nn.Module:
+    torch.manual_seed(0)
+    network = models.small_cnn(num_classes=3, channels=1, width=4)
+    return train(network, findings(45, 0), epochs=8, batch_size=9).model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +117,14 @@ def of_class() -> UnlearnTask:
 
 def of_sample() -> UnlearnTask:
     return UnlearnTask.forget_samples(images(45, 0), images(15, 1), [4])
+
+
+def of_findings() -> UnlearnTask:
+    return UnlearnTask.forget_random(findings(45, 0), findings(20, 1), 0.2)
+
+
+def of_finding() -> UnlearnTask:
+    return UnlearnTask.forget_class(findings(45, 0), findings(20, 1), 1)
 
 
 def of_masks() -> UnlearnTask:
@@ -226,6 +251,26 @@ def test_masks_work_or_are_refused_by_name(name: str, segmenter: nn.Module) -> N
             run(name, segmenter, task)
 
 
+@pytest.mark.parametrize("of", [of_findings, of_finding])
+def test_findings_work_or_are_refused_by_name(name: str, of: Callable[[], UnlearnTask], reader: nn.Module) -> None:
+    task, before = of(), state(reader)
+    if "multilabel" not in facts(name).kinds:
+        with pytest.raises(ValueError, match=f"expected a classification .*task for {name}.* but got multilabel"):
+            run(name, reader, task)
+        return
+    result = run(name, reader, task, seed=2)
+    logits, _ = predict(result.model, task.forget)
+    assert logits.shape == (len(task.forget), 3)
+    assert torch.isfinite(logits).all()
+    assert same(state(reader), before)
+    assert not same(state(result.model), before)
+    again = run(name, reader, task, seed=2)
+    assert same(state(result.model), state(again.model))
+    assert result.history == again.history
+    with pytest.raises(ValueError, match=r"expected model to have 3 outputs, one a finding of the task, .* \(1, 5\)"):
+        run(name, models.small_cnn(num_classes=5, channels=1, width=4), task)
+
+
 def test_frozen_parameters_do_not_move(name: str, classifier: nn.Module) -> None:
     if facts(name).reinitializes:
         pytest.skip("starts from fresh weights")
@@ -290,7 +335,7 @@ class Judge(Dataset):
         raise AssertionError("a test sample was read")
 
 
-@pytest.mark.parametrize("of", [of_class, of_sample, of_masks])
+@pytest.mark.parametrize("of", [of_class, of_sample, of_masks, of_findings])
 @pytest.mark.parametrize("chooses", [False, True])
 def test_no_test_sample_is_read(
     name: str, of: Callable[[], UnlearnTask], chooses: bool, classifier: nn.Module, segmenter: nn.Module

@@ -19,7 +19,7 @@ from ..errors import check_choice, check_count, check_number
 from ..gradients import plain_attention
 from ..logits import giving_logits
 from ..modules import evaluating
-from ..outputs import label_loss, per_sample
+from ..outputs import decisions, label_loss, per_sample
 from ..schedules import is_schedule
 from .conjugate import conjugate_gradients
 from .noise import check_broadcast, expected_sign
@@ -146,7 +146,7 @@ class _Inner:
 
     def slope(self, u: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the loss ``(B,)``, its gradient at u, and the direction of ascent: with a graph of their own."""
-        loss = per_sample(label_loss(self.forward(u), self.y), self.y)
+        loss = per_sample(label_loss(decisions(self.forward(u), self.y), self.y), self.y)
         (gradient,) = torch.autograd.grad(loss.sum(), u, create_graph=True)
         return loss, gradient, gradient - self.pull(step) * (u - self.x)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from ..arguments import checked
 from ..errors import check_choice, check_count, check_number
 from ..logits import giving_logits
 from ..modules import evaluating
-from ..outputs import is_binary, is_ignored, label_loss, per_sample, predicted_labels
+from ..outputs import decisions, is_binary, is_ignored, label_loss, label_margin, per_sample, predicted_labels
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, is_schedule, value_at
 from ..seeding import standardized
 from .certificate import Certificate, Trace, certify
@@ -25,8 +26,8 @@ class BoundaryPoints:
 
     Attributes:
         inputs: The points, of the shape of x.
-        labels: The model's labels there, ``(B,)`` or ``(B, H, W)``, int64.
-        logits: The model's logits there, ``(B, C, ...)``.
+        labels: The model's labels there, ``(B,)``, ``(B, H, W)`` or ``(B, K)``, int64.
+        logits: The model's logits there, ``(B, C, ...)``; of K findings ``(B, 1, K)``.
         flipped: Bool, of the shape of ``labels``: whether the label differs from the model's own label at x.
         certificate: What is guaranteed of the points, where it was asked for.
     """
@@ -65,7 +66,11 @@ class PerturbedSign:
         update: "projected" or "frank-wolfe".
         bounds: The range of valid pixels, or None.
         seed: Of the perturbations, when ``search`` is given no generator (None: 0).
-        stop_when_flipped: Leave a sample alone once its label differs from the one at x (dense outputs: once all do).
+        stop_when_flipped: Leave a sample alone once its label differs from the one at x (of several decisions: once
+            all do, or one does, as ``flips`` says).
+        flips: Of several decisions a sample (findings, pixels), "all" climbs their mean loss. "any" climbs the loss of
+            the one that is nearest to a change, at every step that which has the smallest margin of those that still
+            have their label: it looks for the nearest point where the model changes its mind on anything.
 
     Step size, closeness and noise may be schedules over the K steps.
 
@@ -87,6 +92,7 @@ class PerturbedSign:
     bounds: tuple[float, float] | None = (0.0, 1.0)
     seed: int | None = None
     stop_when_flipped: bool = False
+    flips: Literal["all", "any"] = "all"
 
     def __post_init__(self) -> None:
         check_number("radius", self.radius, low=0)
@@ -96,6 +102,7 @@ class PerturbedSign:
         check_choice("noise_distribution", self.noise_distribution, DISTRIBUTIONS)
         check_choice("noise_scale", self.noise_scale, ("absolute", "relative"))
         check_choice("update", self.update, ("projected", "frank-wolfe"))
+        check_choice("flips", self.flips, ("all", "any"))
         if self.step_size is not None:
             check_scalar_or_schedule("step_size", self.step_size, low=0)
             if self.update == "frank-wolfe" and not is_schedule(self.step_size):
@@ -133,7 +140,8 @@ class PerturbedSign:
         Args:
             model: The original model, which returns logits ``(B, C, ...)``.
             x: Inputs ``(B, ...)`` within ``bounds``.
-            y: Labels ``(B,)``, or masks ``(B, H, W)``; the ascended loss is the cross-entropy toward them.
+            y: Labels ``(B,)``, masks ``(B, H, W)`` or findings ``(B, K)``; the ascended loss is the cross-entropy
+                toward them. What is ``IGNORE`` has no part in it: with all but one finding so, its flip is sought.
             generator: The source of the perturbations.
             perturbations: z itself, ``(steps, *x.shape)``, of scale 1, in place of drawing it.
             certificate: Whether to measure what is guaranteed of each point (see ``boundary.Certificate``); the points
@@ -161,9 +169,7 @@ class PerturbedSign:
                 if step == 0:
                     own = predicted_labels(logits)
                 elif self.stop_when_flipped:
-                    asked = ~is_ignored(y[active]).reshape(own[active].shape)
-                    moving = (asked & (predicted_labels(logits) == own[active])).flatten(1 if own.dim() > 1 else 0)
-                    moving = moving.any(dim=1) if moving.dim() > 1 else moving
+                    moving = self._moving(own[active], predicted_labels(logits), y[active])
                     active, here = active[moving], here[moving]
                     if len(active) == 0:
                         break
@@ -175,7 +181,7 @@ class PerturbedSign:
                 direction = self._direction(here, points[at] - x[at], None if z is None else z[step][at], step)
                 points[at] = self._move(points[at], direction, low[at], high[at], step)
             with torch.no_grad():
-                logits = model(points)
+                logits = decisions(model(points), y)
         labels = predicted_labels(logits)
         found = BoundaryPoints(points, labels, logits, torch.ne(labels, own))
         if trace is None:
@@ -215,14 +221,27 @@ class PerturbedSign:
                 f"expected perturbations of shape {(self.steps, *x.shape)}, but got {tuple(perturbations.shape)}"
             )
 
-    @staticmethod
-    def _gradient(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _moving(self, own: Tensor, labels: Tensor, y: Tensor) -> Tensor:
+        """Return which samples have not flipped as far as they should, ``(B,)`` bool."""
+        if own.dim() == 1:
+            return labels == own
+        asked = ~is_ignored(y).reshape(own.shape)
+        if self.flips == "any":
+            return ~(asked & (labels != own)).flatten(1).any(dim=1)
+        return (asked & (labels == own)).flatten(1).any(dim=1)
+
+    def _gradient(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradient of each sample by itself (a sum over the batch, never a mean) and the logits."""
         x = x.detach().requires_grad_(True)
         with torch.enable_grad():
-            logits = model(x)
+            logits = decisions(model(x), y)
             check_labels("y", y, logits)
-            (gradient,) = torch.autograd.grad(per_sample(label_loss(logits, y), y).sum(), x)
+            losses = label_loss(logits, y)
+            if self.flips == "any" and losses.dim() > 1:
+                climbed = losses.flatten(1).gather(1, nearest_change(logits.detach(), y).unsqueeze(1)).sum()
+            else:
+                climbed = per_sample(losses, y).sum()
+            (gradient,) = torch.autograd.grad(climbed, x)
         return gradient, logits.detach()
 
     def closeness_at(self, step: int) -> float:
@@ -263,6 +282,12 @@ class PerturbedSign:
             moved = points + size * sign
         # A share of the way, too, may round to an ulp outside.
         return torch.minimum(torch.maximum(moved, low), high)
+
+
+def nearest_change(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the decision with the smallest margin of those that still have their label: a place in a row, ``(B,)``."""
+    margins = label_margin(logits, labels).flatten(1)
+    return torch.where(margins > 0, margins, torch.inf).argmin(1)
 
 
 def _rms(gradient: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ..gradients import cross_entropy, plain_attention
 from ..logits import giving_logits
 from ..metrics.predict import mean_score
 from ..modules import BATCH_NORM, blank_copy, device_of, evaluating
-from ..outputs import check_finite
+from ..outputs import check_finite, decisions
 from ..seeding import standardized
 from .merge import interpolate
 from .state import check_match, layout_of, retain_of
@@ -176,7 +176,7 @@ def _derivatives(model: nn.Module, direction: dict[str, Tensor], data: Any) -> t
 
     def total(step: Tensor, x: Tensor, y: Tensor) -> Tensor:
         moved = {name: value + step.to(value.dtype) * direction[name] for name, value in start.items()}
-        return cross_entropy(functional_call(model, moved, (x,)), y).sum()
+        return cross_entropy(decisions(functional_call(model, moved, (x,)), y), y).sum()
 
     def slope(step: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         first = grad(total)(step, x, y)

@@ -7,6 +7,7 @@ from .expressions import Where, where
 from .registry import LOADERS, load
 from .relabel import with_ignore_index, without_class
 from .tensors import TensorImages, in_order, iterate, labels_of, load_tensors, resolve, subset
+from .weights import class_weights
 
 __all__ = [
     "LOADERS",
@@ -16,6 +17,7 @@ __all__ = [
     "TensorImages",
     "Where",
     "check_dataset",
+    "class_weights",
     "duplicates",
     "in_order",
     "iterate",

@@ -13,10 +13,17 @@ from ..arguments import checked
 from ..errors import check_choice, check_count
 from ..outputs import IGNORE, check_finite, is_ignored
 from ..seeding import generator, isolated
+from .findings import check_row, is_row
 from .forms import check_form, form_of
 from .tensors import computable
 
-KINDS = ("classification", "segmentation")
+KINDS = ("classification", "segmentation", "multilabel")
+# What a target of each kind is, and what to do where another is meant.
+WORDS = {
+    "classification": "class labels (of findings that do not exclude each other, give one 0 or 1 each)",
+    "segmentation": "masks",
+    "multilabel": "rows of findings, one 0 or 1 each (of classes that do, give their index, such as row.argmax())",
+}
 # Labels of masks count classes where at least one in so many occurs, and the largest number of a byte is a mark.
 SPARSE = 8
 MARKS = (255, 65535)
@@ -32,7 +39,8 @@ def check_dataset(
     Args:
         name: The argument, for the error.
         dataset: What came as one; an empty one passes.
-        kind: "classification" or "segmentation", where the targets must be class labels or masks.
+        kind: "classification", "segmentation" or "multilabel", where the targets must be class labels, masks or rows of
+            findings.
         num_classes: The number of classes, where the labels must be among them.
         finite: Whether inputs must be finite; False where the outputs are looked at anyway.
 
@@ -51,6 +59,11 @@ def check_dataset(
 def is_mask(target: Any) -> bool:
     """Return whether a target is a mask: it has two dimensions at least; a row of numbers is a mistake."""
     return np.ndim(target) >= 2
+
+
+def kind_of(target: Any) -> str:
+    """Return the kind of task that a sample's target is of."""
+    return "segmentation" if is_mask(target) else "multilabel" if is_row(target) else "classification"
 
 
 def check_kind(kind: Any) -> None:
@@ -99,11 +112,15 @@ def _check_target(name: str, y: Any, kind: str | None, num_classes: int | None) 
         )
     if not isinstance(y, (Tensor, np.ndarray, np.generic, int, float)):
         remedy = "; turn it into a Tensor with a target_transform" if _is_picture(y) else ""
+        remedy = "; a row of findings is a Tensor of one 0 or 1 each" if isinstance(y, (list, tuple)) else remedy
         raise TypeError(f"expected every target of {name} to be a class index or a mask, but got {form_of(y)}{remedy}")
     target = computable(torch.as_tensor(y))
-    if kind is not None and is_mask(target) != (kind == "segmentation"):
-        came = "masks" if is_mask(target) else "class labels"
-        raise ValueError(f"expected kind to be what {name} yields, which are {came}, but got {kind!r}")
+    own = kind_of(target)
+    if kind is not None and own != kind:
+        raise ValueError(f"expected kind to be what {name} yields, which are {WORDS[own]}, but got {kind!r}")
+    if own == "multilabel":
+        check_row(name, target, num_classes)
+        return
     if target.is_complex() or (target.is_floating_point() and not is_mask(target) and bool((target % 1).any())):
         raise TypeError(f"expected the labels of {name} to be integers, but got {target.item():g}")
     if num_classes is not None and target.numel():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import check_count
 from ..seeding import generator
+from .findings import strata
 from .tensors import subset
 
 # Of held-out data without a validation split of their own: enough to place a stop by, and most are left to judge.
@@ -54,7 +55,11 @@ class HeldOut:
 
 
 def _set_aside(labels: Tensor, seed: int) -> Tensor:
-    """Return a bool mask ``(N,)`` of a random quarter of each class; of two or more, some are on either side."""
+    """Return a bool mask ``(N,)`` of a random quarter of each class; of two or more, some are on either side.
+
+    Of findings ``(N, K)`` the classes are their :func:`.findings.strata`.
+    """
+    labels = strata(labels) if labels.dim() > 1 else labels
     aside = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique().tolist():
         members = (labels == label).nonzero().flatten()

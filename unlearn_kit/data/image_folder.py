@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import torch
 
 from ..errors import DataNotFoundError, check_choice, check_count, check_number, check_path_exists
 from ..seeding import derive, isolated
+from . import finding_tables
 from .bundle import DataBundle
 from .classification import limit_train
 from .files import check_root
@@ -53,6 +55,13 @@ class _Columns:
     label: str
     mask: str | None
     split: str
+    findings: tuple[str, ...] = ()
+    between: str | None = None
+
+    @property
+    def folders(self) -> bool:
+        """Whether names of folders may be the classes."""
+        return self.mask is None and self.between is None
 
     @property
     def target(self) -> str:
@@ -68,6 +77,9 @@ def load(
     file_column: str = "file",
     label_column: str = "label",
     mask_column: str | None = None,
+    label_separator: str | None = None,
+    finding_columns: Sequence[str] | None = None,
+    blank: finding_tables.Blank = "unknown",
     split_column: str = "split",
     held_out: float | None = None,
     group: str | None = None,
@@ -101,6 +113,11 @@ def load(
             ``file`` too.
         mask_column: the column with the files of binary masks: targets are masks then, and ``label_column`` is not
             needed.
+        label_separator: what stands between several findings in one label, such as ``"|"``: targets are rows of 0 and
+            1 then, one a finding, in the sorted order of their names. "No Finding" is none of them.
+        finding_columns: columns of 1 (present), 0 (absent) and -1 (unknown), one a finding, in place of labels: targets
+            are rows of them. The bundle's tables say in words what is present, in a column ``findings``.
+        blank: what an empty cell of such a column says: "unknown", so that nothing is learned from it, or "absent".
         held_out: the share of the images to judge by, in (0, 1), where there is no split.
         group: the column whose samples belong together, such as the patient: its groups are held out whole, and a
             request that divides them says so. Without it, tasks look for a column ``patient``, ``subject_id``, ...
@@ -125,13 +142,19 @@ def load(
         check_number("held_out", held_out, low=0, high=1, open_low=True, open_high=True)
     shape = check_size(size)
     columns = _Columns(file_column, label_column, mask_column, split_column)
+    if label_separator is not None or finding_columns is not None:
+        columns = _of_findings(columns, label_separator, finding_columns)
+    check_choice("blank", blank, ("unknown", "absent"))
     table, notes = _read_table(folder, metadata, columns, encoding, separator)
+    table = _with_findings(table, columns, blank) if columns.findings else table
     if group is not None:
         if table is None:
             raise ValueError(f"expected a table with the column {group!r} for group, but there is no table")
         table.attrs[GROUP] = check_choice("group", group, [str(name) for name in table.columns])
     parts = _parts(folder, table, columns, held_out, group, seed)
     make = _classes if mask_column is None else _masks
+    if columns.between is not None:
+        make = partial(_findings, columns=columns, blank=blank)
     bundle = replace(make(folder, parts, shape, channels), notes=notes)
     return limit_train(bundle, train_size, seed)
 
@@ -141,19 +164,19 @@ def _parts(
 ) -> dict[str, _Part]:
     """Return the samples by split: train, test and, where there are any, validation."""
     below = _split_folders(folder)
-    in_folders = columns.mask is None and set(NEEDED) <= below.keys()
+    in_folders = columns.folders and set(NEEDED) <= below.keys()
     in_table = table if table is not None and {columns.target, columns.split} <= set(table.columns) else None
     if held_out is not None:
         if in_folders or in_table is not None:
             raise ValueError(f"expected no held_out where {folder} has a split of its own, but got {held_out}")
         if table is not None and columns.target in table.columns:
             every = _checked(folder, table, columns)
-        elif columns.mask is None:
+        elif columns.folders:
             every = _class_folders(folder, "")
             every.table = None if table is None else _join(table, {"": every})[0]
         else:
-            raise ValueError(f"expected a table with the column {columns.mask!r}, but got {_known(table)}")
-        return _drawn(every, held_out, group, seed)
+            raise ValueError(f"expected a table with the column {columns.target!r}, but got {_known(table)}")
+        return _drawn(every, held_out, group, seed, columns.between)
     if in_folders:
         parts = {split: _class_folders(folder, name) for split, name in sorted(below.items())}
         if table is not None:
@@ -183,6 +206,55 @@ def _classes(folder: Path, parts: dict[str, _Part], size: tuple[int, int] | None
 
     data = {split: images(part) for split, part in parts.items()}
     return _bundle(parts, data, "classification", names)
+
+
+def _of_findings(columns: _Columns, separator: str | None, names: Sequence[str] | None) -> _Columns:
+    """Return the columns of a table whose images have several findings.
+
+    Raises:
+        ValueError: When it is said in two ways how they are held, or there are too few.
+    """
+    if columns.mask is not None or (separator is not None and names is not None):
+        raise ValueError("expected one of mask_column, label_separator and finding_columns, but got two of them")
+    if names is None:
+        if not separator:
+            raise ValueError(f"expected label_separator to be some text, but got {separator!r}")
+        return replace(columns, between=separator)
+    if isinstance(names, str) or len(set(names)) != len(names) or len(names) < 2:
+        raise ValueError(f"expected finding_columns to be two columns at least, each once, but got {names!r}")
+    return replace(columns, label="findings", findings=tuple(names), between=finding_tables.BETWEEN)
+
+
+def _with_findings(table: pd.DataFrame | None, columns: _Columns, blank: finding_tables.Blank) -> pd.DataFrame:
+    """Return the table with a column that says in words what is present."""
+    names = list(columns.findings)
+    if table is None or not set(names) <= set(table.columns):
+        raise ValueError(f"expected a table with the columns {names}, but got {_known(table)}")
+    if columns.label in table.columns:
+        raise ValueError(f"expected no column {columns.label!r} beside finding_columns, which are told there in words")
+    return table.assign(**{columns.label: finding_tables.in_words(finding_tables.rows_in(table, names, blank), names)})
+
+
+def _findings(
+    folder: Path,
+    parts: dict[str, _Part],
+    size: tuple[int, int] | None,
+    channels: int,
+    *,
+    columns: _Columns,
+    blank: finding_tables.Blank,
+) -> DataBundle:
+    names: tuple[str, ...] = columns.findings
+    if names:
+        rows = {split: finding_tables.rows_in(part.table, names, blank) for split, part in parts.items()}
+    else:
+        texts = {split: part.targets for split, part in parts.items()}
+        names, rows = finding_tables.rows_of(texts, columns.between or finding_tables.BETWEEN)
+    data = {
+        split: PictureFiles([folder / file for file in part.files], rows[split], size=size, channels=channels)
+        for split, part in parts.items()
+    }
+    return _bundle(parts, data, "multilabel", names)
 
 
 def _masks(folder: Path, parts: dict[str, _Part], size: tuple[int, int] | None, channels: int) -> DataBundle:
@@ -314,10 +386,11 @@ def _taken(part: _Part, rows: Sequence[int]) -> _Part:
     return _Part([part.files[row] for row in rows], [part.targets[row] for row in rows], table)
 
 
-def _drawn(every: _Part, share: float, group: str | None, seed: int) -> dict[str, _Part]:
-    """Return a split at random: of each class by itself, or of whole groups."""
+def _drawn(every: _Part, share: float, group: str | None, seed: int, between: str | None) -> dict[str, _Part]:
+    """Return a split at random: of each class (or rarest finding) by itself, or of whole groups."""
     if group is None:
-        kept, held = _by_class(every.targets, share, seed)
+        drawn_by = every.targets if between is None else finding_tables.rarest(every.targets, between)
+        kept, held = _by_class(drawn_by, share, seed)
     else:
         kept, held = _by_group(every.table, group, share, seed)
     return {"train": _taken(every, kept), "test": _taken(every, held)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from ..data.tensors import load_tensors, subset
 from ..evidence.receipt import LIMIT, SCORES, Receipt
 from ..metrics.predict import predict
-from ..outputs import predicted_labels
+from ..outputs import decisions, predicted_labels
 from ..tasks import UnlearnTask
 
 SHOWN = 12  # pictures of each kind
@@ -21,7 +22,14 @@ SIDE = 96  # their height and width on the page, in pixels
 TEMPLATE = Path(__file__).parent / "page.html"
 
 
-def page(receipt: Receipt, task: UnlearnTask, before: nn.Module, after: nn.Module) -> str:
+def page(
+    receipt: Receipt,
+    task: UnlearnTask,
+    before: nn.Module,
+    after: nn.Module,
+    *,
+    class_names: Sequence[str] | None = None,
+) -> str:
     """Return the page of a revision as HTML that needs nothing else: no script, no network.
 
     Args:
@@ -29,10 +37,11 @@ def page(receipt: Receipt, task: UnlearnTask, before: nn.Module, after: nn.Modul
         task: What was to be forgotten.
         before: The model as it served.
         after: The revised model.
+        class_names: A name for each class, or finding, which stand under the pictures; None for their numbers.
     """
     pictures = [
-        ("What was to be forgotten", _pictures(task.forget, task.kind, before, after)),
-        ("What was to be kept, some of it", _pictures(task.retain, task.kind, before, after)),
+        ("What was to be forgotten", _pictures(task.forget, task.kind, class_names, before, after)),
+        ("What was to be kept, some of it", _pictures(task.retain, task.kind, class_names, before, after)),
     ]
     metrics = receipt.values["metrics"]
     return render(
@@ -41,14 +50,17 @@ def page(receipt: Receipt, task: UnlearnTask, before: nn.Module, after: nn.Modul
         counts=counts(task),
         pictures=pictures,
         scores=[(words, [_figure(metrics[who], name) for who in WHO]) for name, words in SCORES.items()],
+        findings=finding_rows(metrics, class_names),
     )
 
 
-def preview(task: UnlearnTask, read: list[str], warnings: list[str]) -> str:
+def preview(
+    task: UnlearnTask, read: list[str], warnings: list[str], *, class_names: Sequence[str] | None = None
+) -> str:
     """Return the page of a revision that was not made: what would be forgotten."""
     pictures = [
-        ("What would be forgotten", _pictures(task.forget, task.kind)),
-        ("What would be kept, some of it", _pictures(task.retain, task.kind)),
+        ("What would be forgotten", _pictures(task.forget, task.kind, class_names)),
+        ("What would be kept, some of it", _pictures(task.retain, task.kind, class_names)),
     ]
     told = {"deployed": {"read": read, "warnings": warnings}}
     return render(title=f"Would forget {task.rule}", receipt=told, counts=counts(task), pictures=pictures, scores=[])
@@ -78,20 +90,47 @@ def render(**values: Any) -> str:
     )
 
 
-def _pictures(data: Any, kind: str, *models: nn.Module) -> list[dict[str, Any]]:
+def _pictures(data: Any, kind: str, class_names: Sequence[str] | None, *models: nn.Module) -> list[dict[str, Any]]:
     """Return some samples: a picture each, and what they are and what the models say of them, as masks or in words."""
     count = min(SHOWN, len(data))
     if not count:
         return []
     some = subset(data, np.linspace(0, len(data) - 1, count).round().astype(int))
     images, targets = load_tensors(some)
-    said = [predicted_labels(predict(model, some)[0]) for model in models]
+    said = [predicted_labels(decisions(predict(model, some)[0], targets)) for model in models]
     rows = []
     for i in range(count):
         labels = [targets[i], *(label[i] for label in said)]
-        words = "" if kind == "segmentation" else " → ".join(str(int(label)) for label in labels)
+        words = "" if kind == "segmentation" else " → ".join(_name(label, class_names) for label in labels)
         masks = [_png(_flat(_grey(label, images))) for label in labels] if kind == "segmentation" else []
         rows.append({"image": _png(_flat(images[i])), "masks": masks, "text": words})
+    return rows
+
+
+def _name(label: Tensor, class_names: Sequence[str] | None) -> str:
+    """Return a class, or all findings of a row that are present, by name or number."""
+    present = (label == 1).nonzero().flatten().tolist() if label.dim() else [int(label)]
+    return ", ".join(str(k) if class_names is None else class_names[k] for k in present) or "none"
+
+
+def finding_rows(metrics: Mapping[str, Any], class_names: Sequence[str] | None) -> list[tuple[Any, ...]]:
+    """Return a row for each finding of the held-out data: its name, how often it is there, and what models score.
+
+    Args:
+        metrics: Evaluations as a receipt holds them, by who was evaluated.
+        class_names: As for :func:`page`.
+
+    Returns:
+        The name, in how many images it is present and absent, and the AUROC and the sensitivity of each model in the
+        order of ``WHO``; an empty list of other kinds of tasks.
+    """
+    tables = [None if metrics[who] is None else metrics[who].get("findings") for who in WHO]
+    known: Mapping[str, Any] = next((table for table in tables if table is not None), {})
+    rows = []
+    for k, own in known.items():
+        name = f"finding {k}" if class_names is None else class_names[int(k)]
+        cells = [_figure(None if t is None else t[k], what) for what in ("auroc", "sensitivity") for t in tables]
+        rows.append((name, own["present"], own["absent"], *cells))
     return rows
 
 

@@ -61,6 +61,7 @@ def revise(
     options: Mapping[str, Any] | None = None,
     watching: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
 ) -> Revision:
     """Make a deployed model forget, and write what serves and what proves it.
 
@@ -80,6 +81,7 @@ def revise(
         options: Of the method.
         watching: What is passed to the method beside that and changes no result, such as ``callbacks``.
         notes: What else is to be known of the request, for the receipt and the page.
+        class_names: A name for each class, or finding, on the page; None for their numbers.
 
     Raises:
         ValueError: On what the method or the task refuse, and when ``out`` holds anything else.
@@ -111,7 +113,7 @@ def revise(
         files = {path.relative_to(unfinished).as_posix(): hash_file(path) for path in _files(unfinished)}
         told = {"request": request, "read": serving.words, "warnings": warnings, "checkpoint": checkpoint.name}
         paper = Receipt(paper.values | {"deployed": told, "files": files})
-        write_text(page(paper, task, serving.model, whole), unfinished / "index.html")
+        write_text(page(paper, task, serving.model, whole, class_names=class_names), unfinished / "index.html")
         paper.save(unfinished)
         unfinished.replace(folder)
     finally:

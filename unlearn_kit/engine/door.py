@@ -29,6 +29,7 @@ from ..modules import batch_norms, blank_copy, device_of, evaluating, same_state
 from ..outputs import ends_in
 from ..pixel_range import check_pixels, normalizes_unit_pixels
 from ..seeding import isolated
+from ..tasks import UnlearnTask
 from .guard import training
 from .phases import Leg
 
@@ -125,32 +126,35 @@ def answer(model: nn.Module, x: Tensor) -> Any:
         ) from error
 
 
-def check_classes(logits: Tensor, num_classes: int) -> None:
-    """Refuse outputs ``(B, C, ...)`` that have not one channel a class; of two classes one is enough.
+def check_classes(logits: Tensor, task: UnlearnTask) -> None:
+    """Refuse outputs ``(B, C, ...)`` that have not one channel a class or finding; of two classes one is enough.
 
     Raises:
         ValueError: With the shape that came.
     """
-    widths = (1, 2) if num_classes == 2 else (num_classes,)
+    classes, findings = task.num_classes, task.kind == "multilabel"
+    widths = (1, 2) if classes == 2 and not findings else (classes,)
     if logits.dim() < 2 or logits.shape[1] not in widths:
         raise ValueError(
-            f"expected model to have {num_classes} outputs, one a class of the task, but got outputs of shape "
-            f"{tuple(logits.shape)}; num_classes= says how many classes there are where the labels do not tell"
+            f"expected model to have {classes} outputs, one a {'finding' if findings else 'class'} of the task, but "
+            f"got outputs of shape {tuple(logits.shape)}; num_classes= says how many there are where the labels do not "
+            "tell"
         )
 
 
-def told_of_probabilities(model: nn.Module, dataset: Any, first: Tensor) -> None:
-    """Warn of a model that ends in a softmax, as some samples show; in ``isolated`` only.
+def told_of_probabilities(model: nn.Module, task: UnlearnTask, first: Tensor) -> None:
+    """Warn of a model that ends in a softmax, as some samples to forget show; in ``isolated`` only.
 
-    Of a single output nobody can tell by a few samples: a logit may be in [0, 1], too.
+    Of outputs that are decided on one by one nobody can tell by a few samples: a logit may be in [0, 1], too.
 
     Args:
         model: Gives what should be logits.
-        dataset: Is read further only where ``first`` looks like it.
+        task: Its data are read further only where ``first`` looks like it.
         first: What the model says of the first sample.
     """
-    if ends_in(first) != "softmax":
+    if task.kind == "multilabel" or ends_in(first) != "softmax":
         return
+    dataset = task.forget
     places = range(1, min(len(dataset), LOOKED_AT))
     with torch.no_grad():
         more = [model(default_collate([dataset[place]])[0].to(device_of(model))) for place in places]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from ..logits import hook, unhook
 from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs
 from ..results import UnlearnResult
 from ..seeding import derive, isolated, refuse_inference_mode
-from ..tasks import UnlearnTask
+from ..tasks import Kind, UnlearnTask
 from .door import (
     answer,
     check_classes,
@@ -56,7 +56,7 @@ class Facts:
     """
 
     source: str
-    kinds: tuple[Literal["classification", "segmentation"], ...]
+    kinds: tuple[Kind, ...]
     reads_retain: bool
     reinitializes: bool
     training: Mapping[str, Training]
@@ -82,6 +82,7 @@ def revision(
     without: Sequence[str] = (),
     source: str = "",
     masks: bool = True,
+    findings: bool | None = None,
     reads_retain: bool = True,
     reinitializes: bool = False,
 ) -> Callable[[Callable[P, FitResult]], Callable[P, UnlearnResult]]:
@@ -101,6 +102,7 @@ def revision(
         without: Names of training options that have no meaning for it: they are no options of it.
         source: Where it was published.
         masks: Whether it works on segmentation; else it must refuse by name.
+        findings: Whether it works on multi-label tasks; else it must refuse by name (None: as on segmentation).
         reads_retain: Whether it needs the retain data.
         reinitializes: Whether it gives weights anew, so that frozen ones may change.
 
@@ -113,8 +115,9 @@ def revision(
             the task's classes.
     """
     declared = {"": training} if isinstance(training, Training) else dict(training or {})
-    kinds: tuple[Literal["classification", "segmentation"], ...] = ("classification", "segmentation")
-    facts = Facts(source, kinds if masks else kinds[:1], reads_retain, reinitializes, declared)
+    works: dict[Kind, bool] = {"segmentation": masks, "multilabel": masks if findings is None else findings}
+    kinds: tuple[Kind, ...] = ("classification", *(kind for kind, does in works.items() if does))
+    facts = Facts(source, kinds, reads_retain, reinitializes, declared)
 
     def decorate(method: Callable[P, FitResult]) -> Callable[P, UnlearnResult]:
         signature, shared = _signature(method, declared, without)
@@ -233,8 +236,8 @@ def _check_outputs(model: nn.Module, task: UnlearnTask) -> Tensor:
     x = x.to(device_of(model))
     with torch.no_grad():
         logits = answer(model, x)
-    check_classes(logits, task.num_classes)
-    told_of_probabilities(model, task.forget, logits)
+    check_classes(logits, task)
+    told_of_probabilities(model, task, logits)
     size = y.shape[y.dim() - logits.dim() + 2 :] if task.kind == "segmentation" else torch.Size()
     if logits.shape[2:] != size:
         raise ValueError(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from ..arguments import checked
 from ..data.checks import check_dataset
+from ..data.findings import holds_rows
 from ..data.relabel import with_ignore_index
 from ..errors import check_number
 from ..losses import Objective, Term, cosine, cross_entropy
+from ..losses.distances import check_weights
 from ..modules import unwrapped
 from ..schedules import ScalarOrSchedule
 from .door import told_if_unchanged
@@ -29,6 +32,7 @@ def supervised_phase(
     optimizer: str | OptimizerFactory = "sgd",
     weight_decay: float = 5e-4,
     objective: Objective | Term | None = None,
+    class_weight: Sequence[float] | None = None,
     stream: str = "train",
     ignore_index: int | None = None,
     **options: Any,
@@ -42,7 +46,10 @@ def supervised_phase(
         lr: The rate at the first step; None leaves a function's optimiser its own.
         optimizer: A name or a function, as in :class:`Phase`.
         weight_decay: Of the named optimisers.
-        objective: What is minimised; it reads ``stream`` alone (default: cross-entropy toward the labels).
+        objective: What is minimised; it reads ``stream`` alone (default: cross-entropy toward the labels; of rows of
+            findings, of each sigmoid).
+        class_weight: One weight a class, or a finding, as in :class:`~unlearn_kit.engine.Training`; see
+            ``data.class_weights``.
         stream: The name the data are read by.
         ignore_index: The label of pixels that nobody labelled, in data that no task was made of.
         **options: As in :class:`Phase`.
@@ -54,8 +61,13 @@ def supervised_phase(
     check_dataset("dataset", dataset)
     dataset = with_ignore_index(dataset, ignore_index)
     schedule: ScalarOrSchedule | None = None if lr is None else cosine(check_number("lr", lr, low=0), 0.0)
+    minimised = objective if objective is not None else cross_entropy(on=stream)
+    if class_weight is not None:
+        option: Literal["weight", "pos_weight"] = "pos_weight" if holds_rows(dataset) else "weight"
+        terms = minimised.terms if isinstance(minimised, Objective) else (minimised,)
+        minimised = Objective(terms).with_class_weights(check_weights("class_weight", class_weight), option)
     return Phase(
-        objective=objective if objective is not None else cross_entropy(on=stream),
+        objective=minimised,
         streams={stream: dataset},
         epochs=epochs,
         batch_size=batch_size,

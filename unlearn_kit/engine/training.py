@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from ..arguments import checked
 from ..errors import check_number
 from ..losses import Objective, Term
+from ..losses.distances import check_weights
 from ..schedules import ScalarOrSchedule, Schedule, with_peak
 from ..tasks import UnlearnTask
 from .balance import Balance
@@ -34,6 +35,7 @@ class TrainingOptions(TypedDict, total=False):
     momentum: float
     weight_decay: float
     clip: float | None
+    class_weight: Sequence[float] | None
     batch_norm: BatchNorm
     balance: Balance | None
     workers: int
@@ -54,6 +56,8 @@ class Training:
         momentum: Of "sgd", in [0, 1).
         weight_decay: Of the named optimisers, at least 0.
         clip: The largest gradient norm; None for no bound.
+        class_weight: What each class weighs in every term toward the data's own labels, one number a class; of a
+            multi-label task how much more a finding weighs where it is present (``pos_weight``); None for all alike.
         batch_norm: "frozen", "update" or "trained", as in :class:`~unlearn_kit.engine.Phase`.
         balance: How the gradients of two streams are combined: None, "nash" or "pcgrad".
         workers: Processes that decode the data; 0 decodes in this one.
@@ -69,6 +73,7 @@ class Training:
     momentum: float = 0.9
     weight_decay: float = 0.0
     clip: float | None = None
+    class_weight: Sequence[float] | None = None
     batch_norm: BatchNorm = "frozen"
     balance: Balance | None = None
     workers: int = 0
@@ -78,6 +83,8 @@ class Training:
     def __post_init__(self) -> None:
         check_settings(self)
         check_callbacks(self.callbacks)
+        if self.class_weight is not None:
+            object.__setattr__(self, "class_weight", check_weights("class_weight", self.class_weight))
 
     def override(self, given: Mapping[str, Any]) -> Training:
         """Return these settings with those that were ``given`` in their place.
@@ -131,7 +138,12 @@ class Training:
         own: dict[str, Any] = {**self.options(), **changes}
         if changes.keys() & {"epochs", "steps"}:
             own |= {"epochs": changes.get("epochs"), "steps": changes.get("steps")}
-        settings = {key: value for key, value in own.items() if key not in ("accelerator", "callbacks", "batch_size")}
+        apart = ("accelerator", "callbacks", "batch_size", "class_weight")
+        settings = {key: value for key, value in own.items() if key not in apart}
+        if own["class_weight"] is not None:
+            option: Literal["weight", "pos_weight"] = "pos_weight" if task.kind == "multilabel" else "weight"
+            objective = Objective((objective,) if isinstance(objective, Term) else objective.terms)
+            objective = objective.with_class_weights(own["class_weight"], option)
         batch_size = sizes_for(own["batch_size"], objective)
         return Phase(
             objective, streams_for(task, objective, **(streams or {})), batch_size=batch_size, name=name, **settings
@@ -167,6 +179,7 @@ HELP: dict[str, str] = {
     "momentum": 'Of "sgd", in [0, 1).',
     "weight_decay": "Of the named optimisers, at least 0.",
     "clip": "Largest gradient norm; None for no bound.",
+    "class_weight": "One weight a class, or a finding, in every term toward the data's own labels; None: all alike.",
     "batch_norm": '"frozen", "update" or "trained", as in ``engine.Phase``.',
     "balance": 'How the gradients of two streams are combined: None, "nash" or "pcgrad".',
     "workers": "Processes that decode the data.",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -12,11 +14,11 @@ from torch import Tensor, nn
 from ..arguments import checked
 from ..errors import check_choice
 from ..modules import device_of
-from ..outputs import check_finite, is_ignored
+from ..outputs import check_finite, decisions, is_ignored
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, formula, is_schedule, value_at
 from .batch import Batch, Goal, GoalKind
 from .distances import check_goal, fit_goal
-from .targets import Cached, Target
+from .targets import Cached, Findings, Labels, Target, Within
 
 Reduction = Literal["sample", "batch", "parameters", "forward"]
 
@@ -201,6 +203,18 @@ class Objective(Algebra):
         text = " + ".join(str(term) for term in self.terms)
         return text.replace("+ -", "- ")
 
+    def with_class_weights(self, weights: Sequence[float], option: Literal["weight", "pos_weight"]) -> Objective:
+        """Return the objective with class weights in every term toward the data's own labels that has none yet.
+
+        Args:
+            weights: One number a class, or a finding.
+            option: What the distances call them: "weight", or "pos_weight" of a multi-label head.
+
+        Raises:
+            ValueError: When such a term takes none, by its name.
+        """
+        return Objective(tuple(_class_weighted(term, tuple(weights), option) for term in self.terms))
+
     @property
     def streams(self) -> tuple[str, ...]:
         """Names of the streams it reads, in order of appearance."""
@@ -261,11 +275,11 @@ class Objective(Algebra):
                     self.check(batches)
                 batch = batches[term.on]
                 if term.reduction == "forward":
-                    parts[term.name] = term.value_of(run, batch)
+                    parts[term.name] = term.value_of(partial(_decided, run, batch), batch)
                     sums.append(weight * parts[term.name])
                     continue
                 if term.on not in outputs:
-                    outputs[term.on] = run(batch.inputs)
+                    outputs[term.on] = _decided(run, batch, batch.inputs)
                 if term.to is not None:
                     key = (term.on, term.to)
                     if key not in goals:
@@ -276,6 +290,24 @@ class Objective(Algebra):
             sums.append(weight * value)
         total_loss = torch.stack(sums).sum() if sums else torch.zeros((), device=device_of(model))
         return ObjectiveValue(total_loss, parts)
+
+
+def _class_weighted(term: Term, weights: tuple[float, ...], option: str) -> Term:
+    target: Any = term.to
+    while isinstance(target, (Within, Findings, Cached)):
+        target = target.target
+    if not isinstance(target, Labels) or {"weight", "pos_weight"} & dict(term.options).keys():
+        return term
+    if option not in inspect.signature(term.function).parameters:
+        raise ValueError(
+            f"expected {term.name} to take {option}=, since class weights are asked for, but its distance has no such "
+            "option"
+        )
+    return replace(term, options=(*term.options, (option, weights)))
+
+
+def _decided(run: Callable[[Tensor], Tensor], batch: Batch, inputs: Tensor) -> Tensor:
+    return decisions(run(inputs), batch.targets)
 
 
 def _goal_of(target: Target, batch: Batch) -> Goal:

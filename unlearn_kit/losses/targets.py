@@ -7,7 +7,7 @@ so make it a frozen dataclass.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from ..arguments import checked
 from ..boundary import PerturbedSign
+from ..boundary.search import nearest_change
 from ..errors import check_choice, check_count, check_number
 from ..logits import giving_logits
 from ..modules import check_model, evaluating
-from ..outputs import IGNORE, hard_labels, is_binary, predicted_labels, probabilities
+from ..outputs import IGNORE, decisions, hard_labels, is_binary, is_multi_hot, predicted_labels, probabilities
 from .batch import Batch, Goal, GoalKind
 
 
@@ -37,11 +38,11 @@ class Target(Hashable, Protocol):
         ...
 
 
-def outputs_of(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Return logits of a frozen model in eval mode, without gradients."""
+def outputs_of(model: nn.Module, batch: Batch) -> Tensor:
+    """Return logits of a frozen model in eval mode at a batch's inputs, without gradients, as its targets read them."""
     with torch.no_grad(), giving_logits(model), evaluating(model):
-        logits: Tensor = model(inputs)
-    return logits
+        logits: Tensor = model(batch.inputs)
+    return decisions(logits, batch.targets)
 
 
 def _name(model: nn.Module) -> str:
@@ -70,7 +71,7 @@ class Teacher:
         check_model(self.model, "model of Teacher")
 
     def __call__(self, batch: Batch) -> Goal:
-        return Goal("logits", outputs_of(self.model, batch.inputs))
+        return Goal("logits", outputs_of(self.model, batch))
 
     def __repr__(self) -> str:
         return f"Teacher({_name(self.model)})"
@@ -91,7 +92,7 @@ class OtherClasses:
         check_model(self.model, "model of OtherClasses")
 
     def __call__(self, batch: Batch) -> Goal:
-        logits = outputs_of(self.model, batch.inputs)
+        logits = outputs_of(self.model, batch)
         own = hard_labels(batch.targets, logits).clamp(min=0).unsqueeze(1)  # what is IGNORE is left out later
         if is_binary(logits):
             return Goal("probabilities", 1 - own.to(logits))
@@ -149,13 +150,13 @@ class Boundary:
         found = self.search.search(self.model, batch.inputs, batch.targets, generator=batch.generator)
         labels, logits = found.labels, found.logits
         if self.uncrossed == "runner-up":
-            labels, logits = _across(labels, logits, batch.targets)
+            labels, logits = _across(labels, logits, batch.targets, one=self.search.flips == "any")
         if not self.soft and self.mix == 1:
             return Goal("labels", labels)
         there = self._soft(logits) if self.soft else _onehot(labels, logits)
         if self.mix == 1:
             return Goal("probabilities", there)
-        here = probabilities(outputs_of(self.model, batch.inputs))
+        here = probabilities(outputs_of(self.model, batch))
         return Goal("probabilities", self.mix * there + (1 - self.mix) * here)
 
     def _soft(self, logits: Tensor) -> Tensor:
@@ -169,6 +170,7 @@ class Boundary:
     def __repr__(self) -> str:
         search = self.search
         parts = [f"radius={search.radius:g}", f"steps={search.steps}"]
+        parts += ["flips=any"] if search.flips == "any" else []
         parts += [f"soft, top {self.top_k}" if self.top_k else "soft"] if self.soft else []
         parts += [f"mix={self.mix:g}"] if self.mix < 1 else []
         parts += [self.uncrossed] if self.uncrossed != "keep" else []
@@ -247,7 +249,7 @@ class Contradiction:
         check_number("confidence", self.confidence, low=0, high=1)
 
     def __call__(self, batch: Batch) -> Goal:
-        logits = outputs_of(self.model, batch.inputs)
+        logits = outputs_of(self.model, batch)
         labels, p = predicted_labels(logits), probabilities(logits)
         if is_binary(logits):
             sure = torch.maximum(p, 1 - p)[:, 0] >= self.confidence
@@ -287,18 +289,63 @@ class Within:
     @property
     def gives(self) -> tuple[GoalKind, ...]:
         """What the target inside gives, logits as probabilities."""
-        kinds: list[GoalKind] = ["probabilities" if kind == "logits" else kind for kind in self.target.gives]
-        return tuple(dict.fromkeys(kinds))
+        return _kinds_that_leave_out(self.target)
 
     def __call__(self, batch: Batch) -> Goal:
-        kind, values = self.target(batch)
-        if kind == "logits":
-            kind, values = "probabilities", probabilities(values)
+        kind, values = _without_logits(self.target(batch))
         asked = one_of(batch.targets, self.label).reshape(values.shape if kind == "labels" else values[:, :1].shape)
         return Goal(kind, torch.where(asked, values, IGNORE))
 
     def __repr__(self) -> str:
         return f"Within({self.target}, label={self.label})"
+
+
+@checked
+@dataclass(frozen=True)
+class Findings:
+    """Another target of a multi-label task, asked of some findings alone; all others are left out.
+
+    The target inside sees the others as unknown: a search near the boundary climbs toward a change of these alone.
+
+    Args:
+        target: What they are led toward.
+        findings: Their places ``k`` in the targets ``(B, K)``.
+
+    Raises:
+        ValueError: On places that are none; when evaluated, on one that the targets have not, or without findings.
+        TypeError: On what is no target.
+    """
+
+    target: Target
+    findings: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.target, Target):
+            raise TypeError(f"expected target to be a target, but got {type(self.target).__name__}")
+        if not self.findings:
+            raise ValueError("expected findings to hold at least one, but got an empty tuple")
+        for finding in self.findings:
+            check_count("findings", finding, low=0)
+
+    @property
+    def gives(self) -> tuple[GoalKind, ...]:
+        """What the target inside gives, logits as probabilities."""
+        return _kinds_that_leave_out(self.target)
+
+    def __call__(self, batch: Batch) -> Goal:
+        y = batch.targets
+        if not is_multi_hot(y) or max(self.findings) >= y.shape[1]:
+            raise ValueError(
+                f"expected targets (B, K) with the findings {list(self.findings)}, but got shape {tuple(y.shape)}"
+            )
+        others = torch.ones(y.shape, dtype=torch.bool, device=y.device)
+        others[:, list(self.findings)] = False
+        signed = y if y.is_floating_point() else y.long()
+        goal = self.target(replace(batch, targets=signed.masked_fill(others, IGNORE)))
+        return _without_logits(goal).without(others)
+
+    def __repr__(self) -> str:
+        return f"Findings({self.target}, {list(self.findings)})"
 
 
 @checked
@@ -333,18 +380,34 @@ class Cached:
         return repr(self.target)
 
 
+def _kinds_that_leave_out(target: Target) -> tuple[GoalKind, ...]:
+    kinds: list[GoalKind] = ["probabilities" if kind == "logits" else kind for kind in target.gives]
+    return tuple(dict.fromkeys(kinds))
+
+
+def _without_logits(goal: Goal) -> Goal:
+    """Return the goal with logits, which have no number to spare for what is left out, as their probabilities."""
+    return Goal("probabilities", probabilities(goal.values)) if goal.kind == "logits" else goal
+
+
 def one_of(targets: Tensor, label: int | tuple[int, ...]) -> Tensor:
     """Return where ``targets`` are ``label``, or one of several: bool, of their shape."""
     labels = label if isinstance(label, tuple) else (label,)
     return torch.stack([targets == one for one in labels]).any(0)
 
 
-def _across(labels: Tensor, logits: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+def _across(labels: Tensor, logits: Tensor, own: Tensor, *, one: bool) -> tuple[Tensor, Tensor]:
     """Return labels and logits with every decision that still equals ``own`` moved to the runner-up.
 
-    Its own class is taken out of the logits (the single logit of a binary output changes sign).
+    Its own class is taken out of the logits (the single logit of a binary output changes sign). With ``one`` of several
+    decisions, that which is nearest to a change is moved alone, where none has changed.
     """
-    kept = labels == hard_labels(own, logits)
+    truth = hard_labels(own, logits)
+    kept = labels == truth
+    if one and labels.dim() > 1:
+        crossed = (~kept & (truth != IGNORE)).flatten(1).any(1, keepdim=True)
+        nearest = torch.zeros_like(kept.flatten(1)).scatter(1, nearest_change(logits, own).unsqueeze(1), True)
+        kept = (nearest & ~crossed).reshape(kept.shape) & kept
     if is_binary(logits):
         return torch.where(kept, 1 - labels, labels), torch.where(kept.unsqueeze(1), -logits, logits)
     least = torch.finfo(logits.dtype).min

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, overload
@@ -112,12 +113,26 @@ def _shown(value: object) -> str:
     return type(value).__name__ if type(value).__repr__ is object.__repr__ else str(value)
 
 
-cross_entropy = term(distances.cross_entropy)
+def _weighted(factory: TermFactory) -> TermFactory:
+    """Return a factory that looks at class weights when the term is made."""
+
+    @functools.wraps(factory)
+    def make(*, on: str, to: Target | None = None, name: str | None = None, **options: Any) -> Term:
+        for option in ("weight", "pos_weight"):
+            weights = options.pop(option, None)
+            if weights is not None:
+                options[option] = distances.check_weights(option, weights)
+        return factory(on=on, name=name, **({} if to is None else {"to": to}), **options)
+
+    return make
+
+
+cross_entropy = _weighted(term(distances.cross_entropy))
 mse = term(takes=("logits",))(distances.mse)
-bce = term(takes=("labels", "probabilities"))(distances.bce)
+bce = _weighted(term(takes=("labels", "probabilities"))(distances.bce))
 _kl = term(takes=("probabilities", "logits"))(distances.kl)
-dice = term(takes=("labels",), reduction="batch")(overlap.dice)
-dice_bce = term(takes=("labels",), reduction="batch")(overlap.dice_bce)
+dice = _weighted(term(takes=("labels",), reduction="batch")(overlap.dice))
+dice_bce = _weighted(term(takes=("labels",), reduction="batch")(overlap.dice_bce))
 
 
 @checked

@@ -5,6 +5,7 @@ from typing import Any
 from .cost import Cost, measured
 from .evaluate import Evaluation, evaluate, evaluate_seeds, split_score
 from .features import feature_distance
+from .findings import FindingScores, auroc, exact_match, finding_scores
 from .leakage import ClassLeakage, class_leakage
 from .membership import (
     FEATURES,
@@ -57,6 +58,7 @@ __all__ = [
     "ClassLeakage",
     "Cost",
     "Evaluation",
+    "FindingScores",
     "Klom",
     "LayerDistances",
     "MembershipReport",
@@ -71,6 +73,7 @@ __all__ = [
     "activation_distance",
     "activation_distances",
     "agreement",
+    "auroc",
     "average_gap",
     "class_leakage",
     "class_matched",
@@ -80,7 +83,9 @@ __all__ = [
     "dice_scores",
     "evaluate",
     "evaluate_seeds",
+    "exact_match",
     "feature_distance",
+    "finding_scores",
     "independent_seeds",
     "iou",
     "iou_scores",

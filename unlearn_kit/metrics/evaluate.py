@@ -14,8 +14,9 @@ from ..arguments import checked
 from ..errors import check_choice
 from ..seeding import standardized
 from ..tasks import UnlearnTask, check_task
+from .findings import FindingScores, macro_auroc, right, table
 from .membership import class_matched, loss, probability_smaller
-from .predict import Reading, class_labels, map_batches
+from .predict import Reading, class_labels, map_batches, mean_of_judged
 from .utility import average_gap, class_means, correct, iou_scores, mean_of_present, tug_of_war, tug_of_war_mia
 
 SPLITS = ("forget", "retain", "forget_test", "retain_test")
@@ -26,11 +27,13 @@ class Evaluation:
     """What a model does on the four splits of a task, and how far that is from the reference. None is "n/a".
 
     The score of a split is accuracy for classification; for segmentation it is the IoU of the foreground, per
-    image, then the mean; several classes count where the image or its prediction holds them. In [0, 1].
+    image, then the mean; several classes count where the image or its prediction holds them; for a multi-label task it
+    is the share of the known findings that is decided right at .5, per image, then the mean: defined on every split,
+    also where a finding is always there or never, of which there is no AUROC. In [0, 1].
 
     Attributes:
-        kind: "classification" or "segmentation". Where one class of the masks is to be forgotten, the forget splits
-            score that class, and all else the other ones.
+        kind: "classification", "segmentation" or "multilabel". Where one class of the masks, or a finding, is to be
+            forgotten, the forget splits score that one, and all else the other ones.
         sizes: Number of samples in each split.
         forget, retain: Scores on training data.
         forget_test, retain_test: Scores on held-out data, split by the same rule.
@@ -38,8 +41,11 @@ class Evaluation:
         membership: Probability that a forget sample has a smaller loss than a held-out one (ties half): of
             ``forget_test``, or where that is empty of a class-matched part of ``retain_test``, with the forget
             samples of its classes.
-        per_class: The score of each class on all held-out data; for segmentation class 0 is the background.
+        per_class: The score of each class, or finding, on all held-out data; for segmentation class 0 is the
+            background.
         dice: Dice of each split and of ``test``; segmentation only.
+        auroc: The macro AUROC of each split and of ``test``, over all findings; multi-label only.
+        findings: The scores of each finding on all held-out data, how often it is there among them; multi-label only.
         reference: The reference's evaluation.
         average_gap: Mean absolute difference to the reference of ``forget``, ``retain``, ``retain_test`` and
             ``membership``. The "test" here and in the next two is ``retain_test``, so that forgetting a class
@@ -57,6 +63,8 @@ class Evaluation:
     membership: float | None
     per_class: dict[int, float | None] | None
     dice: dict[str, float | None] | None = None
+    auroc: dict[str, float | None] | None = None
+    findings: dict[int, FindingScores] | None = None
     reference: Evaluation | None = None
     average_gap: float | None = None
     tug_of_war: float | None = None
@@ -67,6 +75,9 @@ class Evaluation:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["sizes"] = dict(self.sizes)
         values["dice"] = None if self.dice is None else dict(self.dice)
+        values["auroc"] = None if self.auroc is None else dict(self.auroc)
+        if self.findings is not None:
+            values["findings"] = {str(finding): scores.as_dict() for finding, scores in self.findings.items()}
         if self.per_class is not None:
             values["per_class"] = {str(label): score for label, score in self.per_class.items()}
         values["reference"] = None if self.reference is None else self.reference.as_dict()
@@ -74,14 +85,17 @@ class Evaluation:
 
 
 class _Samples(NamedTuple):
-    """Per-sample figures of one split: scores ``(N,)``, for masks ``(N, C)``; losses and labels ``(N,)``.
+    """Per-sample figures of one split: scores ``(N,)``, of masks ``(N, C)``, of findings ``(N, K)``; losses; labels.
 
-    A mask class that is empty in prediction and target alike has a score of NaN.
+    A mask class that is empty in prediction and target alike has a score of NaN, as a finding that is unknown. Logits
+    and truth ``(N, K)`` are kept of findings alone; of all else ``(N, 0)``.
     """
 
     scores: Tensor
     losses: Tensor
     labels: Tensor
+    logits: Tensor
+    truth: Tensor
 
 
 @checked
@@ -158,6 +172,11 @@ def evaluate_seeds(
     if task.kind == "segmentation":
         dice = {name: _mean(part, columns[name], _dice_of_iou) for name, part in splits.items()}
         dice["test"] = _mean(test, columns["retain"], _dice_of_iou)
+    ranked, findings = None, None
+    if task.kind == "multilabel":
+        tables = {name: None if part is None else table(part.logits, part.truth) for name, part in splits.items()}
+        tables["test"] = findings = None if test is None else table(test.logits, test.truth)
+        ranked = {name: None if own is None else macro_auroc(own) for name, own in tables.items()}
     alone = Evaluation(
         kind=task.kind,
         sizes=sizes,
@@ -169,6 +188,8 @@ def evaluate_seeds(
         membership=None,
         per_class=_per_class(test, task.num_classes),
         dice=dice,
+        auroc=ranked,
+        findings=findings,
     )
     return {seed: _beside(replace(alone, membership=_membership(splits, seed)), theirs.get(seed)) for seed in seeds}
 
@@ -200,7 +221,8 @@ def _check_same_data(reference: Evaluation, kind: str, sizes: dict[str, int]) ->
 
 
 def _read(model: nn.Module, dataset: Any, kind: str, reading: Reading) -> _Samples | None:
-    found = map_batches([model], dataset, _image_scores if kind == "segmentation" else _label_scores, **reading)
+    scorer = {"classification": _label_scores, "segmentation": _image_scores, "multilabel": _finding_scores}[kind]
+    found = map_batches([model], dataset, scorer, **reading)
     if found is None:
         return None
     samples = _Samples(*found)
@@ -210,13 +232,20 @@ def _read(model: nn.Module, dataset: Any, kind: str, reading: Reading) -> _Sampl
 
 
 def _label_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-    return correct(logits, targets), loss(logits, targets), class_labels(logits, targets)
+    none = torch.empty(len(logits), 0)
+    return correct(logits, targets), loss(logits, targets), class_labels(logits, targets), none, none
 
 
 def _image_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
     # Masks are of no one class: a label of 0 for all makes "class-matched" mean "all of them".
+    labels, none = torch.zeros(len(logits), dtype=torch.int64), torch.empty(len(logits), 0)
+    return iou_scores(logits, targets, absent=math.nan), loss(logits, targets), labels, none, none
+
+
+def _finding_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+    # As masks, rows of findings are of no one class.
     labels = torch.zeros(len(logits), dtype=torch.int64)
-    return iou_scores(logits, targets, absent=math.nan), loss(logits, targets), labels
+    return right(logits, targets), loss(logits, targets), labels, logits[:, 0], class_labels(logits, targets)
 
 
 def forgets_mask_class(task: UnlearnTask) -> bool:
@@ -225,9 +254,13 @@ def forgets_mask_class(task: UnlearnTask) -> bool:
 
 
 def score_columns(task: UnlearnTask, split: str) -> list[int]:
-    """Return the mask classes that count: the foreground, divided where one class of the masks is to be forgotten."""
-    foreground = list(range(1, task.num_classes))
-    if not forgets_mask_class(task):
+    """Return the mask classes that count: the foreground, divided where one class of the masks is to be forgotten.
+
+    Or the findings: all of them, divided where one is to be forgotten.
+    """
+    findings = task.kind == "multilabel"
+    foreground = list(range(0 if findings else 1, task.num_classes))
+    if not (forgets_mask_class(task) or (findings and task.forget_classes)):
         return foreground
     if split.startswith("forget"):
         return list(task.forget_classes)
@@ -241,6 +274,8 @@ def _mean(
     if part is None:
         return None
     scores = change(part.scores)
+    if part.truth.shape[1]:  # An image none of whose findings that count is known tells nothing.
+        return mean_of_judged(scores[:, columns].nanmean(dim=1))
     return float((scores if scores.dim() == 1 else mean_of_present(scores[:, columns])).mean())
 
 
@@ -254,6 +289,8 @@ def _per_class(test: _Samples | None, num_classes: int) -> dict[int, float | Non
         return None
     if test.scores.dim() == 1:
         return class_means(test.scores, test.labels, num_classes)
+    if test.truth.shape[1]:
+        return {k: mean_of_judged(own) for k, own in enumerate(test.scores.unbind(1))}
     return dict(enumerate(test.scores.nan_to_num(nan=1.0).mean(dim=0).tolist()))
 
 

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from ..arguments import checked
 from ..errors import check_choice
 from ..modules import check_model
-from ..outputs import check_finite
+from ..outputs import check_finite, is_multi_hot
 from ..seeding import standardized
 from .predict import Reading, map_batches
 
@@ -97,8 +97,9 @@ def feature_distance(
     sums = {name: _Covariances() for name in names}
     with captured(model, names) as mine, captured(other, names) as theirs:
 
-        def add(logits: Tensor, _other: Tensor, _targets: Tensor) -> tuple[Tensor, ...]:
-            spread = (space or ("positions" if logits.dim() > 2 else "mean")) == "positions"
+        def add(logits: Tensor, _other: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+            masks = logits.dim() > 2 and not is_multi_hot(targets)
+            spread = (space or ("positions" if masks else "mean")) == "positions"
             for name in names:
                 if name in mine and name in theirs:
                     for features in (mine[name], theirs[name]):

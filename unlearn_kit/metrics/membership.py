@@ -159,7 +159,9 @@ def membership_inference(
         table = torch.stack(found, dim=1).numpy() if found else np.empty((0, len(names)))
         unlabelled = int(np.isnan(table).any(axis=1).sum())
         if unlabelled:
-            raise ValueError(f"expected each mask to have a pixel with a label, but got {unlabelled} without")
+            raise ValueError(
+                f"expected each image to have a pixel or a finding with a label, but got {unlabelled} without"
+            )
         return table
 
     fit, judge = pairs[0::2], pairs[1::2]

@@ -15,7 +15,7 @@ from ..data.relabel import with_ignore_index
 from ..data.tensors import drawn, in_order
 from ..logits import giving_logits
 from ..modules import blank_copy, check_device, check_model, device_of, evaluating
-from ..outputs import check_finite, hard_labels, is_binary, is_ignored
+from ..outputs import check_finite, decisions, hard_labels, is_binary, is_ignored, is_multi_hot
 from ..pixel_range import check_pixels
 from ..seeding import derive, isolated, seed_draws, standardized
 
@@ -54,6 +54,7 @@ def map_batches(
 ) -> tuple[Tensor, ...] | None:
     """Return ``function(*logits, targets)`` of every batch, concatenated; None when the data set is empty.
 
+    Logits of a multi-label head come as K binary decisions, ``(B, 1, K)``: see :func:`.outputs.decisions`.
     Every model sees every sample once, in order, in eval mode and without gradients; modes and the caller's
     random state are as before afterwards. Only what ``function`` returns is kept, so large masks need not be.
 
@@ -79,7 +80,7 @@ def map_batches(
             if number == 0:
                 for model in placed:
                     check_pixels(model, x[:LOOKED_AT])
-            rows.append(function(*(_logits(model, x) for model in placed), y.cpu()))
+            rows.append(function(*(decisions(_logits(model, x), y) for model in placed), y.cpu()))
     return tuple(torch.cat(column) for column in zip(*rows, strict=True)) if rows else None
 
 
@@ -108,7 +109,11 @@ def predict(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> tuple
         TypeError: As of :func:`map_batches`.
         ValueError: As of :func:`map_batches`.
     """
-    found = map_batches([model], dataset, lambda logits, targets: (logits, targets), **reading)
+
+    def as_returned(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return logits.squeeze(1) if is_multi_hot(targets) else logits, targets
+
+    found = map_batches([model], dataset, as_returned, **reading)
     return (found[0], found[1]) if found else (torch.empty(0), torch.empty(0, dtype=torch.int64))
 
 

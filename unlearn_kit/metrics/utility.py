@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..arguments import checked
 from ..errors import check_number
-from ..outputs import IGNORE, per_sample, predicted_labels
+from ..outputs import IGNORE, is_multi_hot, per_sample, predicted_labels
 from ..seeding import standardized
 from .predict import Reading, class_labels, map_batches, mean_score, predict
 
@@ -25,7 +25,8 @@ from .predict import Reading, class_labels, map_batches, mean_score, predict
 def correct(logits: Tensor, targets: Tensor) -> Tensor:
     """Return 1 where the predicted class is the target, else 0, ``(B,)`` float64; for masks the share of pixels.
 
-    Of masks the pixels that have a label count; an image without any gets NaN, which means over images leave out.
+    Of masks the pixels that have a label count, of findings the known ones; an image without any gets NaN, which means
+    over images leave out.
 
     Raises:
         ValueError: On non-finite logits, or targets that do not fit them.
@@ -56,11 +57,9 @@ def per_class_accuracy(model: nn.Module, dataset: Any, **reading: Unpack[Reading
     logits, targets = predict(model, dataset, **reading)
     if len(logits) == 0:
         return None
-    if logits.dim() > 2:
-        raise ValueError(
-            f"expected one label a sample, but got logits of shape {tuple(logits.shape)}; "
-            "for masks use iou(..., per_class=True)"
-        )
+    if logits.dim() > 2 or is_multi_hot(targets):
+        what = "findings use finding_scores" if logits.dim() == 2 else "masks use iou(..., per_class=True)"
+        raise ValueError(f"expected one label a sample, but got logits of shape {tuple(logits.shape)}; for {what}")
     return class_means(correct(logits, targets), class_labels(logits, targets), max(logits.shape[1], 2))
 
 

@@ -17,7 +17,7 @@ from ..gradients import plain_attention, trainable
 from ..logits import hook
 from ..losses import Batch, Objective, Term
 from ..modules import check_model, frozen_copy
-from ..outputs import check_finite, is_ignored, label_margin
+from ..outputs import check_finite, decisions, is_ignored, label_margin
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, rate_at
 from ..seeding import standardized
 
@@ -174,7 +174,7 @@ def expected_accuracy(inputs: Tensor, targets: Tensor) -> Level:
     """Return a level for :func:`unroll`: the mean probability of the true class, in [0, 1]."""
 
     def level(model: Fast, knobs: Knobs) -> Tensor:  # noqa: ARG001
-        confidence = label_margin(model(inputs), targets).sigmoid()
+        confidence = label_margin(decisions(model(inputs), targets), targets).sigmoid()
         return confidence[~is_ignored(targets).reshape(confidence.shape)].mean()
 
     return level

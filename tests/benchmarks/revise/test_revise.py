@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +114,54 @@ def test_a_file_is_refused_by_its_key(place: Path) -> None:
         with pytest.raises(ValueError, match=r"r\.yaml") as found:
             read_request(path, {})
         assert message in str(found.value)
+
+
+FINDINGS = ["No Finding", "Edema", "Mass", "Edema|Mass"]
+
+
+@pytest.fixture
+def ward(place: Path) -> Path:
+    """Return the place with several findings an image: in one column, and in columns of their own."""
+    rows = ["file,Finding Labels,Edema,Mass,split,patient"]
+    for i in range(32):
+        seen = FINDINGS[i % 4]
+        own = ",".join("" if i == 8 else str(float(name in seen)) for name in ("Edema", "Mass"))
+        rows.append(f"{i:02}.png,{seen},{own},{'train' if i < 20 else 'test'},{i // 2}")
+    (place / "images" / "metadata.csv").write_text("\n".join(rows))
+    return place
+
+
+JOINED = ["--label-column", "Finding Labels", "--label-separator", "|"]
+
+
+def test_a_finding_is_forgotten_from_the_command_line(ward: Path) -> None:
+    asked = [*GIVEN, *JOINED, "--forget-class", "Mass", "--out", "out/mass"]
+    look = run(*asked, "--dry-run")
+    assert look.exit_code == 0, look.output
+    assert "finding 1 is 'Mass'" in look.output
+    preview = (ward / "out" / "mass-preview.html").read_text()
+    assert "Edema, Mass" in preview
+    done = run(*asked, "--method", "perturbed_sign:steps=2")
+    assert done.exit_code == 0, done.output
+    values = json.loads((ward / "out" / "mass" / "receipt.json").read_text())
+    assert values["request"]["samples"] == 10
+    findings = values["metrics"]["after"]["findings"]
+    assert [findings[k]["present"] + findings[k]["absent"] for k in "01"] == [8, 8]  # of twelve, four to choose by
+    page = (ward / "out" / "mass" / "index.html").read_text()
+    assert re.search(r"<td>Mass</td><td>\d</td><td>\d</td><td>\d\.\d{3}</td><td>\d\.\d{3}</td><td>n/a</td>", page)
+    again = run("out/mass/revision.yaml")
+    assert again.exit_code == 0, again.output
+    assert "this revision was there already" in again.output
+    state = torch.load("out/mass/served.pth", weights_only=True)
+    models.build("small-cnn", 2, 3, width=4).load_state_dict(state)
+
+
+def test_findings_in_columns_of_their_own(ward: Path) -> None:
+    columns = ["--finding-columns", "Edema,Mass", "--blank", "absent"]
+    done = run(*GIVEN, *columns, "--forget", "patient == 3", "--method", "finetune:steps=1", "--out", "out/p")
+    assert done.exit_code == 0, done.output
+    values = json.loads((ward / "out" / "p" / "receipt.json").read_text())
+    assert (values["request"]["samples"], values["metrics"]["after"]["kind"]) == (2, "multilabel")
+    wrong = run(*GIVEN, *columns, "--label-separator", "|", "--forget", "patient == 3", *METHOD)
+    assert wrong.exit_code == 2
+    assert "expected one of mask_column, label_separator and finding_columns" in wrong.output

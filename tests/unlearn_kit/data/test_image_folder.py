@@ -146,3 +146,86 @@ def test_what_does_not_fit_is_named(
     write(tmp_path, **given)
     with pytest.raises(ValueError, match=message):
         load("image-folder", tmp_path, **options)
+
+
+# What is in each image: every third has none of the findings, every fifth two of them.
+SEEN = [["No Finding", "Edema", "Mass"][i % 3] + ("|Effusion" if i % 5 == 0 and i % 3 else "") for i in range(COUNT)]
+SPLITS = [("train", "train", "test")[i // 8] for i in range(COUNT)]
+FOUND = [[int(name in seen) for name in ("Edema", "Effusion", "Mass")] for seen in SEEN]
+
+
+def test_findings_joined_in_one_column(tmp_path: Path) -> None:
+    write(tmp_path, file=FILES, **{"Finding Labels": SEEN}, split=SPLITS, patient=PATIENTS)
+    bundle = load("image-folder", tmp_path, channels=1, label_column="Finding Labels", label_separator="|")
+    assert (bundle.task, bundle.num_classes) == ("multilabel", 3)
+    assert bundle.class_names == ("Edema", "Effusion", "Mass")  # no finding is none
+    assert labels_of(bundle.train).tolist() == FOUND[:16]
+    assert labels_of(bundle.test).tolist() == FOUND[16:]
+    assert bundle.train_metadata["Finding Labels"].tolist() == SEEN[:16]
+    task = UnlearnTask.forget_class(bundle.train, bundle.test, 1, num_classes=3)
+    assert numbers(task.forget) == [i for i in range(16) if FOUND[i][1]]
+    drawn = load(
+        "image-folder", tmp_path, channels=1, label_column="Finding Labels", label_separator="|", split_column="none",
+        held_out=0.5,
+    )  # fmt: skip
+    held = torch.tensor(FOUND)[numbers(drawn.test)]
+    assert held.sum(0).tolist() == [3, 2, 3] or (held.sum(0) > 0).all()  # each is on either side
+    assert (labels_of(drawn.train).sum(0) > 0).all()
+
+
+@pytest.mark.parametrize(("blank", "empty"), [("unknown", -1), ("absent", 0)])
+def test_findings_in_columns_of_their_own(tmp_path: Path, blank: str, empty: int) -> None:
+    edema = ["1.0", "0.0", "-1.0", ""] * 6
+    mass = ["0", "1", "1", "0"] * 6
+    write(tmp_path, Path=FILES, Edema=edema, Mass=mass, split=SPLITS)
+    options = {"file_column": "Path", "finding_columns": ["Edema", "Mass"], "blank": blank}
+    bundle = load("image-folder", tmp_path, channels=1, **options)
+    assert (bundle.task, bundle.class_names) == ("multilabel", ("Edema", "Mass"))
+    assert labels_of(bundle.train).tolist() == [[1, 0], [0, 1], [-1, 1], [empty, 0]] * 4
+    assert bundle.train_metadata["findings"].tolist()[:4] == ["Edema", "Mass", "Mass", "No Finding"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "text"),
+    [
+        ({"label": ["a|"] * COUNT}, {"label_separator": "|"}, r"expected findings joined by '\|', but got 'a\|'"),
+        (
+            {"label": ["a|No Finding"] * COUNT},
+            {"label_separator": "|"},
+            "expected 'No Finding' to stand alone, but got",
+        ),
+        (
+            {"label": ["a"] * COUNT},
+            {"label_separator": "|"},
+            r"expected two findings at least, joined by '\|', but got",
+        ),
+        (
+            {"label": ["a|b"] * 16 + ["c"] * 8},
+            {"label_separator": "|"},
+            "expected every finding of the test images to have a training image, but got none for c",
+        ),
+        (
+            {"a": ["1"] * COUNT, "b": ["2"] * COUNT},
+            {"finding_columns": ["a", "b"]},
+            "column 'b' to hold 1 .present., 0",
+        ),
+        (
+            {"a": ["yes"] * COUNT, "b": ["1"] * COUNT},
+            {"finding_columns": ["a", "b"]},
+            "expected the column 'a' to hold 1",
+        ),
+        ({"a": ["1"] * COUNT}, {"finding_columns": ["a", "b"]}, r"expected a table with the columns \['a', 'b'\], but"),
+        ({"a": ["1"] * COUNT}, {"finding_columns": ["a"]}, "expected finding_columns to be two columns at least, each"),
+        (
+            {"label": ["a|b"] * COUNT},
+            {"label_separator": "|", "finding_columns": ["a", "b"]},
+            "expected one of mask_column, label_separator and finding_columns, but got two",
+        ),
+    ],
+)
+def test_findings_that_cannot_be_read_are_named(
+    tmp_path: Path, columns: dict[str, Sequence[object]], options: dict[str, object], text: str
+) -> None:
+    write(tmp_path, file=FILES, split=SPLITS, **columns)
+    with pytest.raises(ValueError, match=text):
+        load("image-folder", tmp_path, channels=1, **options)

@@ -197,3 +197,25 @@ def test_copies_are_counted_and_named_before_anything_runs(served: Path) -> None
     assert copies(request, limit=10)[-1] == (
         "copies of pictures were looked for in 9 of 21, drawn at random; task.duplicates(distance=8) reads all of them"
     )
+
+
+def test_what_is_suspicious_about_a_model_of_several_findings_is_told() -> None:
+    source = torch.Generator().manual_seed(0)
+    y = (torch.rand(80, 3, generator=source) < 0.4).long()
+    y[:, 2] = 0
+    y[:3, 2] = 1
+    images = TensorDataset(0.5 * torch.rand(80, 3, 1, 1, generator=source) + 0.4 * y[:, :, None, None], y)
+    task = UnlearnTask.forget_samples(images, images, [0, 1])
+    knows = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
+    knows[1].weight.data, knows[1].bias.data = 5 * torch.eye(3), torch.full((3,), -2.0)
+    (rare,) = preflight(knows, task)
+    assert rare.startswith("rare among the training images: finding 2 in 3 of 80. Their accuracy is high whatever")
+    ended = preflight(nn.Sequential(knows, nn.Sigmoid()), task)
+    assert [text for text in ended if "it ends in a sigmoid" in text]
+    backwards = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
+    backwards[1].weight.data = -torch.eye(3)
+    (chance,) = [text for text in preflight(backwards, task) if "guessing" in text]
+    assert "mean AUROC on the data to keep is 0." in chance
+    pixel = TensorDataset(torch.rand(6, 1, 2, 2), torch.ones(6, 1, 2, 2))
+    masks = UnlearnTask.forget_samples(pixel, pixel, [0])
+    assert [text for text in preflight(nn.Sequential(nn.Conv2d(1, 1, 1), nn.Sigmoid()), masks) if "sigmoid" in text]

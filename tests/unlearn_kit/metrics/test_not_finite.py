@@ -44,6 +44,7 @@ def with_nan(model: nn.Module) -> nn.Module:
 
 
 BAD = with_nan(MODEL)
+FINDINGS = TensorDataset(torch.rand(6, 4), torch.tensor([[1, 0], [0, 1], [1, 1]] * 2))
 
 # Every function of the room by what it is given, and those that take neither scores, nor logits, nor models.
 CALLS: dict[str, list[Callable[[], Any]]] = {
@@ -57,6 +58,7 @@ CALLS: dict[str, list[Callable[[], Any]]] = {
         lambda: metrics.activation_distances(LOGITS, spoilt(LOGITS, math.inf)),
     ],
     "agreement": [lambda: metrics.agreement(spoilt(LOGITS), LOGITS), lambda: metrics.agreement(LOGITS, spoilt(LOGITS))],
+    "auroc": [lambda: metrics.auroc(BAD, FINDINGS)],
     "average_gap": [
         lambda: metrics.average_gap(FOUR | {"test": NAN}, FOUR),
         lambda: metrics.average_gap(FOUR, FOUR | {"membership": NAN}),
@@ -74,10 +76,12 @@ CALLS: dict[str, list[Callable[[], Any]]] = {
     "dice_scores": [lambda: metrics.dice_scores(spoilt(MASKS[0]), MASKS[1])],
     "evaluate": [lambda: metrics.evaluate(BAD, TASK), lambda: metrics.evaluate(MODEL, TASK, BAD)],
     "evaluate_seeds": [lambda: metrics.evaluate_seeds(BAD, TASK, seeds=[0])],
+    "exact_match": [lambda: metrics.exact_match(BAD, FINDINGS)],
     "feature_distance": [
         lambda: metrics.feature_distance(BAD, MODEL, IMAGES),
         lambda: metrics.feature_distance(Masking(BAD), Masking(MODEL), IMAGES),
     ],
+    "finding_scores": [lambda: metrics.finding_scores(BAD, FINDINGS)],
     "iou": [lambda: metrics.iou(with_nan(MASK_MODEL), SHAPES)],
     "iou_scores": [lambda: metrics.iou_scores(spoilt(MASKS[0]), MASKS[1])],
     "js_divergence": [lambda: metrics.js_divergence(BAD, MODEL, IMAGES)],
