@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..data.tensors import load_tensors, subset
-from ..evidence.receipt import LIMIT, SCORES, Receipt
+from ..evidence import Receipt
+from ..evidence.words import CHANGES, LIMIT, SCORES, WHO, change_cells, figure, score
 from ..metrics.predict import predict
 from ..outputs import predicted_labels
 from ..tasks import UnlearnTask
@@ -21,7 +23,14 @@ SIDE = 96  # their height and width on the page, in pixels
 TEMPLATE = Path(__file__).parent / "page.html"
 
 
-def page(receipt: Receipt, task: UnlearnTask, before: nn.Module, after: nn.Module) -> str:
+def page(
+    receipt: Receipt,
+    task: UnlearnTask,
+    before: nn.Module,
+    after: nn.Module,
+    *,
+    class_names: Sequence[str] | None = None,
+) -> str:
     """Return the page of a revision as HTML that needs nothing else: no script, no network.
 
     Args:
@@ -29,32 +38,40 @@ def page(receipt: Receipt, task: UnlearnTask, before: nn.Module, after: nn.Modul
         task: What was to be forgotten.
         before: The model as it served.
         after: The revised model.
+        class_names: A name for each class, which stand under the pictures; None for their numbers.
     """
     pictures = [
-        ("What was to be forgotten", _pictures(task.forget, task.kind, before, after)),
-        ("What was to be kept, some of it", _pictures(task.retain, task.kind, before, after)),
+        ("What was to be forgotten", _pictures(task.forget, task.kind, class_names, before, after)),
+        ("What was to be kept, some of it", _pictures(task.retain, task.kind, class_names, before, after)),
     ]
-    metrics = receipt.values["metrics"]
+    values = receipt.values
+    metrics = values["metrics"]
     return render(
         title=f"Forget {task.rule}",
-        receipt=receipt.values,
+        receipt=values,
         counts=counts(task),
         pictures=pictures,
-        scores=[(words, [_figure(metrics[who], name) for who in WHO]) for name, words in SCORES.items()],
+        scores=[(words, [score(metrics[who], name) for who in WHO]) for name, words in SCORES.items()],
+        verdicts=[one | {"told": figure(one["figure"]), "was": figure(one["before"])} for one in values["verdicts"]],
+        headings=CHANGES,
+        changes=[
+            (title, [change_cells(row) for row in values[key]])
+            for title, key in (("class", "classes"), ("group", "groups"))
+            if values[key]
+        ],
     )
 
 
-def preview(task: UnlearnTask, read: list[str], warnings: list[str]) -> str:
+def preview(
+    task: UnlearnTask, read: list[str], warnings: list[str], *, class_names: Sequence[str] | None = None
+) -> str:
     """Return the page of a revision that was not made: what would be forgotten."""
     pictures = [
-        ("What would be forgotten", _pictures(task.forget, task.kind)),
-        ("What would be kept, some of it", _pictures(task.retain, task.kind)),
+        ("What would be forgotten", _pictures(task.forget, task.kind, class_names)),
+        ("What would be kept, some of it", _pictures(task.retain, task.kind, class_names)),
     ]
     told = {"deployed": {"read": read, "warnings": warnings}}
     return render(title=f"Would forget {task.rule}", receipt=told, counts=counts(task), pictures=pictures, scores=[])
-
-
-WHO = ("before", "after", "reference")
 
 
 def counts(task: UnlearnTask) -> list[tuple[str, int, int]]:
@@ -78,7 +95,7 @@ def render(**values: Any) -> str:
     )
 
 
-def _pictures(data: Any, kind: str, *models: nn.Module) -> list[dict[str, Any]]:
+def _pictures(data: Any, kind: str, class_names: Sequence[str] | None, *models: nn.Module) -> list[dict[str, Any]]:
     """Return some samples: a picture each, and what they are and what the models say of them, as masks or in words."""
     count = min(SHOWN, len(data))
     if not count:
@@ -89,10 +106,14 @@ def _pictures(data: Any, kind: str, *models: nn.Module) -> list[dict[str, Any]]:
     rows = []
     for i in range(count):
         labels = [targets[i], *(label[i] for label in said)]
-        words = "" if kind == "segmentation" else " → ".join(str(int(label)) for label in labels)
+        words = "" if kind == "segmentation" else " → ".join(_name(label, class_names) for label in labels)
         masks = [_png(_flat(_grey(label, images))) for label in labels] if kind == "segmentation" else []
         rows.append({"image": _png(_flat(images[i])), "masks": masks, "text": words})
     return rows
+
+
+def _name(label: Tensor, class_names: Sequence[str] | None) -> str:
+    return str(int(label)) if class_names is None else str(class_names[int(label)])
 
 
 def _flat(image: Tensor) -> Tensor:
@@ -122,7 +143,3 @@ def _png(image: Tensor) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _figure(scores: Any, name: str) -> str:
-    return "n/a" if scores is None or scores[name] is None else f"{scores[name]:.3f}"
