@@ -102,7 +102,7 @@ def revise(
     """
     folder = Path(out)
     options = dict(options or {})
-    proof = (dict(asked or {}), dict(groups or {}), [str(path) for path in earlier], dict(beside or {}), measuring)
+    proof = (dict(asked or {}), dict(groups or {}), [str(path) for path in earlier], measuring)
     request = _request(serving, task, method, form, reference, seed, options, proof)
     found = _already(folder, request)
     if found is not None:

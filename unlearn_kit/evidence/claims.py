@@ -37,6 +37,7 @@ class Thresholds:
         marked: How much worse than unseen data the forget data may be.
         kept: How far the score on the data to keep may fall.
         class_drop: How far one class or group may fall, where its fall is beyond noise.
+        class_chance: How improbable its fall must be, by chance alone and corrected for their number, to be that.
         moved: How far a probability must move for the outputs to count as changed.
     """
 
@@ -56,6 +57,11 @@ class Thresholds:
     )
     class_drop: Threshold = Threshold(
         0.1, "by simulation: single classes of two trainings differ by chance, but seldom by this much. " + COVERAGE
+    )
+    class_chance: Threshold = Threshold(
+        0.01,
+        "by simulation: at .05 one retraining in five seemed damaged, since trainings differ in more than the samples "
+        "that they are judged on. " + COVERAGE,
     )
     moved: Threshold = Threshold(1e-3, "by convention: a change of a probability that three digits would not show")
 
@@ -136,7 +142,7 @@ class Change:
 
     def fell(self, thresholds: Thresholds = DEFAULT) -> bool:
         """Return whether it fell beyond noise, and by more than trainings differ."""
-        return self.p_value < 0.05 and self.before - self.after > thresholds.class_drop.value
+        return self.p_value < thresholds.class_chance.value and self.before - self.after > thresholds.class_drop.value
 
 
 @dataclass(frozen=True)

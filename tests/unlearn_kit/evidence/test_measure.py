@@ -27,7 +27,7 @@ def trained(data, seed: int) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def runs():
-    """Return a task on digits, one label in five wrong, which can only be memorised; an original; what was made of it."""
+    """Return a task on digits, one label in five wrong and so memorised; an original; what was made of it."""
     bundle = load("digits")
     x, y = (torch.cat(pair) for pair in zip(*map(load_tensors, (bundle.train, bundle.test)), strict=True))
     random = torch.Generator().manual_seed(0)
