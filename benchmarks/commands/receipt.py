@@ -21,9 +21,10 @@ def receipt(
         str, typer.Option("--as", help="verdicts, markdown, json, statement (in-toto) or card.")
     ] = "verdicts",
     card: Annotated[Path | None, typer.Option(help="A model card, README.md, to put the section into.")] = None,
+    sign: Annotated[Path | None, typer.Option(help="A private key (PEM) to sign the folder with.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Show the receipt of a revision, or put it into a model card.
+    """Show the receipt of a revision, put it into a model card, or sign its folder.
 
     Leaves with 0, and with 2 where there is no receipt.
     """
@@ -32,11 +33,14 @@ def receipt(
         from unlearn_kit.errors import check_choice
         from unlearn_kit.evidence import card_section, read_receipt, write_card
         from unlearn_kit.evidence.folder import STATEMENT_FILE
+        from unlearn_kit.evidence.signing import sign as sign_folder
         from unlearn_kit.evidence.words import markdown
 
         check_choice("--as", form, FORMS)
         values = read_receipt(folder)
-        if card is not None:
+        if sign is not None:
+            console.print(Text(f"written: {sign_folder(folder, sign)}"), soft_wrap=True)
+        elif card is not None:
             console.print(Text(f"written: {write_card(values, card)}"), soft_wrap=True)
         elif form == "verdicts":
             show_verdicts(console, values)

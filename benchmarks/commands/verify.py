@@ -17,6 +17,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="Of a revision, as `revise` writes it.")],
     data: Annotated[Path | None, typer.Option(help="Folder of the images.", show_default="where they lay")] = None,
     model: Annotated[Path | None, typer.Option(help="The original's weights.", show_default="where they lay")] = None,
+    public_key: Annotated[Path | None, typer.Option(help="Of whoever signed the folder.")] = None,
     score: Annotated[bool, typer.Option("--score/--no-score", help="Whether to score the checkpoint again.")] = True,
     threads: Threads = 2,
     debug: Debug = False,
@@ -35,7 +36,7 @@ def verify(
 
         torch.set_num_threads(threads)
         weights = model if model is not None else original_of(folder)
-        found = hash_again(folder, data=data, model=weights)
+        found = hash_again(folder, data=data, model=weights, public_key=public_key)
         again = score_again(folder, data=data, model=weights) if score else None
     differences = [*found.differences, *(again.differences if again else ())]
     for line in (*found.checked, *(again.checked if again else ())):

@@ -102,7 +102,8 @@ def revise(
     """
     folder = Path(out)
     options = dict(options or {})
-    proof = (dict(asked or {}), dict(groups or {}), [str(path) for path in earlier], measuring)
+    measured = {name: value for name, value in measuring.items() if value is not None}
+    proof = (dict(asked or {}), dict(groups or {}), [str(path) for path in earlier], measured)
     request = _request(serving, task, method, form, reference, seed, options, proof)
     found = _already(folder, request)
     if found is not None:

@@ -203,10 +203,11 @@ def advantage_gone(
     cap, part = thresholds.left.value, thresholds.share_left.value
     limit = min(cap, part * max(before.value, 0.0))
     origin = thresholds.left.origin if limit == cap else thresholds.share_left.origin
-    told = f"advantage over {what}: {_interval(after)}, the original's {_interval(before)}, of a model without them 0"
 
     def say(value: Value, words: str, *, alarming: bool = False) -> Verdict:
-        return Verdict(name, CLAIMS[name], value, f"{words}; {told}", after, before, limit, origin, alarming)
+        return Verdict(
+            name, CLAIMS[name], value, f"{words}; compared with {what}", after, before, limit, origin, alarming
+        )
 
     if left is None or before.low <= 0:
         if after.low > 0:
@@ -241,11 +242,10 @@ def class_forgotten(name: str, before: Figure, after: Figure, chance: float) -> 
         after: The revised model's.
         chance: One over the number of classes.
     """
-    told = f"finds {_interval(after)} of the class, the original {_interval(before)}; guessing {chance:.3f}"
     origin = "by argument: a model that never saw a class has no cause to name it, and guessing names it one time in C"
 
     def say(value: Value, words: str, *, alarming: bool = False) -> Verdict:
-        return Verdict(name, CLAIMS[name], value, f"{words}: {told}", after, before, chance, origin, alarming)
+        return Verdict(name, CLAIMS[name], value, words, after, before, chance, origin, alarming)
 
     if before.low <= chance:
         return say("not tested", "the original hardly found the class either, so there was nothing to forget")
@@ -269,15 +269,15 @@ def not_marked(after: Figure | None, thresholds: Thresholds = DEFAULT) -> Verdic
     if after is None:
         return untested("not marked", "there are no unseen data of the same classes to compare with")
     named |= {"figure": after, "threshold": -limit.value, "origin": limit.origin}
-    told = f"advantage over unseen data: {_interval(after)}, negative where the forget data are worse"
     if after.low > -limit.value:
-        return Verdict(**named, value="shown", words=told)
+        words = f"the forget data fare worse than unseen data by less than {limit.value:g}"
+        return Verdict(**named, value="shown", words=words)
     if after.high < 0:
-        words = f"over-forgetting: the forget data are worse than data that nobody trained on, which marks them; {told}"
+        words = "over-forgetting: the forget data are worse than data that nobody trained on, which marks them"
         return Verdict(**named, value="not shown", words=words, alarming=True)
     if too_few(after.value - after.low, limit.value):
-        return Verdict(**named, value="not tested", words=f"{after.count} are too few to tell; {told}")
-    return Verdict(**named, value="not shown", words=f"they may be worse; {told}")
+        return Verdict(**named, value="not tested", words=f"{after.count} are too few to tell")
+    return Verdict(**named, value="not shown", words="the forget data may be worse")
 
 
 def kept(found: Kept | None, thresholds: Thresholds = DEFAULT) -> Verdict:
@@ -286,18 +286,19 @@ def kept(found: Kept | None, thresholds: Thresholds = DEFAULT) -> Verdict:
         return untested("kept", "there are no held-out data to keep")
     limit = thresholds.kept
     named = _named("kept") | {"figure": found.change, "threshold": -limit.value, "origin": limit.origin}
-    told = f"change of the score: {_interval(found.change, sign=True)}"
     fallen = [one for one in (*found.classes, *found.groups) if one.fell(thresholds)]
     if fallen:
-        words = f"damage beyond noise: {'; '.join(damage(one) for one in fallen)}; {told}"
+        words = f"damage beyond noise: {'; '.join(damage(one) for one in fallen)}"
         return Verdict(**named, value="not shown", words=words, alarming=True)
     if found.change.low > -limit.value:
-        return Verdict(**named, value="shown", words=told)
+        words = f"the score fell by less than {limit.value:g}, and no class or group fell beyond noise"
+        return Verdict(**named, value="shown", words=words)
     if found.change.high < 0:
-        return Verdict(**named, value="not shown", words=f"damage beyond noise; {told}", alarming=True)
+        words = "damage beyond noise: the score fell as a whole"
+        return Verdict(**named, value="not shown", words=words, alarming=True)
     if too_few(found.change.value - found.change.low, limit.value):
-        return Verdict(**named, value="not tested", words=f"{found.change.count} are too few to tell; {told}")
-    return Verdict(**named, value="not shown", words=f"the score may have fallen further; {told}")
+        return Verdict(**named, value="not tested", words=f"{found.change.count} are too few to tell")
+    return Verdict(**named, value="not shown", words=f"the score may have fallen by {limit.value:g}")
 
 
 def damage(one: Change) -> str:
@@ -322,13 +323,15 @@ def of_unchanged(verdict: Verdict) -> Verdict:
 
 def findings(verdicts: Sequence[Verdict]) -> list[str]:
     """Return what must be said of a revision whoever reads it: unchanged weights, nothing forgotten, damage, marks."""
-    return [f"{one.name}: not shown: {one.words}" for one in verdicts if one.alarming]
+    return [f"{one.name}: not shown: {one.words}{_figures(one)}" for one in verdicts if one.alarming]
 
 
 def _named(name: str) -> dict[str, Any]:
     return {"name": name, "claim": CLAIMS[name]}
 
 
-def _interval(estimate: Figure, *, sign: bool = False) -> str:
-    form = "+.3f" if sign else ".3f"
-    return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
+def _figures(verdict: Verdict) -> str:
+    """Return the figures of a verdict as the end of a sentence."""
+    both = (("", verdict.figure), ("before ", verdict.before))
+    told = [f"{when}{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for when, one in both if one is not None]
+    return f" ({', '.join(told)})" if told else ""

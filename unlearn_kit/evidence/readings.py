@@ -76,7 +76,9 @@ class Compared:
         if self.task.forget_classes:
             return "held-out images of the class"
         return (
-            "held-out data that the request names" if self.unseen == "forget_test" else "held-out data of the classes"
+            "held-out data that the request names"
+            if self.unseen == "forget_test"
+            else "held-out data of the same classes"
         )
 
     def matched(self, forget: Readings, unseen: Readings) -> tuple[Any, Any]:

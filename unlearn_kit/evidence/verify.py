@@ -12,6 +12,7 @@ from ..hashing import hash_config, hash_file
 from .folder import ABOUT, LISTS, STATEMENT_FILE, read_receipt
 from .inventory import SIDES, changed_files
 from .receipt import options_digest
+from .signing import SIGNATURE, broken_signature
 from .statement import statement
 from .words import markdown
 
@@ -49,7 +50,13 @@ class Verification:
     differences: tuple[Difference, ...]
 
 
-def verify(folder: str | Path, *, data: str | Path | None = None, model: str | Path | None = None) -> Verification:
+def verify(
+    folder: str | Path,
+    *,
+    data: str | Path | None = None,
+    model: str | Path | None = None,
+    public_key: str | Path | None = None,
+) -> Verification:
     """Hash again what a receipt names, and say what differs.
 
     It finds a changed, missing or added file of the folder, a changed file of the forget or retain list, another
@@ -60,10 +67,12 @@ def verify(folder: str | Path, *, data: str | Path | None = None, model: str | P
         folder: Of a revision, as :func:`unlearn_kit.deployed.revise` writes it.
         data: The folder that the files of the forget and retain list lie in; None looks where they lay.
         model: The file of the original's weights; None leaves it out.
+        public_key: Of whoever signed the folder; None leaves signatures out.
 
     Raises:
-        FileNotFoundError: When there is no receipt, or no such file or folder as ``data`` or ``model``.
+        FileNotFoundError: When there is no receipt, or no such file or folder as ``data``, ``model`` or ``public_key``.
         ValueError: When the receipt is none.
+        ImportError: When a signature is to be checked and model-signing is not installed.
     """
     place = Path(folder)
     for name, path in (("data", data), ("model", model)):
@@ -97,6 +106,12 @@ def verify(folder: str | Path, *, data: str | Path | None = None, model: str | P
         if digest not in originals.values():
             found.append(Difference(f"original {Path(model).name}", f"SHA-256 {list(originals.values())}", digest))
         checked.append("the original's weights")
+    if public_key is None:
+        skipped.append("a signature: say public_key")
+    else:
+        broken = broken_signature(place, public_key)
+        found += [] if broken is None else [Difference(SIGNATURE, "a signature of this folder", broken)]
+        checked.append("the signature")
     return Verification(tuple(checked), tuple(skipped), tuple(found))
 
 
@@ -107,7 +122,7 @@ def _files(place: Path, values: Mapping[str, Any]) -> list[Difference]:
         now = hash_file(path) if path.is_file() else None
         if now != digest:
             found.append(Difference(name, f"SHA-256 {digest}", now or "no file"))
-    known = {*values["files"], *ABOUT, STATEMENT_FILE}
+    known = {*values["files"], *ABOUT, STATEMENT_FILE, SIGNATURE}
     there = sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
     found += [
         Difference(name, "no such file", "one that the receipt does not name") for name in there if name not in known

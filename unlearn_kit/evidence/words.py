@@ -55,10 +55,23 @@ def score(scores: Mapping[str, Any] | None, name: str) -> str:
 
 def _verdicts(v: Mapping[str, Any]) -> Iterator[str]:
     if v["verdicts"]:
-        yield from ("## Verdicts", "", "| verdict | claim | figure | threshold | why |", "|---|---|---|---|---|")
+        yield from (
+            "## Verdicts",
+            "",
+            "| verdict | claim | figure | before | threshold | why |",
+            "|---|---|---|---|---|---|",
+        )
         for one in v["verdicts"]:
             limit = "n/a" if one["threshold"] is None else f"{one['threshold']:.3f}"
-            yield f"| **{one['value']}** | {one['claim']} | {figure(one['figure'])} | {limit} | {one['words']} |"
+            cells = (
+                f"**{one['value']}**",
+                one["claim"],
+                figure(one["figure"]),
+                figure(one["before"]),
+                limit,
+                one["words"],
+            )
+            yield f"| {' | '.join(cells)} |"
         yield ""
     yield from ("## Findings", "")
     yield from [f"- {finding}" for finding in v["findings"]] or ["None."]
@@ -131,12 +144,13 @@ def _impact(v: Mapping[str, Any]) -> Iterator[str]:
 
 def change_cells(row: Mapping[str, Any]) -> list[str]:
     """Return the cells of a class or group: n/a where something is not defined for it."""
-    places = ("before", "after", "missed_before", "missed_after", "specificity_before", "specificity_after", "p_value")
+    places = ("before", "after", "missed_before", "missed_after", "specificity_before", "specificity_after")
     cells = (
         "n/a" if row[key] is None else f"{row[key]:,}" if isinstance(row[key], int) else f"{row[key]:.3f}"
         for key in places
     )
-    return [str(row["name"]), f"{row['count']:,}", *cells]
+    p = row["p_value"]
+    return [str(row["name"]), f"{row['count']:,}", *cells, "< .001" if p < 0.001 else f"{p:.3f}"]
 
 
 def _told(value: Any) -> str:

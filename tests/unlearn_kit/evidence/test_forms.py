@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 from unlearn_kit.evidence.card import card_section, write_card
 from unlearn_kit.evidence.claims import CLAIMS, untested
+from unlearn_kit.evidence.signing import broken_signature, sign
 from unlearn_kit.evidence.statement import statement
 
 # Written from the public specification: in-toto/attestation, spec/v1/statement.md, spec/v1/resource_descriptor.md,
@@ -123,3 +125,34 @@ def test_a_card_keeps_what_it_says_and_holds_one_section(tmp_path: Path) -> None
     ]
     new = write_card(values("shown"), tmp_path / "CARD.md")
     assert ModelCard.load(new).data.tags == ["machine-unlearning"]
+
+
+def test_a_signature_is_that_package_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key.pem").write_text("key")
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    with pytest.raises(ImportError, match=r"pip install 'unlearn-kit\[sign\]'"):
+        sign(tmp_path, tmp_path / "key.pem")
+    with pytest.raises(FileNotFoundError, match="expected key to be an existing path"):
+        sign(tmp_path, tmp_path / "none.pem")
+    assert broken_signature(tmp_path, tmp_path / "key.pem") == "no model.sig"
+
+
+def test_a_signed_folder_holds_until_a_byte_changes(tmp_path: Path) -> None:
+    pytest.importorskip("model_signing.signing", exc_type=ImportError)
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "key.pem").write_bytes(private)
+    public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "public.pem").write_bytes(public)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "served.pth").write_bytes(b"weights")
+    for _ in range(2):  # signed again, it does not sign its old signature
+        assert sign(folder, tmp_path / "key.pem") == folder / "model.sig"
+        assert broken_signature(folder, tmp_path / "public.pem") is None
+    (folder / "served.pth").write_bytes(b"weightz")
+    assert "served.pth" in str(broken_signature(folder, tmp_path / "public.pem"))
