@@ -9,9 +9,11 @@ import typer
 from .commands.audit import audit
 from .commands.demo import demo
 from .commands.inventory import list_all
+from .commands.receipt import receipt
 from .commands.report import report
 from .commands.revise import revise
 from .commands.run import run
+from .commands.verify import verify
 
 app = typer.Typer(
     name="unlearn-kit",
@@ -40,6 +42,8 @@ def options(
 
 
 app.command()(revise)
+app.command()(receipt)
+app.command()(verify)
 app.command()(demo)
 app.command()(audit)
 app.command()(run)

@@ -75,6 +75,24 @@ def test_the_walk_from_a_served_file_to_a_revised_one(tmp_path: Path, monkeypatc
     assert names["done"].result is None  # the command's own work, found again
 
 
+@pytest.mark.usefixtures("hospital")
+@pytest.mark.filterwarnings("ignore:erase_to_retain changed no weight")
+def test_a_receipt_is_made_shown_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from benchmarks.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    (guide,) = [guide for guide in GUIDES if guide.stem == "evidence"]
+    lines = "\n".join(SHELL.findall(guide.read_text(encoding="utf-8"))).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(small(line)) for line in lines if line]
+    assert [command[1] for command in commands] == ["revise", "receipt", "receipt", "receipt", "verify"]
+    for _, *arguments in commands:
+        found = CliRunner().invoke(app, arguments)
+        assert found.exit_code == 0, found.output
+    assert "## Unlearning" in (tmp_path / "README.md").read_text()
+
+
 @pytest.mark.parametrize("guide", [g for g in GUIDES if g.stem != "deployed-models"], ids=lambda guide: guide.stem)
 def test_the_code_of_a_guide_runs_in_order(guide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

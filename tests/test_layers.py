@@ -32,11 +32,11 @@ FLOORS = (
     ("hashing", "tasks"),
     ("losses", "adapters"),
     ("metrics",),
-    ("evidence",),
     ("engine",),
     ("audits",),
     ("composition",),
     ("tuning",),
+    ("evidence",),
     ("deployed",),
 )
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
+STYLES = {"shown": "green", "not shown": "bold red", "not tested": "dim"}
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -26,3 +28,13 @@ def reported(debug: bool) -> Iterator[None]:
             raise
         Console(stderr=True).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
         raise typer.Exit(1 if isinstance(error, DivergenceError) else 2) from None
+
+
+def show_verdicts(console: Console, values: Mapping[str, Any]) -> None:
+    """Print the verdicts of a receipt, and what it finds."""
+    table = Table("verdict", "claim")
+    for one in values["verdicts"]:
+        table.add_row(Text(one["value"], style=STYLES[one["value"]]), Text(one["claim"]))
+    console.print(table)
+    for finding in values["findings"]:
+        console.print(Text(f"finding: {finding}", style="yellow"), soft_wrap=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .options import Device, Threads
-from .reporting import Debug, reported
+from .reporting import Debug, reported, show_verdicts
 
 
 def revise(
@@ -51,6 +51,19 @@ def revise(
     ] = None,
     reference: Annotated[Path | None, typer.Option(help="Weights retrained without the data, to judge by.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
+    by: Annotated[str | None, typer.Option(help="Who asked, for the receipt.")] = None,
+    ticket: Annotated[str | None, typer.Option(help="Of the request.")] = None,
+    basis: Annotated[str | None, typer.Option(help="On which it stands, such as GDPR Art. 17.")] = None,
+    date: Annotated[str | None, typer.Option(help="Of the request.")] = None,
+    audit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="quantization, residual knowledge, relearning, probe, features.", show_default="the first two"
+        ),
+    ] = None,
+    budget: Annotated[float | None, typer.Option(help="Seconds after which no audit is begun.")] = None,
+    patient: Annotated[str | None, typer.Option(help="Column whose groups count as one: patient.")] = None,
+    earlier: Annotated[list[Path] | None, typer.Option(help="Folder of a revision that this one stands on.")] = None,
     form: Annotated[
         str | None, typer.Option("--format", help="safetensors or pth.", show_default="the original's")
     ] = None,
@@ -105,6 +118,11 @@ def revise(
                 "form": form,
                 "seed": seed,
                 "device": None if device == "cpu" else device,
+                "asked": _told(by=by, ticket=ticket, basis=basis, date=date),
+                "audits": audit or None,
+                "budget": budget,
+                "patient": patient,
+                "earlier": earlier or None,
             },
         )
         prepared = prepare(given)
@@ -117,10 +135,15 @@ def revise(
             return
         revision = work(prepared, show=given.chosen().text)
     _warn(console, *revision.warnings)
+    show_verdicts(console, revision.receipt.values)
     _show_scores(console, revision.receipt.values["metrics"])
     if revision.result is None:
         _say(console, f"this revision was there already, in {revision.folder}")
     _say(console, f"revised: {revision.checkpoint}", f"evidence: {revision.folder / 'receipt.md'}, index.html")
+
+
+def _told(**texts: str | None) -> dict[str, str] | None:
+    return {name: text for name, text in texts.items() if text is not None} or None
 
 
 def _options(given: list[str] | None) -> dict[str, Any] | None:
@@ -166,7 +189,7 @@ def _show_counts(console: Console, task: Any) -> None:
 
 
 def _show_scores(console: Console, metrics: Any) -> None:
-    from unlearn_kit.evidence.receipt import SCORES
+    from unlearn_kit.evidence.words import SCORES
 
     table = Table("measured on", "before", "after", "reference")
     for name, words in SCORES.items():

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from unlearn_kit.data import where
+from unlearn_kit.errors import check_choice
+from unlearn_kit.evidence.measure import ALL_AUDITS
 from unlearn_kit.safe_yaml import read_yaml
 
 from ..setup.devices import check_device_name
@@ -89,6 +91,11 @@ class RevisionRequest(Strict):
         form: "safetensors" or "pth"; None for the original's.
         seed: Of the revision and the evaluation.
         device: Where the method runs.
+        asked: Who asked, ticket, basis, date: free text for the receipt.
+        audits: Of ``unlearn_kit.evidence.measure``; None for its own.
+        budget: Seconds after which no further audit is begun.
+        patient: The column whose groups are whole people, devices, ...: intervals count groups, not images.
+        earlier: Folders of earlier revisions that this one stands on.
     """
 
     model: Annotated[ModelRequest, BeforeValidator(_source)]
@@ -101,6 +108,18 @@ class RevisionRequest(Strict):
     form: Literal["safetensors", "pth"] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "cpu"
+    asked: dict[str, str] = Field(default_factory=dict)
+    audits: list[str] | None = None
+    budget: Annotated[Finite, Field(ge=0)] | None = None
+    patient: str | None = None
+    earlier: list[Path] = Field(default_factory=list)
+
+    @field_validator("audits")
+    @classmethod
+    def _known_audits(cls, value: list[str] | None) -> list[str] | None:
+        for name in value or []:
+            check_choice("audits", name, ALL_AUDITS)
+        return value
 
     @field_validator("forget")
     @classmethod
@@ -165,6 +184,8 @@ def read_request(path: str | Path | None, options: Mapping[str, Any]) -> Revisio
     own = {key: value for key, value in options.items() if "." not in key and value is not None}
     if {"forget", "forget_class"} & own.keys():  # one way of saying what to forget replaces the other
         whole = {key: value for key, value in whole.items() if key not in ("forget", "forget_class")}
+    if "asked" in own and isinstance(whole.get("asked"), Mapping):
+        own["asked"] = {**whole["asked"], **own["asked"]}
     whole |= own
     try:
         return RevisionRequest.model_validate(whole)

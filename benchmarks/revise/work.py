@@ -14,10 +14,14 @@ from unlearn_kit import UnlearnTask, data
 from unlearn_kit.data import DataBundle, where
 from unlearn_kit.deployed import Deployed, Revision, deployed, preflight, preview, revise
 from unlearn_kit.errors import DataWarning, check_choice
+from unlearn_kit.evidence.inventory import files_of
+from unlearn_kit.evidence.measure import SPLITS
 from unlearn_kit.files import write_text
 
 from ..setup.methods import as_options, known_options, watchers
 from .request import RevisionRequest
+
+REQUEST = "revision.yaml"
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ def work(prepared: Prepared, show: str | None = None) -> Revision:
     function: Any = getattr(algorithms, method.name)
     watching = {"callbacks": watchers(show)} if show is not None and "callbacks" in known_options(method.name) else {}
     reference = None if request.reference is None else prepared.serving.with_weights(request.reference)
-    revision = revise(
+    proof: dict[str, Any] = {} if request.audits is None else {"audits": tuple(request.audits)}
+    return revise(
         prepared.serving,
         prepared.task,
         function,
@@ -128,11 +133,37 @@ def work(prepared: Prepared, show: str | None = None) -> Revision:
         options=as_options(method.options),
         watching=watching,
         notes=prepared.notes,
+        asked=request.asked,
+        groups=groups_of(prepared),
+        earlier=request.earlier,
+        beside={REQUEST: yaml_of(request)},
+        budget=request.budget,
         class_names=prepared.bundle.class_names,
+        **proof,
     )
-    if revision.result is not None:
-        write_text(yaml_of(request), request.out / "revision.yaml")
-    return revision
+
+
+def groups_of(prepared: Prepared) -> dict[str, list[str]]:
+    """Return the group of every sample by split, from the table's column that the request names; {} for none.
+
+    Raises:
+        ValueError: On a column that the table has not, or an image without a group.
+    """
+    column = prepared.request.patient or prepared.request.data.group
+    if column is None:
+        return {}
+    bundle, known = prepared.bundle, dict[Path, str]()
+    for part, table in ((bundle.train, bundle.train_metadata), (bundle.test, bundle.test_metadata)):
+        if table is None:
+            raise ValueError(f"expected a table of metadata with the column {column!r}, but there is none")
+        check_choice("group", column, [str(name) for name in table.columns])
+        files = files_of(part) or []
+        known |= {own[0]: str(name) for own, name in zip(files, table[column].fillna(""), strict=True)}
+    if "" in known.values():
+        lost = sum(name == "" for name in known.values())
+        raise ValueError(f"expected a {column} for every image, but got none for {lost}")
+    splits = {name: files_of(getattr(prepared.task, name)) for name in SPLITS}
+    return {name: [known[own[0]] for own in files] for name, files in splits.items() if files is not None}
 
 
 def yaml_of(request: RevisionRequest) -> str:

@@ -175,14 +175,36 @@ def _score(probe: Any, x: Tensor, y: Tensor, num_classes: int) -> Tensor:
     return correct(logits, y) if x.dim() == 2 else iou_scores(logits, y, absent=math.nan)
 
 
-def _classifier(several: bool) -> Any:
-    # A convex problem solved to its end: the figure depends on no learning rate, order or seed, as one that the engine
-    # trains would.
+def head_inputs(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features that a classifier's head is given ``(N, p)``, float64, and the labels ``(N,)``.
+
+    Raises:
+        ValueError: When no head is declared (``models.declare_head``), or its input is no tensor; on an empty data set.
+    """
+    found = _read(model, dataset, np.arange(len(dataset)), lambda x, y, _: (x, y), reading)
+    if found is None:
+        raise ValueError("expected at least one sample to take features of, but got an empty data set")
+    return found[0].numpy(), found[1].numpy()
+
+
+def logistic_regression() -> Any:
+    """Return an unfitted logistic regression on standardised features.
+
+    A convex problem solved to its end: the figure depends on no learning rate, order or seed, as one that the engine
+    trains would.
+    """
     with isolated(0):  # importing scikit-learn draws from the caller's random state
-        from sklearn.dummy import DummyClassifier
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-    # Of a single class there is nothing to separate, which scikit-learn refuses.
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)) if several else DummyClassifier()
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+
+
+def _classifier(several: bool) -> Any:
+    if several:
+        return logistic_regression()
+    with isolated(0):
+        from sklearn.dummy import DummyClassifier
+
+    return DummyClassifier()  # of a single class there is nothing to separate, which scikit-learn refuses

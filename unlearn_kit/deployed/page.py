@@ -12,7 +12,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..data.tensors import load_tensors, subset
-from ..evidence.receipt import LIMIT, SCORES, Receipt
+from ..evidence import Receipt
+from ..evidence.words import CHANGES, LIMIT, SCORES, WHO, change_cells, figure, score
 from ..metrics.predict import predict
 from ..outputs import decisions, predicted_labels
 from ..tasks import UnlearnTask
@@ -43,13 +44,21 @@ def page(
         ("What was to be forgotten", _pictures(task.forget, task.kind, class_names, before, after)),
         ("What was to be kept, some of it", _pictures(task.retain, task.kind, class_names, before, after)),
     ]
-    metrics = receipt.values["metrics"]
+    values = receipt.values
+    metrics = values["metrics"]
     return render(
         title=f"Forget {task.rule}",
-        receipt=receipt.values,
+        receipt=values,
         counts=counts(task),
         pictures=pictures,
-        scores=[(words, [_figure(metrics[who], name) for who in WHO]) for name, words in SCORES.items()],
+        scores=[(words, [score(metrics[who], name) for who in WHO]) for name, words in SCORES.items()],
+        verdicts=[one | {"told": figure(one["figure"]), "was": figure(one["before"])} for one in values["verdicts"]],
+        headings=CHANGES,
+        changes=[
+            (title, [change_cells(row) for row in values[key]])
+            for title, key in (("class", "classes"), ("group", "groups"))
+            if values[key]
+        ],
         findings=finding_rows(metrics, class_names),
     )
 
@@ -64,9 +73,6 @@ def preview(
     ]
     told = {"deployed": {"read": read, "warnings": warnings}}
     return render(title=f"Would forget {task.rule}", receipt=told, counts=counts(task), pictures=pictures, scores=[])
-
-
-WHO = ("before", "after", "reference")
 
 
 def counts(task: UnlearnTask) -> list[tuple[str, int, int]]:
@@ -129,7 +135,7 @@ def finding_rows(metrics: Mapping[str, Any], class_names: Sequence[str] | None) 
     rows = []
     for k, own in known.items():
         name = f"finding {k}" if class_names is None else class_names[int(k)]
-        cells = [_figure(None if t is None else t[k], what) for what in ("auroc", "sensitivity") for t in tables]
+        cells = [score(None if t is None else t[k], what) for what in ("auroc", "sensitivity") for t in tables]
         rows.append((name, own["present"], own["absent"], *cells))
     return rows
 
@@ -161,7 +167,3 @@ def _png(image: Tensor) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _figure(scores: Any, name: str) -> str:
-    return "n/a" if scores is None or scores[name] is None else f"{scores[name]:.3f}"

@@ -9,15 +9,17 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 
 from .. import adapters
 from ..checkpoints import same_bits
 from ..errors import CheckpointError
-from ..evidence import Receipt, receipt
-from ..files import write_text
+from ..evidence import Receipt, earlier_receipts, inventory, receipt, seal
+from ..evidence.folder import LISTS
+from ..evidence.receipt import Measuring
+from ..files import write_json, write_text
 from ..hashing import hash_code, hash_config, hash_dataset, hash_file, hash_model
 from ..results import UnlearnResult
 from ..tasks import UnlearnTask
@@ -61,13 +63,18 @@ def revise(
     options: Mapping[str, Any] | None = None,
     watching: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
-    class_names: Sequence[str] | None = None,
+    asked: Mapping[str, str] | None = None,
+    groups: Mapping[str, Sequence[Any]] | None = None,
+    earlier: Sequence[str | Path] = (),
+    beside: Mapping[str, str] | None = None,
+    **measuring: Unpack[Measuring],
 ) -> Revision:
     """Make a deployed model forget, and write what serves and what proves it.
 
     The folder holds the revised weights under the name and in the form of the original's file, ``adapters.safetensors``
-    where the method made adapters, ``receipt.json`` and ``receipt.md``, and the page ``index.html``. The receipt names
-    the SHA-256 of each file of weights. The folder is there whole or not at all; the same call finds its own work done.
+    where the method made adapters, ``receipt.json`` and ``receipt.md``, the lists ``data.json`` of what was forgotten
+    and kept, the in-toto ``statement.json``, and the page ``index.html``. The receipt names the SHA-256 of each file.
+    The folder is there whole or not at all; the same call finds its own work done.
 
     Args:
         serving: The model, see :func:`.serving.deployed`.
@@ -81,7 +88,11 @@ def revise(
         options: Of the method.
         watching: What is passed to the method beside that and changes no result, such as ``callbacks``.
         notes: What else is to be known of the request, for the receipt and the page.
-        class_names: A name for each class, or finding, on the page; None for their numbers.
+        asked: Who asked, ticket, basis, date: free text for the receipt.
+        groups: The group of every sample, such as its patient, as for :func:`unlearn_kit.evidence.measure`.
+        earlier: Folders of earlier revisions that this one stands on; one whose checkpoint is revised again is found.
+        beside: Further files of text for the folder, by name, such as the request itself.
+        **measuring: What :func:`unlearn_kit.evidence.measure` takes: audits, budget, class_names, thresholds.
 
     Raises:
         ValueError: On what the method or the task refuse, and when ``out`` holds anything else.
@@ -91,14 +102,29 @@ def revise(
     """
     folder = Path(out)
     options = dict(options or {})
-    request = _request(serving, task, method, form, reference, seed, options)
+    measured = {name: value for name, value in measuring.items() if value is not None}
+    proof = (dict(asked or {}), dict(groups or {}), [str(path) for path in earlier], measured)
+    request = _request(serving, task, method, form, reference, seed, options, proof)
     found = _already(folder, request)
     if found is not None:
         return found
     warnings = [*notes, *preflight(serving.model, task, seed=seed)]
     result = method(serving.model, task, seed=seed, device=device, **options, **(watching or {}))
     whole = adapters.plain(result.model)  # what serves holds adapters added into its weights
-    paper = receipt(task, serving.model, replace(result, model=whole), reference=reference, seed=seed)
+    original = {path: hash_file(path) for path in _original_files(serving)}
+    lists = inventory(task)
+    paper = receipt(
+        task,
+        serving.model,
+        replace(result, model=whole),
+        reference=reference,
+        seed=seed,
+        asked=asked,
+        groups=groups,
+        earlier=earlier_receipts(earlier, original),
+        lists=lists,
+        **measuring,
+    )
 
     # Beside the folder and renamed at the end: nobody finds half a revision.
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -110,11 +136,21 @@ def revise(
             warnings.append(f"left out of the checkpoint, as it may remember the forgotten data: {', '.join(left_out)}")
         if whole is not result.model:
             adapters.save(result.model, unfinished / "adapters.safetensors")
-        files = {path.relative_to(unfinished).as_posix(): hash_file(path) for path in _files(unfinished)}
+        after = _hashes(unfinished)
+        write_json(lists, unfinished / LISTS)
+        for name, text in (beside or {}).items():
+            if (unfinished / name).exists():
+                raise ValueError(
+                    f"expected beside to name further files, but got {name!r}, which is the revision's own"
+                )
+            write_text(text, unfinished / name)
         told = {"request": request, "read": serving.words, "warnings": warnings, "checkpoint": checkpoint.name}
-        paper = Receipt(paper.values | {"deployed": told, "files": files})
-        write_text(page(paper, task, serving.model, whole, class_names=class_names), unfinished / "index.html")
-        paper.save(unfinished)
+        before = {path.name: digest for path, digest in original.items()}
+        files = {"files": _hashes(unfinished), "checkpoints": {"before": before, "after": after}}
+        paper = Receipt(paper.values | files | {"deployed": told})
+        names = measuring.get("class_names")
+        write_text(page(paper, task, serving.model, whole, class_names=names), unfinished / "index.html")
+        seal(paper, unfinished)
         unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -129,6 +165,7 @@ def _request(
     reference: nn.Module | None,
     seed: int,
     options: Mapping[str, Any],
+    proof: object,
 ) -> str:
     """Return what tells this revision from every other: a hash of all that it depends on."""
     return hash_config(
@@ -141,6 +178,7 @@ def _request(
             {name: str(value) for name, value in options.items()},
             form,
             seed,
+            json.dumps(proof, default=str, sort_keys=True),
             hash_code("unlearn_kit", "algorithms"),
         )
     )
@@ -175,8 +213,18 @@ def _hash_or_none(path: Path) -> str | None:
     return hash_file(path) if path.is_file() else None
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, by its name there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hash_file(path) for path in paths}
+
+
+def _original_files(serving: Deployed) -> list[Path]:
+    """Return the files that the original's weights were read from."""
+    if serving.weights is not None:
+        return [serving.weights.file.path]
+    folder = Path(serving.network.source.partition(":")[2])
+    return sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
 
 
 def _write(serving: Deployed, whole: nn.Module, folder: Path, form: str | None) -> tuple[Path, tuple[str, ...]]:

@@ -1,6 +1,34 @@
-"""What may be said of one revision, and to whom: the receipt, and the rules by which figures become words."""
+"""What may be said of one revision, and to whom: verdicts without a reference, the receipt, and how it is verified."""
 
+from .card import card_section, write_card
+from .claims import DEFAULT, Threshold, Thresholds, Verdict
+from .folder import earlier_receipts, read_receipt, seal
+from .inventory import inventory
+from .measure import Evidence, measure
 from .receipt import Receipt, assemble, receipt
 from .software import versions
+from .statement import statement
+from .verify import Difference, Verification, verify
 
-__all__ = ["Receipt", "assemble", "receipt", "versions"]
+__all__ = [
+    "DEFAULT",
+    "Difference",
+    "Evidence",
+    "Receipt",
+    "Threshold",
+    "Thresholds",
+    "Verdict",
+    "Verification",
+    "assemble",
+    "card_section",
+    "earlier_receipts",
+    "inventory",
+    "measure",
+    "read_receipt",
+    "receipt",
+    "seal",
+    "statement",
+    "verify",
+    "versions",
+    "write_card",
+]

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from torch import nn
 
+from ..files import plain as plain_values
 from ..files import write_json, write_text
-from ..hashing import hash_config, hash_model, sample_hashes
+from ..hashing import hash_code, hash_config, hash_model
 from ..metrics import Evaluation, evaluate
 from ..results import UnlearnResult
 from ..tasks import UnlearnTask
+from .claims import Thresholds
+from .inventory import data_summary, inventory
 from .judging import over_forgets
+from .measure import Evidence, measure
 from .software import versions
+from .words import LIMIT, SCORES, markdown
 
-SCORES = {
-    "forget": "training data to forget",
-    "retain": "training data to keep",
-    "forget_test": "held-out data like the forgotten",
-    "retain_test": "held-out data like the kept",
-    "membership": "membership AUC by loss",
+# What takes audits to find out.
+INSIDE = {
+    "relearning": "whether the forgotten data could be learned again faster than by a model that never saw them",
+    "probe": "what hidden layers still encode of them, and what weight quantisation brings back",
 }
-# What one evaluation cannot say, whoever asks.
+# What no receipt can say, whoever asks.
 NEVER = (
     "attacks that train shadow models, or that see the weights rather than the outputs",
-    "whether the forgotten data could be learned again faster than by a model that never saw them",
-    "what hidden layers still encode of them, and what weight quantisation brings back",
-    "copies and near duplicates of the forgotten samples among the data that were kept",
+    "near duplicates of the forgotten samples among the data that were kept",
+    "backups, caches, older checkpoints and copies of the model elsewhere",
     "other seeds than the ones named here",
 )
-LIMIT = "A receipt tells what was done and measured. It does not prove that nothing of the data is left in the model."
+
+
+class Measuring(TypedDict, total=False):
+    """What a receipt passes on to :func:`.measure.measure`, which explains it."""
+
+    audits: Collection[str]
+    budget: float | None
+    class_names: Sequence[str] | None
+    thresholds: Thresholds
 
 
 @dataclass(frozen=True)
@@ -56,42 +67,8 @@ class Receipt:
         )
 
     def markdown(self) -> str:
-        """Return one page for people."""
-        v = self.values
-        request, models, metrics = v["request"], v["models"], v["metrics"]
-        options = ", ".join(f"{key}={value}" for key, value in v["method"]["options"].items() if value is not None)
-        # More digits than three would claim a precision that no test set of some thousand samples has.
-        lines = [
-            "# Unlearning receipt",
-            "",
-            f"Made {v['made']}. {LIMIT}",
-            "",
-            "## What was asked",
-            "",
-            f"Forget **{'; then '.join(request['rules'])}**: {request['samples']:,} training samples. "
-            f"SHA-256 over the sorted hashes of the samples: `{request['digest']}`.",
-            "",
-            "## What was done",
-            "",
-            f"- Method: `{v['method']['name']}` ({options or 'no options'})",
-            f"- Status: {v['status']}" + ("" if v["reason"] is None else f": {v['reason']}"),
-            f"- Time: {v['method']['seconds']:.1f} s; seeds: {_pairs(v['seeds'])}",
-            f"- Model before: `{models['before']}`",
-            f"- Model after: `{models['after'] or 'none'}`",
-            f"- Reference, retrained without the data: `{models['reference'] or 'none'}`",
-            f"- Software: {_pairs(v['software'])}",
-            "",
-            "## What was measured",
-            "",
-            "| measured on | before | after | reference (the ideal) |",
-            "|---|---|---|---|",
-        ]
-        for name, words in SCORES.items():
-            cells = (_cell(metrics[who], name) for who in ("before", "after", "reference"))
-            lines.append(f"| {words} | {' | '.join(cells)} |")
-        lines += ["", *(f"- {finding}" for finding in v["findings"])]
-        lines += ["", "## What was not measured", "", *(f"- {text}" for text in v["not_measured"]), ""]
-        return "\n".join(lines)
+        """Return it for people, under the headings of a change control plan."""
+        return markdown(self.values)
 
 
 def receipt(
@@ -101,21 +78,35 @@ def receipt(
     *,
     reference: nn.Module | None = None,
     seed: int = 0,
+    asked: Mapping[str, str] | None = None,
+    groups: Mapping[str, Sequence[Any]] | None = None,
+    earlier: Sequence[Mapping[str, Any]] = (),
+    lists: Mapping[str, Any] | None = None,
+    **measuring: Unpack[Measuring],
 ) -> Receipt:
-    """Return the receipt of a revision: every model is scored here, on the task's own splits.
+    """Return the receipt of a revision: both models are scored and judged here, on the task's own splits.
 
     Args:
         task: What was to be forgotten.
         before: The model as it was given to the method.
         result: What the method returned.
-        reference: The model retrained without the data; without it, the receipt says that there is no ideal to compare
-            with.
-        seed: Of the evaluation.
+        reference: The model retrained without the data, where there is one; verdicts need none.
+        seed: Of the evaluation and the audits.
+        asked: Who asked, ticket, basis, date, or whatever else is to be known of the request; free text.
+        groups: The group of every sample, such as its patient, as for :func:`.measure.measure`.
+        earlier: The receipts that this one stands on, each with a name and a SHA-256.
+        lists: The forget and the retain list, where they were made already, see :func:`.inventory.inventory`.
+        **measuring: What :func:`.measure.measure` takes beside that: audits, budget, class_names, thresholds.
 
     Raises:
-        ValueError: On models with outputs that are not finite.
+        ValueError: On models with outputs that are not finite, or as :func:`.measure.measure`.
+        TypeError: On a request that is no text.
     """
-    hashes = sample_hashes(task.forget)
+    for key, text in (asked or {}).items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise TypeError(f"expected asked to hold texts by name, but got {key!r}: {text!r}")
+    lists = inventory(task) if lists is None else lists
+    hashes = [row["sample"] for row in lists["forget"]]
     theirs = None if reference is None else evaluate(reference, task, seed=seed)
     evaluations = {
         "before": evaluate(before, task, theirs, seed=seed),
@@ -137,6 +128,10 @@ def receipt(
         },
         software=versions(),
         evaluations=evaluations,
+        evidence=measure(before, result.model, task, groups=groups, seed=seed, **measuring),
+        asked=asked or {},
+        data=data_summary(task, lists, groups or {}),
+        earlier=earlier,
     )
 
 
@@ -152,6 +147,10 @@ def assemble(
     models: Mapping[str, str | None],
     software: Mapping[str, str],
     evaluations: Mapping[str, Evaluation | None],
+    evidence: Evidence | None = None,
+    asked: Mapping[str, str] | None = None,
+    data: Mapping[str, Any] | None = None,
+    earlier: Sequence[Mapping[str, Any]] = (),
 ) -> Receipt:
     """Return the receipt that says these things, and what follows from them.
 
@@ -166,32 +165,57 @@ def assemble(
         models: SHA-256 of the models "before", "after" and "reference", None where there is none.
         software: Versions.
         evaluations: Of the same three models.
+        evidence: What may be claimed; None where nobody looked.
+        asked: Who asked, and so on.
+        data: Of the forget and the retain list.
+        earlier: The receipts that this one stands on.
     """
     plain = {
         who: None if found is None else replace(found, reference=None).as_dict() for who, found in evaluations.items()
     }
     request: dict[str, Any] = {"rules": list(rules), "samples": count, "digest": digest}
     request |= {"sample_hashes": hashes} if hashes is not None else {"sample_hashes_file": f"samples/{digest}.json"}
+    judged: dict[str, Any] = {"verdicts": [], "classes": [], "groups": [], "figures": {}, "settings": {}}
+    if evidence is not None:
+        judged |= {key: value for key, value in evidence.as_dict().items() if key != "findings"}
+    unchanged = models["after"] is not None and models["before"] == models["after"]
+    findings = [] if evidence is not None or not unchanged else ["unchanged weights: the revised model is the original"]
+    findings += list(evidence.findings) if evidence is not None else []
     return Receipt(
         {
-            "format": 1,
+            "format": 2,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "asked": dict(asked or {}),
             "request": request,
-            "method": method,
+            "data": None if data is None else dict(data),
+            "method": {**method, "digest": options_digest(method)},
             "status": status[0],
             "reason": status[1],
             "seeds": dict(seeds),
             "models": dict(models),
             "software": dict(software),
+            "code": hash_code("unlearn_kit"),
+            "earlier": [dict(one) for one in earlier],
             "metrics": plain,
-            "findings": _findings(evaluations),
-            "not_measured": _not_measured(evaluations),
+            **judged,
+            "findings": [*findings, *_beside_reference(evaluations)],
+            "not_measured": _not_measured(evaluations, evidence),
             "limit": LIMIT,
         }
     )
 
 
-def _findings(evaluations: Mapping[str, Evaluation | None]) -> list[str]:
+def options_digest(method: Mapping[str, Any]) -> str:
+    """Return the hash of a method's name and options, as the receipt names them."""
+    return hash_config({"name": method["name"], "options": json.dumps(written(method["options"]), sort_keys=True)})
+
+
+def written(value: Any) -> Any:
+    """Return options as JSON holds them: what it does not know as text."""
+    return json.loads(json.dumps(plain_values(value), default=str))
+
+
+def _beside_reference(evaluations: Mapping[str, Evaluation | None]) -> list[str]:
     after, reference = evaluations["after"], evaluations["reference"]
     if after is None or reference is None:
         return []
@@ -205,22 +229,17 @@ def _findings(evaluations: Mapping[str, Evaluation | None]) -> list[str]:
     return found
 
 
-def _not_measured(evaluations: Mapping[str, Evaluation | None]) -> list[str]:
+def _not_measured(evaluations: Mapping[str, Evaluation | None], evidence: Evidence | None) -> list[str]:
     missing = []
-    if evaluations["after"] is None:
+    after = evaluations["after"]
+    if after is None:
         missing.append("the revised model, since there is none")
     if evaluations["reference"] is None:
         missing.append("the distance to a model retrained without the data, since there is none with scores")
-    after = evaluations["after"]
     for name, words in SCORES.items():
         if after is not None and getattr(after, name) is None:
             missing.append(f"{words}: there are no such data, or none to compare with")
+    if evidence is None:
+        return [*missing, *INSIDE.values(), *NEVER]
+    missing += [f"{one.name}: {one.words}" for one in evidence.verdicts if one.value == "not tested"]
     return [*missing, *NEVER]
-
-
-def _cell(scores: Mapping[str, Any] | None, name: str) -> str:
-    return "n/a" if scores is None or scores[name] is None else f"{scores[name]:.3f}"
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from benchmarks.cli import app
 from benchmarks.revise.request import read_request
 from unlearn_kit import models
+from unlearn_kit.hashing import hash_file
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_options_and_a_file_say_the_same(place: Path) -> None:
     done = run(*asked)
     assert done.exit_code == 0, done.output
     assert "revised: out/b/served.pth" in done.output
-    names = {"served.pth", "receipt.json", "receipt.md", "index.html", "revision.yaml"}
+    names = {"data.json", "index.html", "receipt.json", "receipt.md", "revision.yaml", "served.pth", "statement.json"}
     assert {path.name for path in (place / "out" / "b").iterdir()} == names
     state = torch.load("out/b/served.pth", weights_only=True)
     assert list(state) == list(torch.load("served.pth", weights_only=True))
@@ -165,3 +166,106 @@ def test_findings_in_columns_of_their_own(ward: Path) -> None:
     wrong = run(*GIVEN, *columns, "--label-separator", "|", "--forget", "patient == 3", *METHOD)
     assert wrong.exit_code == 2
     assert "expected one of mask_column, label_separator and finding_columns" in wrong.output
+
+
+ASKED = ["--by", "Clinic North", "--ticket", "R-17", "--basis", "GDPR Art. 17", "--date", "2026-02-03"]
+
+
+def command(name: str, *arguments: str) -> Any:
+    return CliRunner().invoke(app, [name, *arguments])
+
+
+def test_what_was_asked_stands_in_every_form_of_the_receipt(place: Path) -> None:
+    done = run(*GIVEN, "--forget-class", "dog", *METHOD, *ASKED, "--audit", "quantization", "--patient", "device")
+    assert done.exit_code == 0, done.output
+    assert "not tested" in done.output
+    values = json.loads((place / "out/b/receipt.json").read_text())
+    assert values["asked"] == {
+        "by": "Clinic North",
+        "ticket": "R-17",
+        "basis": "GDPR Art. 17",
+        "date": "2026-02-03",
+    }
+    assert (values["settings"]["audits"], values["data"]["groups"]) == (["quantization"], 2)
+    lists = json.loads((place / "out/b/data.json").read_text())
+    first = lists["forget"][0]["files"]
+    assert {name: hash_file(place / "images" / name) for name in first} == first
+    for form, text in (("verdicts", "verdict"), ("markdown", "ticket R-17"), ("card", "| claim | verdict |")):
+        shown = command("receipt", "out/b", "--as", form)
+        assert (shown.exit_code, text in shown.output) == (0, True), shown.output
+    assert json.loads(command("receipt", "out/b", "--as", "json").output) == values
+    told = json.loads(command("receipt", "out/b", "--as", "statement").output)
+    assert told["subject"] == [{"name": "served.pth", "digest": {"sha256": hash_file(place / "out/b/served.pth")}}]
+    assert command("receipt", "out/b", "--card", "README.md").exit_code == 0
+    assert "## Unlearning" in (place / "README.md").read_text()
+    for arguments, message in (
+        (["images"], "expected a folder with a receipt.json"),
+        (["out/b", "--as", "pdf"], "--as"),
+    ):
+        wrong = command("receipt", *arguments)
+        assert (wrong.exit_code, message in wrong.output) == (2, True), wrong.output
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_verify_names_what_differs(place: Path) -> None:
+    assert run(*GIVEN, "--forget", "device == B", *METHOD).exit_code == 0
+    fine = command("verify", "out/b")
+    assert (fine.exit_code, "nothing differs" in fine.output) == (0, True), fine.output
+    assert "checked: 5 scores of served.pth" in fine.output
+    assert "checked: the original's weights" in fine.output
+    folder = place / "out/b"
+    forgotten = next(iter(json.loads((folder / "data.json").read_text())["forget"][0]["files"]))
+    changes: list[tuple[Any, list[str]]] = [
+        (lambda: flip(folder / "served.pth"), ["differs: served.pth: expected SHA-256"]),
+        (lambda: flip(folder / "index.html"), ["differs: index.html"]),
+        (lambda: edit(folder / "revision.yaml", "steps=2", "steps=3"), ["differs: revision.yaml"]),
+        (lambda: edit(folder / "receipt.json", '"steps": 2', '"steps": 3'), ["name and options of the method"]),
+        (lambda: edit(folder / "receipt.md", "not shown", "shown"), ["differs: receipt.md"]),
+        (lambda: edit(folder / "receipt.json", '"value": "not shown"', '"value": "shown"'), ["statement.json"]),
+        (lambda: (folder / "more.txt").write_text("x"), ["differs: more.txt: expected no such file"]),
+        (lambda: flip(folder / "data.json"), ["differs: data.json"]),
+        (
+            lambda: Image.new("RGB", (8, 8)).save(place / "images" / forgotten),
+            [f"differs: forget list: {forgotten}: expected SHA-256", "differs: what the request selects"],
+        ),
+        (lambda: (place / "images" / forgotten).unlink(), [f"differs: forget list: {forgotten}"]),
+        (lambda: flip(place / "served.pth"), ["differs: original served.pth"]),
+    ]
+    originals = {
+        path: path.read_bytes() for path in (*folder.iterdir(), place / "images" / forgotten, place / "served.pth")
+    }
+    for change, told in changes:
+        change()
+        found = command("verify", "out/b", *([] if len(told) > 1 else ["--no-score"]))
+        assert (found.exit_code, [text for text in told if text not in found.output]) == (1, []), found.output
+        (folder / "more.txt").unlink(missing_ok=True)
+        for path, content in originals.items():
+            path.write_bytes(content)
+    # Somebody who writes all of it anew is found by scoring again.
+    other = models.build("small-cnn", 2, 3, width=4, seed=5).state_dict()
+    torch.save(other, folder / "served.pth")
+    assert "differs: membership AUC by loss" in command("verify", "out/b").output
+    assert command("verify", "images").exit_code == 2
+    assert command("verify", "out/b", "--data", "none").exit_code == 2
+
+
+def test_a_second_revision_stands_on_the_first(place: Path) -> None:
+    assert run(*GIVEN, "--forget", "device == B", *METHOD).exit_code == 0
+    given = ["out/b/served.pth" if word == "served.pth" else word for word in GIVEN]
+    second = run(*given, "--forget-class", "dog", *METHOD[:-1], "out/c")
+    assert second.exit_code == 0, second.output
+    (earlier,) = json.loads((place / "out/c/receipt.json").read_text())["earlier"]
+    assert (earlier["name"], earlier["sha256"]) == ("b/receipt.json", hash_file(place / "out/b/receipt.json"))
+    assert "Stands on the receipt b/receipt.json" in (place / "out/c/receipt.md").read_text()
+    assert run(*given, "--forget-class", "cat", *METHOD[:-1], "out/d", "--earlier", "images").exit_code == 2

@@ -79,7 +79,8 @@ def test_what_comes_out_serves_as_what_went_in(served: Path, tmp_path: Path, mon
     method, options = algorithms.neg_grad_plus, {"steps": 4, "batch_size": 8}
     found = revise(ready, task(), method, out=tmp_path / "a" / "out", options=options)
     assert (hash_model(ready.model), torch.equal(torch.get_rng_state(), state)) == (before, True)
-    assert sorted(path.name for path in found.folder.iterdir()) == ["index.html", "receipt.json", "receipt.md", "s.pth"]
+    names = ["data.json", "index.html", "receipt.json", "receipt.md", "s.pth", "statement.json"]
+    assert sorted(path.name for path in found.folder.iterdir()) == names
     assert not list((tmp_path / "a").glob(".*"))
     # A plain script that knows nothing of the toolkit loads it and says what the revised model says.
     torch.save(bundle().train.tensors[0], tmp_path / "x.pt")
@@ -91,7 +92,11 @@ def test_what_comes_out_serves_as_what_went_in(served: Path, tmp_path: Path, mon
     torch.testing.assert_close(torch.load(tmp_path / "z.pt"), said)
     # The receipt names the file by its hash, what was left out, and how all was read.
     values = json.loads((found.folder / "receipt.json").read_text())
-    assert values["files"] == {"s.pth": hash_file(found.checkpoint)}
+    assert values["checkpoints"] == {
+        "before": {"s.pth": hash_file(served)},
+        "after": {"s.pth": hash_file(found.checkpoint)},
+    }
+    assert values["files"] == {name: hash_file(found.folder / name) for name in ("s.pth", "data.json")}
     assert values["models"]["after"] == hash_model(found.result.model)
     assert any("optimizer" in warning for warning in values["deployed"]["warnings"])
     assert any("mean [0.5], std [0.25] (as given)" in line for line in values["deployed"]["read"])
@@ -113,7 +118,7 @@ def test_adapters_are_added_into_what_serves_and_kept_beside_it(served: Path, tm
     options = {"where": "network.4", "rounds": 1, "restore_epochs": 0}
     found = revise(ready, task(), algorithms.erase_to_retain, out=tmp_path / "out", options=options, form="safetensors")
     assert sorted(path.name for path in found.folder.glob("*.safetensors")) == ["adapters.safetensors", "s.safetensors"]
-    assert set(json.loads((found.folder / "receipt.json").read_text())["files"]) == {
+    assert set(json.loads((found.folder / "receipt.json").read_text())["checkpoints"]["after"]) == {
         "adapters.safetensors",
         "s.safetensors",
     }

@@ -9,7 +9,7 @@ import pytest
 import algorithms
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data import load
-from unlearn_kit.evidence.receipt import NEVER, receipt
+from unlearn_kit.evidence.receipt import NEVER, options_digest, receipt
 from unlearn_kit.hashing import hash_config, hash_model, hash_tensor, sample_hashes
 from unlearn_kit.metrics import evaluate
 from unlearn_kit.models import build
@@ -27,7 +27,8 @@ def parts():
 
 def test_it_says_what_was_asked_done_and_measured(parts, tmp_path: Path) -> None:
     task, original, result, reference = parts
-    page = receipt(task, original, result, reference=reference, seed=2)
+    asked = {"by": "Clinic North", "ticket": "R-17", "basis": "GDPR Art. 17", "date": "2026-02-03"}
+    page = receipt(task, original, result, reference=reference, seed=2, asked=asked, class_names=list("zabcdefghi"))
     path, text = page.save(tmp_path)
     found = json.loads(path.read_text())
     x, y = task.forget[0]
@@ -49,7 +50,21 @@ def test_it_says_what_was_asked_done_and_measured(parts, tmp_path: Path) -> None
     assert found["metrics"]["reference"]["retain"] == theirs.retain
     assert found["metrics"]["after"]["average_gap"] == evaluate(result.model, task, theirs, seed=2).average_gap
     lines = text.read_text().splitlines()
-    assert len(lines) < 60  # one page
+    assert "- Request: by Clinic North, ticket R-17, basis GDPR Art. 17, date 2026-02-03" in lines
+    assert [row["name"] for row in found["classes"]] == list("zabcdefghi")
+    assert len(lines) < 120  # a few pages, verdicts first
+    headings = [line for line in lines if line.startswith("## ")]
+    assert headings == [
+        "## Verdicts",
+        "## Findings",
+        "## Description of modifications",
+        "## Modification protocol",
+        "## Impact assessment",
+    ]
+    assert found["method"]["digest"] == options_digest(found["method"])
+    assert found["data"]["retain"]["digest"] == hash_config(sorted(sample_hashes(task.retain)))
+    assert (found["data"]["on_both_sides"], found["data"]["forget"]["files"]) == (0, None)
+    assert found["settings"]["thresholds"]["left"]["origin"] in text.read_text()
     assert f"| training data to keep | {evaluate(original, task).retain:.3f} |" in "\n".join(lines)
     assert "| held-out data like the forgotten | n/a | n/a | n/a |" in lines
     assert any(line.startswith("- held-out data like the forgotten: there are no such data") for line in lines)
@@ -58,9 +73,10 @@ def test_it_says_what_was_asked_done_and_measured(parts, tmp_path: Path) -> None
 
 def test_without_a_reference_it_says_that_there_is_no_ideal(parts) -> None:
     task, original, result, _ = parts
-    page = receipt(task, original, result)
+    page = receipt(task, original, result, audits=())
     assert page.values["models"]["reference"] is None
-    assert page.values["findings"] == []
+    assert not any("reference" in finding for finding in page.values["findings"])
+    assert [one["value"] for one in page.values["verdicts"] if "not asked for" in one["words"]] == ["not tested"] * 4
     assert (
         "the distance to a model retrained without the data, since there is none with scores"
         in page.values["not_measured"]
