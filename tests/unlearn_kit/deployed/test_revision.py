@@ -213,7 +213,7 @@ def test_what_is_suspicious_about_a_model_of_several_findings_is_told() -> None:
     task = UnlearnTask.forget_samples(images, images, [0, 1])
     knows = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
     knows[1].weight.data, knows[1].bias.data = 5 * torch.eye(3), torch.full((3,), -2.0)
-    (rare,) = preflight(knows, task)
+    (rare,) = [text for text in preflight(knows, task) if "the same picture" not in text]
     assert rare.startswith("rare among the training images: finding 2 in 3 of 80. Their accuracy is high whatever")
     ended = preflight(nn.Sequential(knows, nn.Sigmoid()), task)
     assert [text for text in ended if "it ends in a sigmoid" in text]
