@@ -83,7 +83,7 @@ def joining(method: Method, base: nn.Module, acting: Sequence[ActingAdapter], na
             raise ValueError(
                 f"expected method to make one adapter to join those in service, but {result.method} makes none or more"
             ) from None
-        beside = {"in service": attached(base, acting)} if acting else {}
+        beside = {acting[0].request: attached(base, acting)} if acting else {}
         return replace(result, model=join_requests({**beside, name: result.model}))
 
     joined.__name__ = getattr(method, "__name__", str(method))
