@@ -9,6 +9,7 @@ import typer
 from .commands.audit import audit
 from .commands.demo import demo
 from .commands.inventory import list_all
+from .commands.ledger import ledger
 from .commands.report import report
 from .commands.revise import revise
 from .commands.run import run
@@ -40,6 +41,7 @@ def options(
 
 
 app.command()(revise)
+app.add_typer(ledger)
 app.command()(demo)
 app.command()(audit)
 app.command()(run)

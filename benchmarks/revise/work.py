@@ -48,8 +48,19 @@ def prepare(request: RevisionRequest) -> Prepared:
     """
     bundle = data.load("image-folder", root=request.data.root, **request.data.options())
     task, notes = _select(request, bundle)
+    serving = deployed_of(request, bundle)
+    copies = [f"the same picture twice: {line}" for line in str(task.duplicates()).splitlines()]
+    return Prepared(request, bundle, serving, task, (*notes, *copies))
+
+
+def deployed_of(request: RevisionRequest, bundle: DataBundle) -> Deployed:
+    """Read the model of a request.
+
+    Raises:
+        CheckpointError: When the weights do not fit it.
+    """
     model = request.model
-    serving = deployed(
+    return deployed(
         model.source,
         model.weights,
         bundle,
@@ -59,8 +70,6 @@ def prepare(request: RevisionRequest) -> Prepared:
         std=model.std,
         normalize=model.normalize,
     )
-    copies = [f"the same picture twice: {line}" for line in str(task.duplicates()).splitlines()]
-    return Prepared(request, bundle, serving, task, (*notes, *copies))
 
 
 def _select(request: RevisionRequest, bundle: DataBundle) -> tuple[UnlearnTask, tuple[str, ...]]:

@@ -34,6 +34,7 @@ def record(
     kept_out: bool,
     seed: int,
     data: Sequence[Any],
+    asked: Mapping[str, Any] | None,
 ) -> Line:
     """Write what is known of a request that was served, then its line."""
     own = samples_of(task, seed=seed)
@@ -49,6 +50,7 @@ def record(
         "rule": task.rule,
         "method": paper_of["method"]["name"],
         "kept": paper_of["metrics"]["after"]["retain_test"] if measured else None,
+        "asked": None if asked is None else dict(asked),
         "folder": ledger.name_of(folder),
         "receipt": {"file": ledger.name_of(folder / "receipt.json"), "sha256": hash_file(folder / "receipt.json")},
         "samples": paper,
@@ -76,13 +78,13 @@ def scored(
         line = lines.get(name)
         then = None if line is None else ledger.scores(line)[name]
         now = standings[name] = standing(samples, scores[name], then)
-        if now.relapse and line is not None:
+        if line is not None:
             findings.append(relapse_words(name, known[name][line.number], now))
     number = len(ledger.lines()) + 1
     paper = ledger.write_beside({name: row.as_dict() for name, row in scores.items()}, "scores", f"{number:04}.json")
     told = {name: row.as_dict() for name, row in standings.items()}
     relapses = [name for name, row in standings.items() if row.relapse]
-    return {"scores": paper, "standings": told, "relapses": relapses, "findings": findings}
+    return {"scores": paper, "standings": told, "relapses": relapses, "findings": [text for text in findings if text]}
 
 
 def left_out_words(counts: Mapping[str, LeftOut]) -> list[str]:

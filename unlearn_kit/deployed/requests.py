@@ -55,6 +55,7 @@ def add_request(
     watching: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     data: Sequence[Any] = (),
+    asked: Mapping[str, Any] | None = None,
     timeout: float = -1,
 ) -> Line:
     """Make the model that serves now forget one request more, score every earlier one again, and write it down.
@@ -72,6 +73,7 @@ def add_request(
             withdrawn by itself; all of them are added into what serves.
         form, reference, seed, device, options, watching, notes: See :func:`.revise`.
         data: More data sets, in which samples of earlier requests are looked for beside the task's own.
+        asked: What the line is to say of the request beside that: plain values, such as who asked.
         timeout: How long to wait for another process that has the ledger, in seconds; -1 for as long as it takes.
 
     Raises:
@@ -103,7 +105,7 @@ def add_request(
         model = hash_model(with_checkpoint(serving, revision.checkpoint).model)
         own = _own_adapter(revision.folder, name)
         served = _served(now, revision.checkpoint, model, own, join=join)
-        line = record(ledger, serving, task, name, revision.folder, served, counts, True, seed, data)
+        line = record(ledger, serving, task, name, revision.folder, served, counts, True, seed, data, asked)
     write_page(ledger)
     return line
 
@@ -117,6 +119,7 @@ def add_revision(
     name: str,
     seed: int = 0,
     data: Sequence[Any] = (),
+    asked: Mapping[str, Any] | None = None,
     timeout: float = -1,
 ) -> Line:
     """Write down a revision that was made already, when it started from the model that serves now.
@@ -128,7 +131,7 @@ def add_revision(
         serving: The model, as for :func:`add_request`.
         task: What was to be forgotten: its samples are scored, and those of earlier requests that it retained counted.
         folder: The folder that :func:`.revise` wrote.
-        name, seed, data, timeout: As there.
+        name, seed, data, asked, timeout: As there.
 
     Raises:
         ValueError: When the folder is none, its files were changed, or it started from another model; a taken name.
@@ -154,7 +157,7 @@ def add_revision(
         model = hash_model(with_checkpoint(serving, checkpoint).model)
         served = _served(now, checkpoint, model, own, join=joins)
         _, counts = keep_out(task, in_force(ledger))  # for the counts: it is made, with all that it retained
-        line = record(ledger, serving, task, name, source, served, counts, False, seed, data)
+        line = record(ledger, serving, task, name, source, served, counts, False, seed, data, asked)
     write_page(ledger)
     return line
 

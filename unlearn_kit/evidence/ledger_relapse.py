@@ -19,7 +19,8 @@ from ..seeding import standardized
 from .judging import MARGIN, auc_margin
 from .ledger_samples import RequestSamples, find_samples
 
-Z = 1.96  # of a 95 % interval
+# A relapse is a rise: of a two-sided 90 % interval the lower end alone counts, which noise passes once in twenty times.
+CONFIDENCE, Z = 0.9, 1.645
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class SampleScores:
 
 @dataclass(frozen=True)
 class Rise:
-    """How far a figure rose since a request was served, with the 95 % interval of that; None where it has none."""
+    """How far a figure rose since a request was served, with the 90 % interval of that; None where it has none."""
 
     rise: float
     low: float | None
@@ -60,7 +61,8 @@ class Standing:
         of: How many they are.
         score_rise: Of ``forget`` since the request was served; None at its own step.
         membership_rise: Of ``membership``, likewise.
-        relapse: Whether one of them came back beyond noise; None where that cannot be told.
+        relapse: True when one of them came back beyond noise, False when none rose; None at the request's own step, and
+            when one rose by two points or more and so few samples cannot tell that from noise.
     """
 
     forget: float | None
@@ -109,7 +111,7 @@ def score_samples(
 def standing(samples: RequestSamples, now: SampleScores, then: SampleScores | None) -> Standing:
     """Return how a request stands, and whether it relapsed since it was served.
 
-    A rise of the score is a relapse where it is at least two points and the 95 % bootstrap interval of the mean of the
+    A rise of the score is a relapse where it is at least two points and the 90 % bootstrap interval of the mean of the
     differences, sample by sample, is above 0. A rise of the membership AUC is one where the same holds of the interval
     of its difference (DeLong, DeLong and Clarke-Pearson 1988) and the AUC is above one half by more than chance.
 
@@ -134,7 +136,7 @@ def standing(samples: RequestSamples, now: SampleScores, then: SampleScores | No
 
 
 def relapse_words(name: str, then: Standing, now: Standing) -> str:
-    """Return a relapse in words: what came back, from where to where, and what unseen data score."""
+    """Return what came back in words, from where to where, and what unseen data score; the empty text for nothing."""
     said = []
     unseen = "" if now.unseen is None else f"; unseen data {now.unseen:.2f}"
     rows = (
@@ -142,12 +144,15 @@ def relapse_words(name: str, then: Standing, now: Standing) -> str:
         ("membership AUC", then.membership, now.membership, now.membership_rise, "; without the data .50"),
     )
     for words, before, after, rise, beside in rows:
-        if before is not None and after is not None and rise is not None and _beyond(rise):
-            said.append(
-                f"{words} {before:.2f} when it was served, {after:.2f} now ({rise.rise:+.2f}, 95 % interval "
-                f"{rise.low:+.2f} to {rise.high:+.2f}{beside})"
-            )
-    return f"relapse of {name!r}: {'; '.join(said)}"
+        if before is None or after is None or rise is None or _beyond(rise) is not now.relapse:
+            continue
+        ends = "" if rise.low is None else f", 90 % interval {rise.low:+.2f} to {rise.high:+.2f}"
+        said.append(f"{words} {before:.2f} when it was served, {after:.2f} now ({rise.rise:+.2f}{ends}{beside})")
+    if not said or now.relapse is False:
+        return ""
+    if now.relapse:
+        return f"relapse of {name!r}: {'; '.join(said)}"
+    return f"{name!r} rose, which {now.found} samples cannot tell from noise: {'; '.join(said)}"
 
 
 def _pairs(model: nn.Module, dataset: Any, samples: RequestSamples) -> list[tuple[float, float]]:
@@ -186,7 +191,8 @@ def _auc(scores: SampleScores) -> float | None:
 
 def _score_rise(then: SampleScores, now: SampleScores) -> Rise:
     shared = [sha for sha in then.forget if sha in now.forget]
-    found = paired_comparison([now.forget[sha][0] for sha in shared], [then.forget[sha][0] for sha in shared])
+    after, before = ([part.forget[sha][0] for sha in shared] for part in (now, then))
+    found = paired_comparison(after, before, confidence=CONFIDENCE)
     return Rise(0.0, None, None) if found is None else Rise(found.difference, found.low, found.high)
 
 
@@ -204,7 +210,7 @@ def _membership_rise(then: SampleScores, now: SampleScores) -> Rise | None:
 
 
 def _beyond(rise: Rise) -> bool | None:
-    """Return whether a figure rose beyond noise; None where one sample alone cannot tell."""
+    """Return whether a figure rose beyond noise; None where it rose and that cannot be told."""
     if rise.rise < MARGIN:
         return False
-    return None if rise.low is None else rise.low > 0
+    return True if rise.low is not None and rise.low > 0 else None
