@@ -70,31 +70,36 @@ def withdraw(
         from ..revise.ledger import withdraw_from
 
         torch.set_num_threads(threads)
+        _existing(folder)
         line = withdraw_from(folder, name, reason=reason, timeout=wait)
         _show(console, folder, line)
 
 
 @ledger.command(name="list")
 def list_requests(folder: Folder, json: Words = False, debug: Debug = False) -> None:
-    """List the requests, and how each stood after every step: score | unseen data | membership AUC."""
+    """List the requests: how each stood when it was served, and how it stands now. The page shows every step."""
     console = Console()
     with reported(debug):
-        from unlearn_kit.deployed.ledger_page import cell_words, heading, matrix
+        from unlearn_kit.deployed.ledger_page import figure, heading, matrix
 
         found = _existing(folder)
         if json:
             _print_json([line.values for line in found.lines()])
             return
         steps = [line for line in found.lines() if line.values["kind"] != "opening"]
-        table = Table("request", "state", *(f"{line.number}: {heading(line)}" for line in steps))
+        table = Table("request", "line", "state", "forget data", "now", "unseen now", "AUC", "now")
         for row in matrix(found):
-            state = "in force" if row["withdrawn"] is None else f"withdrawn by line {row['withdrawn']}"
-            cells = [Text("" if cell is None else cell_words(cell)) for _, cell in row["cells"]]
-            table.add_row(Text(row["name"]), state, *cells)
+            stood = [cell for _, cell in row["cells"] if cell is not None]
+            then, now = stood[0], stood[-1]
+            state = "in force" if row["withdrawn"] is None else f"withdrawn, line {row['withdrawn']}"
+            state = f"{state}, RELAPSE" if now.relapse and row["withdrawn"] is None else state
+            shown = (then.forget, now.forget, now.unseen, then.membership, now.membership)
+            table.add_row(Text(row["name"]), str(row["own"]), state, *map(figure, shown))
         console.print(table)
         for line in steps:
+            _say(console, f"line {line.number}, {line.values['made'][:10]}: {heading(line)}")
             for finding in line.values["findings"]:
-                _warn(console, f"line {line.number}: {finding}")
+                _warn(console, finding)
         for note in found.chain.notes:
             _warn(console, note)
 

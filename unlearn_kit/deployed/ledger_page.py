@@ -8,7 +8,6 @@ from typing import Any
 
 from ..evidence.ledger import Ledger
 from ..evidence.ledger_chain import Line
-from ..evidence.ledger_relapse import Standing
 from ..files import write_text
 from .page import TEMPLATE as REVISION
 
@@ -40,7 +39,7 @@ def ledger_page(ledger: Ledger) -> str:
         style=style,
         name=ledger.folder.resolve().name,
         opening=lines[0] if lines else None,
-        steps=[{"line": line, "heading": heading(line)} for line in steps],
+        steps=[{"line": line, "heading": heading(line), "kept_out": _kept_out(line)} for line in steps],
         rows=matrix(ledger),
         kept=[figure(line.values.get("kept")) for line in steps],
         serves=ledger.serves(),
@@ -57,8 +56,13 @@ def heading(line: Line) -> str:
     return name if line.values["kind"] == "request" else f"{name} withdrawn"
 
 
+def _kept_out(line: Line) -> str:
+    counts = line.values.get("kept_out") or {}
+    return ", ".join(f"{one['retained']} samples of {name}" for name, one in counts.items() if one["retained"])
+
+
 def matrix(ledger: Ledger) -> list[dict[str, Any]]:
-    """Return requests by steps: a row a request, a cell a step; see :class:`.Standing` for what a cell holds.
+    """Return requests by steps: a row a request, a cell a step, which holds a :class:`.ledger_relapse.Standing`.
 
     A cell is None before the request was served and after it was withdrawn.
     """
@@ -79,9 +83,3 @@ def matrix(ledger: Ledger) -> list[dict[str, Any]]:
 def figure(value: float | None) -> str:
     """Return a figure as it is shown; None is n/a."""
     return "n/a" if value is None else f"{value:.2f}"
-
-
-def cell_words(cell: Standing) -> str:
-    """Return a cell in one line of text: the score beside that of unseen data, the membership AUC, and a relapse."""
-    mark = " RELAPSE" if cell.relapse else ""
-    return f"{figure(cell.forget)} | {figure(cell.unseen)} | {figure(cell.membership)}{mark}"
