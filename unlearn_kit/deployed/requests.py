@@ -106,7 +106,7 @@ def add_request(
         own = _own_adapter(revision.folder, name)
         served = _served(now, revision.checkpoint, model, own, join=join)
         line = record(ledger, serving, task, name, revision.folder, served, counts, True, seed, data, asked)
-    write_page(ledger)
+        write_page(ledger)
     return line
 
 
@@ -158,7 +158,7 @@ def add_revision(
         served = _served(now, checkpoint, model, own, join=joins)
         _, counts = keep_out(task, in_force(ledger))  # for the counts: it is made, with all that it retained
         line = record(ledger, serving, task, name, source, served, counts, False, seed, data, asked)
-    write_page(ledger)
+        write_page(ledger)
     return line
 
 
@@ -208,7 +208,7 @@ def withdraw_request(
         beside = scored(ledger, serving, served, others, data)
         told = {"name": name, "reason": reason, "serves": ledger.words_of(served), **beside}
         line = ledger.write("withdrawal", told)
-    write_page(ledger)
+        write_page(ledger)
     return line
 
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -183,6 +184,58 @@ def classes(label: int, train: Any = TRAIN, test: Any = TEST) -> UnlearnTask:
 def tiny(tmp_path: Path) -> Deployed:
     torch.save(small(3).state_dict(), tmp_path / "w.pth")
     return deployed(f"{__name__}:small", tmp_path / "w.pth", TINY)
+
+
+def adapt(model: nn.Module, task: UnlearnTask, *, seed: int, device: str) -> UnlearnResult:
+    """Forget a class by an adapter, without training."""
+    adapted = adapters.attach(model, "all", rank=1, seed=0)
+    generator = torch.Generator().manual_seed(task.forget_classes[0])
+    with torch.no_grad():
+        for key, parameter in adapted.named_parameters():
+            if "lora_B" in key:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return UnlearnResult(adapted, [], 0.0, "adapt", {"seed": seed})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_joined_and_withdrawn_serves_as_those_that_are_left(
+    tiny: Deployed, tmp_path: Path, seed: int
+) -> None:
+    draw, ledger = Random(seed), Ledger(tmp_path / "ledger")
+    labels: dict[str, int] = {}
+    for step in range(6):
+        active = ledger.active()
+        if len(active) > 1 and draw.random() < 0.5:
+            withdraw_request(ledger, tiny, draw.choice(active), data=[TRAIN, TEST])
+        else:
+            name, label = f"r{step}", draw.choice([0, 1])
+            kept = {other: len(set(ledger.samples(other).forget)) for other in active if labels[other] != label}
+            line = add_request(ledger, tiny, classes(label), adapt, name=name, join=True)
+            told = line.values["kept_out"]
+            assert set(told) == set(active)  # what was withdrawn may be retained again
+            assert {other: told[other]["retained"] for other in kept} == kept
+            labels[name] = label
+        alone = {name: adapt(tiny.model, classes(labels[name]), seed=0, device="cpu").model for name in ledger.active()}
+        expected = adapters.merge(join_requests(alone)) if alone else tiny.model
+        assert same(served_by(ledger, tiny), expected.state_dict())
+    assert ledger.verify() == ([], [])
+
+
+def test_an_adapter_on_what_serves_gives_way_to_the_adapters_under_it(tiny: Deployed, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    for name, label in (("ann", 0), ("bob", 1)):
+        add_request(ledger, tiny, classes(label), adapt, name=name, join=True)
+    before = served_by(ledger, tiny)
+    add_request(ledger, tiny, classes(0), adapt, name="cat")
+    assert [one.request for one in ledger.serves().adapters] == ["cat"]
+    with pytest.raises(ValueError, match=r"what \['cat'\] revised: withdraw 'cat', then 'ann'"):
+        withdraw_request(ledger, tiny, "ann")
+    withdraw_request(ledger, tiny, "cat")
+    assert [one.request for one in ledger.serves().adapters] == ["ann", "bob"]
+    assert same(served_by(ledger, tiny), before)
+    withdraw_request(ledger, tiny, "ann")
+    assert [one.request for one in ledger.serves().adapters] == ["bob"]
+    assert ledger.verify() == ([], [])
 
 
 class Killed(BaseException):
