@@ -37,7 +37,7 @@ def with_checkpoint(serving: Deployed, path: Path) -> Deployed:
     model = copy.deepcopy(serving.model)
     network = model if serving.normalization is None else model.get_submodule("network")
     if serving.weights is None:
-        built = build_network(f"hf:{path}", serving.network.options, num_classes=2, channels=3)
+        built = build_network(f"hf:{path}", serving.network.options)
         network.load_state_dict(built.model.state_dict())
         return replace(serving, model=model, network=replace(built, model=network))
     key = ".".join(serving.weights.file.key) or None

@@ -362,3 +362,41 @@ def test_a_ledger_moves_with_what_it_names(tiny: Deployed, tmp_path: Path) -> No
     ledger = Ledger(tmp_path / "there" / "ledger")
     add_request(ledger, at, classes(1), shift, name="two")
     assert ledger.verify() == ([], [])
+
+
+def quiet(model: nn.Module, task: UnlearnTask, *, seed: int, device: str) -> UnlearnResult:
+    """Forget a class by the bias of a head, whatever it is called."""
+    revised = copy.deepcopy(model)
+    *_, bias = (parameter for name, parameter in revised.named_parameters() if name.endswith("bias"))
+    with torch.no_grad():
+        bias[task.forget_classes[0]] -= 3.0
+    return UnlearnResult(revised, [], 0.0, "quiet", {"seed": seed})
+
+
+def test_a_folder_of_hugging_face_is_served_withdrawn_and_verified(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=16,
+        patch_size=8,
+        num_labels=3,
+    )
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+    images = TensorImages(torch.rand(12, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3)
+    bundle = DataBundle("tiny", images, images, 3, "classification", ("a", "b", "c"))
+    at, ledger = deployed(f"hf:{tmp_path / 'vit'}", None, bundle), Ledger(tmp_path / "ledger")
+    before = at.model.state_dict()
+    add_request(ledger, at, classes(0, images, images), quiet, name="ann")
+    one = served_by(ledger, at)
+    add_request(ledger, at, classes(1, images, images), quiet, name="bob")
+    moved = served_by(ledger, at)
+    (changed,) = [name for name, value in moved.items() if not torch.equal(value, before[name])]
+    assert torch.allclose(moved[changed] - before[changed], torch.tensor([-3.0, -3.0, 0.0]))
+    withdraw_request(ledger, at, "bob", data=[images])
+    assert same(served_by(ledger, at), one)
+    assert ledger.verify() == ([], [])
+    (ledger.folder / "requests" / "ann" / "model" / "config.json").write_text("{}")
+    assert "requests/ann/model' of line 2 was changed" in ledger.verify()[0][0]
