@@ -12,6 +12,7 @@ from torch.utils.data import default_collate
 
 from unlearn_kit import UnlearnTask, adapters
 from unlearn_kit import losses as L
+from unlearn_kit.adapters.structure import plain_name
 from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_count, check_number
 from unlearn_kit.heads import head_name
@@ -82,6 +83,7 @@ def erase_to_retain(
     stop_at: float | Literal["held-out", "never"] | None = None,
     stop_every: int | None = None,
     restore_lr: float = 1e-3,
+    name: str = "erase",
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -129,6 +131,7 @@ def erase_to_retain(
             model's own falls along: there the images are forgotten, and what they share is not.
         stop_every: Steps between looks at the forget score (default: four looks a round).
         restore_lr: The learning rate of the restoration.
+        name: The adapter's. On a model with adapters it is trained beside those, which stay as they are and act on.
         **options: How it trains, as in ``engine.Training``; callbacks are called during the erase phase.
         seed: The seed of the run.
         device: Where to train (default: where the model is).
@@ -166,11 +169,12 @@ def erase_to_retain(
         check_stop(task, chosen["stop_at"])
 
     head = head_name(model) if chosen["restore_epochs"] else None
-    full = () if head is None else (head,)
+    full = () if head is None else (plain_name(head),)
     example = default_collate([task.forget[0]])[0].to(device_of(model))
     places = chosen["where"] if isinstance(chosen["where"], (str, nn.Module)) else list(chosen["where"])
-    adapted = adapters.attach(model, places, rank, alpha, dropout, "erase", full=full, example=example, seed=None)
-    low_rank = [name for name, p in adapted.named_parameters() if p.requires_grad and ".lora_" in name]
+    adapted = adapters.attach(model, places, rank, alpha, dropout, name, full=full, example=example, seed=None)
+    own = tuple(f".{part}.{name}." for part in ("lora_A", "lora_B"))
+    low_rank = [key for key, p in adapted.named_parameters() if p.requires_grad and any(part in key for part in own)]
     supervised = _supervised(task)
     keep = L.Objective((supervised,))
     if distill_weight:
@@ -202,7 +206,7 @@ def erase_to_retain(
     fitted = training.fit(adapted, program, seed=seed, device=device, watching=stop)
     final, history = fitted.model, fitted.history
     if head is not None:
-        copied = [name for name, p in final.named_parameters() if p.requires_grad and ".modules_to_save." in name]
+        copied = [key for key, p in final.named_parameters() if p.requires_grad and f".modules_to_save.{name}." in key]
         objectives["restore"] = str(supervised)
         gentle = replace(training, lr=restore_lr, callbacks=())
         restore = gentle.phase(supervised, task, name="restore", epochs=chosen["restore_epochs"], trainable=copied)

@@ -9,6 +9,7 @@ import typer
 from .commands.audit import audit
 from .commands.demo import demo
 from .commands.inventory import list_all
+from .commands.ledger import ledger
 from .commands.receipt import receipt
 from .commands.report import report
 from .commands.revise import revise
@@ -44,6 +45,7 @@ def options(
 app.command()(revise)
 app.command()(receipt)
 app.command()(verify)
+app.add_typer(ledger)
 app.command()(demo)
 app.command()(audit)
 app.command()(run)

@@ -46,6 +46,8 @@ def small(text: str) -> str:
     for whole, part in (("224,224", "32,32"), ("224, 224", "32, 32"), ("resnet18", "resnet10t")):
         text = text.replace(whole, part)
     text = text.replace("--method erase_to_retain", "--method erase_to_retain:rounds=1:restore_epochs=0:rank=2")
+    text = text.replace("erase_to_retain:restore_epochs=0", "erase_to_retain:restore_epochs=0:rounds=1:rank=2")
+    text = text.replace("steps=20", "steps=2")
     options = '{"rounds": 1, "restore_epochs": 0, "rank": 2}'
     return text.replace('out="out/device-b")', f'out="out/device-b", options={options})')
 
@@ -93,7 +95,40 @@ def test_a_receipt_is_made_shown_and_verified(tmp_path: Path, monkeypatch: pytes
     assert "## Unlearning" in (tmp_path / "README.md").read_text()
 
 
-@pytest.mark.parametrize("guide", [g for g in GUIDES if g.stem != "deployed-models"], ids=lambda guide: guide.stem)
+@pytest.mark.usefixtures("hospital")
+@pytest.mark.filterwarnings("ignore:erase_to_retain changed no weight")
+def test_the_walk_through_requests_over_months(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from benchmarks.cli import app
+    from unlearn_kit.evidence import Ledger
+
+    monkeypatch.chdir(tmp_path)
+    (guide,) = [guide for guide in GUIDES if guide.stem == "ledger"]
+    text = small(guide.read_text(encoding="utf-8"))
+    for name, content in re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+        (tmp_path / name).write_text(content)
+    commands = [line for block in SHELL.findall(text) for line in block.splitlines()]
+    assert len(commands) == 7
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        found = CliRunner().invoke(app, arguments)
+        assert (program, found.exit_code) == ("unlearn-kit", 0), found.output
+    ledger = Ledger("ledger")
+    assert (ledger.active(), len(ledger.lines())) == (["patient-03", "patient-06"], 5)
+    (tmp_path / "guide.py").write_text(small("\n".join(blocks(guide))))
+    names = runpy.run_path("guide.py")
+    assert {other: one["retained"] for other, one in names["line"].values["kept_out"].items()} == {
+        "patient-03": 2,
+        "patient-06": 2,
+    }
+    assert ledger.active() == ["patient-03", "patient-06"]
+
+
+ALONE = [guide for guide in GUIDES if guide.stem not in ("deployed-models", "ledger")]
+
+
+@pytest.mark.parametrize("guide", ALONE, ids=lambda guide: guide.stem)
 def test_the_code_of_a_guide_runs_in_order(guide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "guide.py").write_text("\n".join(blocks(guide)).replace("from __future__ import annotations\n", ""))

@@ -20,6 +20,7 @@ from .looks import identifiers, looks
 from .pictures import strips
 from .reproduce import command, suite_of, suite_text
 from .rows import ReportRow, ReportRun
+from .sequence import standings
 from .tables import CAPTION, Column, as_csv, known_columns, latex, markdown
 from .tasks import ReportTask, tasks
 
@@ -136,8 +137,20 @@ def _task(task: ReportTask, columns: Sequence[Column], look: Any, store: Store) 
         "notes": task.notes,
         "score": task.score,
         "strips": strips(task, store),
+        "sequence": _sequence(task),
         "rows": [_row(task, row, names, columns, look) for row in task.rows],
     }
+
+
+def _sequence(task: ReportTask) -> list[dict[str, Any]]:
+    """Return, of requests served one after another, a row a method and request: its figures after every step."""
+    return [
+        {"label": row.label, "steps": list(found), "request": name, "cells": cells}
+        for row in task.rows
+        if row.role != "reference"
+        for found in [standings([run.record for run in row.ok])]
+        for name, cells in found.items()
+    ]
 
 
 def _lead(task: ReportTask) -> str:

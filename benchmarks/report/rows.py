@@ -14,6 +14,7 @@ from ..analysis.fronts import Interval, interval, mean
 from ..analysis.rows import BARE, ResultRow
 from ..analysis.tables import LABELS
 from ..suites.records import Record, Status
+from .sequence import relapse_notes
 
 SCORES = (
     "forget", "retain", "forget_test", "retain_test", "test", "membership",
@@ -173,7 +174,7 @@ class ReportRow:
         over = sum(run.over_forgets for run in self.ok)
         if over and self.role == "method":
             said.append("over-forgets" if over == len(self.ok) else f"over-forgets in {over} of {len(self.ok)} runs")
-        return said
+        return said + (relapse_notes([run.record for run in self.ok]) if self.role == "method" else [])
 
     @property
     def reasons(self) -> list[str]:

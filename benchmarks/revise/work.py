@@ -55,8 +55,17 @@ def prepare(request: RevisionRequest) -> Prepared:
         warnings.simplefilter("ignore", DataWarning)  # they are told with the others, as notes
         bundle = data.load("image-folder", root=request.data.root, **request.data.options())
         task, notes = _select(request, bundle)
+    return Prepared(request, bundle, deployed_of(request, bundle), task, (*bundle.notes, *notes))
+
+
+def deployed_of(request: RevisionRequest, bundle: DataBundle) -> Deployed:
+    """Read the model of a request.
+
+    Raises:
+        CheckpointError: When the weights do not fit it.
+    """
     model = request.model
-    serving = deployed(
+    return deployed(
         model.source,
         model.weights,
         bundle,
@@ -66,7 +75,6 @@ def prepare(request: RevisionRequest) -> Prepared:
         std=model.std,
         normalize=model.normalize,
     )
-    return Prepared(request, bundle, serving, task, (*bundle.notes, *notes))
 
 
 def _select(request: RevisionRequest, bundle: DataBundle) -> tuple[UnlearnTask, tuple[str, ...]]:

@@ -310,7 +310,7 @@ def _by_request(revised: Revised, requests: list[UnlearnTask], config: Mapping[s
             task = replace(requests[earlier], retain=now.retain, retain_test=now.retain_test, kind=now.kind)
             found = evaluate(model, task, seed=seed).as_dict()
             kept = {name: found[name] for name in ("forget", "forget_test", "retain", "retain_test", "membership")}
-            scores.append({"rule": config["forget"][earlier], **kept})
+            scores.append({"rule": config["forget"][earlier], "samples": found["sizes"]["forget"], **kept})
         rows.append({"after": config["forget"][place], "scores": scores})
     return rows
 

@@ -87,6 +87,26 @@ def test_head_rests_while_erasing_and_adapters_rest_while_restoring(lesions) -> 
     assert all(torch.equal(p, after[n]) for n, p in before.items())
 
 
+@pytest.mark.parametrize("restore", [0, 1])
+def test_a_later_request_trains_its_adapter_beside_those_in_service(digits, restore) -> None:
+    model, task = digits
+    options = {**QUICK, "batch_size": 32, "where": "block3"}
+    first = erase_to_retain(model, task, name="first", restore_epochs=0, **options).model
+    held = {key: value.clone() for key, value in first.state_dict().items()}
+    second = erase_to_retain(first, task, name="second", restore_epochs=restore, **options).model
+    assert adapters.adapter_names(second) == ["first", "second"]
+    moved = {key for key, value in second.state_dict().items() if key not in held or not torch.equal(value, held[key])}
+    assert all(".second." in key or ".original_module." in key for key in moved)
+    assert any("lora_B.second" in key for key in moved)
+    base = model.state_dict()
+    assert all(torch.equal(value, base[key]) for key, value in adapters.base_state(second).items())
+    x = torch.stack([task.retain[i][0] for i in range(4)])
+    with torch.no_grad(), adapters.only(second, ["first"]):
+        assert torch.equal(second(x), first(x))
+    with pytest.raises(ValueError, match="expected name to be new"):
+        erase_to_retain(first, task, name="first", restore_epochs=0, **options)
+
+
 def test_released_adapts_every_convolution_and_takes_turns(lesions) -> None:
     model, task = lesions
     result = erase_to_retain(model, task, preset="released", **{**QUICK, "rounds": 2})

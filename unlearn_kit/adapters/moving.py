@@ -12,19 +12,20 @@ from ..arguments import checked
 from ..seeding import isolated
 from .attaching import attach
 from .structure import adapted_layers, adapter_names, base_state, digest, plain_names
-from .switching import without_adapters
+from .switching import is_on, without_adapters
 
 
 @checked
 def gather(models: Mapping[str, nn.Module]) -> nn.Module:
-    """Return a new model with the adapters of several, each of which has one, trained beside the same original.
+    """Return a new model with the adapters of several, trained beside the same original. All of them act.
 
     Args:
-        models: Adapted models by the name that their adapter gets. All of them act.
+        models: Adapted models by the name that their adapter gets. One that has several, such as what was gathered
+            before, brings those of them that act, under the names they have.
 
     Raises:
         TypeError: When a model has no adapters, or ``models`` is no mapping.
-        ValueError: When there is no model, one has several adapters, or the originals differ in weights or buffers.
+        ValueError: When there is no model, two adapters have one name, or the originals differ in weights or buffers.
     """
     if not isinstance(models, Mapping):
         raise TypeError(f"expected models to be a mapping of names to models, but got {type(models).__name__}")
@@ -34,13 +35,14 @@ def gather(models: Mapping[str, nn.Module]) -> nn.Module:
     gathered: Any = None
     for name, model in models.items():
         own = adapter_names(model)
-        if len(own) != 1:
-            raise ValueError(f"expected models[{name!r}] to have one adapter, but it has {own}")
         if gathered is None:
             gathered, base = without_adapters(model), digest(base_state(model))
         elif digest(base_state(model)) != base:
             raise ValueError(f"expected adapters of one original, but those of {first!r} and {name!r} differ")
-        gathered = give(gathered, *take(model, own[0]), name)
+        several: Any = model
+        acting = own if len(own) == 1 else [key for key in own if key in several.base_model.active_adapters]
+        for key in acting if len(own) == 1 or is_on(model) else []:
+            gathered = give(gathered, *take(model, key), name if len(own) == 1 else key)
     made: nn.Module = gathered
     return made
 

@@ -38,11 +38,12 @@ def join_requests(models: Mapping[str, nn.Module]) -> nn.Module:
     """Return one model with the adapters of several, which were trained on copies of one original, all acting.
 
     Args:
-        models: Adapted models by the name that their adapter gets; each has one adapter.
+        models: Adapted models by the name that their adapter gets. One that was joined before brings its own, under
+            the names they have: later requests join those in service.
 
     Raises:
         TypeError: When ``models`` is no mapping, or a model has no adapters.
-        ValueError: When one has several, when two replace the same module (``full=``), or when the originals differ.
+        ValueError: When two have one name, or replace the same module (``full=``), or when the originals differ.
     """
     return gather(models)
 

@@ -3,6 +3,7 @@
 from .networks import LIBRARIES, Network, Normalization, build_network
 from .page import preview
 from .preflight import preflight
+from .requests import add_request, add_revision, serving_now, withdraw_request
 from .revision import Revision, revise
 from .serving import Deployed, deployed
 from .weights import FORMATS, FittedWeights, WeightsFile, fit_weights, load_into, read_weights, write_weights
@@ -16,6 +17,8 @@ __all__ = [
     "Normalization",
     "Revision",
     "WeightsFile",
+    "add_request",
+    "add_revision",
     "build_network",
     "deployed",
     "fit_weights",
@@ -24,5 +27,7 @@ __all__ = [
     "preview",
     "read_weights",
     "revise",
+    "serving_now",
+    "withdraw_request",
     "write_weights",
 ]

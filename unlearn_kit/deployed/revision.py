@@ -131,7 +131,7 @@ def revise(
     unfinished = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
     unfinished.mkdir()
     try:
-        checkpoint, left_out = _write(serving, whole, unfinished, form)
+        checkpoint, left_out = write_checkpoint(serving, whole, unfinished, form)
         if left_out:
             warnings.append(f"left out of the checkpoint, as it may remember the forgotten data: {', '.join(left_out)}")
         if whole is not result.model:
@@ -227,7 +227,9 @@ def _original_files(serving: Deployed) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
 
 
-def _write(serving: Deployed, whole: nn.Module, folder: Path, form: str | None) -> tuple[Path, tuple[str, ...]]:
+def write_checkpoint(
+    serving: Deployed, whole: nn.Module, folder: Path, form: str | None
+) -> tuple[Path, tuple[str, ...]]:
     """Write the revised weights, and read them again; return where they are, and what was left out."""
     network: Any = whole if serving.normalization is None else whole.network
     if serving.weights is None:

@@ -4,6 +4,7 @@ from .card import card_section, write_card
 from .claims import DEFAULT, Threshold, Thresholds, Verdict
 from .folder import earlier_receipts, read_receipt, seal
 from .inventory import inventory
+from .ledger import Ledger
 from .measure import Evidence, measure
 from .receipt import Receipt, assemble, receipt
 from .software import versions
@@ -14,6 +15,7 @@ __all__ = [
     "DEFAULT",
     "Difference",
     "Evidence",
+    "Ledger",
     "Receipt",
     "Threshold",
     "Thresholds",

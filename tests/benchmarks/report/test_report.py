@@ -35,6 +35,7 @@ from benchmarks.report.pictures import strips
 from benchmarks.report.reproduce import command, suite_of, suite_text
 from benchmarks.report.rows import TIMES, ReportRow
 from benchmarks.report.scatter import scatter
+from benchmarks.report.sequence import relapsed, standings
 from benchmarks.report.tables import COLUMNS
 from benchmarks.report.tasks import ReportTask, tasks
 from benchmarks.setup.methods import METHODS
@@ -820,3 +821,48 @@ def test_memory_is_in_the_unit_that_its_heading_says(store: Store) -> None:
     (column,) = [column for column in COLUMNS if column.name == "memory"]
     found = row(read(store)[0], "scrub").figure("memory")
     assert (column.title, column.text(found)) == ("peak MiB", "3 ± 0")
+
+
+def test_a_request_that_came_back_is_marked_in_the_page_and_noted_in_every_table(store: Store) -> None:
+    def after(*steps: tuple[float | None, ...]) -> list[dict[str, Any]]:
+        rules = ("class:0", "class:5", "class:0")
+        return [
+            {
+                "after": rules[place],
+                "scores": [
+                    {"rule": rule, "samples": 40, "forget": score, "membership": 0.5}
+                    for rule, score in zip(rules, row, strict=False)
+                ],
+            }
+            for place, row in enumerate(steps)
+        ]
+
+    came_back = after((0.10,), (0.12, 0.0), (0.60, 0.02, None))
+    stayed = after((0.10,), (0.0, 0.2), (0.2, 0.25, 0.0))
+    change(store, lambda record: record.update(requests=came_back), text="scrub", training=0)
+    change(store, lambda record: record.update(requests=stayed), text="scrub", training=1)
+    change(store, lambda record: record.update(requests=stayed), text="ssd")
+    found = {row.text: row for task in tasks(rows(store.root)) for row in task.rows}
+    assert [note for note in found["scrub"].notes if "relapse" in note] == ["relapse of class:0 (1) in 2 of 4 runs"]
+    assert not [note for note in found["ssd"].notes if "relapse" in note]
+    cells = standings([run.record for run in found["scrub"].ok])
+    assert list(cells) == ["class:0 (1)", "class:5", "class:0 (3)"]
+    assert [cell and cell.forget for cell in cells["class:0 (1)"]] == pytest.approx([0.1, 0.06, 0.4])
+    assert [cell and cell.forget for cell in cells["class:0 (3)"]] == [None, None, 0.0]
+    for name in TABLES:
+        assert "relapse of class:0" in render(store.root, name) or name == "latex"
+    page = render(store.root)
+    assert page.count('class="relapse"') == 1
+    assert "relapse in 2 of 4 runs" in page
+    assert page.count(">after class:0 (3)<") == 1
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "samples", "expected"),
+    [(0.27, 0.47, 100, True), (0.27, 0.47, 10, False), (0.5, 0.515, 10**6, False), (0.47, 0.27, 100, False),
+     (None, 0.5, 100, False), (0.1, None, 100, False), (0.0, 1.0, None, False), (0.0, 0.2, 60, True)],
+)  # fmt: skip
+def test_a_rise_is_a_relapse_beyond_the_margin_of_the_samples(
+    then: float | None, now: float | None, samples: int | None, expected: bool
+) -> None:
+    assert relapsed({"forget": then}, {"forget": now, "samples": samples}) is expected
