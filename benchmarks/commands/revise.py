@@ -27,9 +27,13 @@ def revise(
     normalize: Annotated[
         bool | None, typer.Option("--normalize/--no-normalize", help="Whether the model takes normalised pixels.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of images, in class folders or with a table.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of images, in class folders or with a table, or of volumes with one.")
+    ] = None,
     metadata: Annotated[str | None, typer.Option(help="The table.", show_default="metadata.csv")] = None,
-    size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH to resize to.")] = None,
+    size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH to resize to; volumes DEPTH,HEIGHT,WIDTH.")] = None,
+    window: Annotated[str | None, typer.Option(help="Volumes: values LOW,HIGH that become 0 and 1, or 'each'.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Volumes: classes of their masks.", show_default="2")] = None,
     channels: Annotated[int | None, typer.Option(help="1 for grey, 3 for RGB.", show_default="3")] = None,
     file_column: Annotated[str | None, typer.Option(help="Column of file names.", show_default="file")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of classes.", show_default="label")] = None,
@@ -80,6 +84,8 @@ def revise(
                 "data.root": data,
                 "data.metadata": metadata,
                 "data.size": _numbers("size", size, int),
+                "data.window": window if window == "each" else _numbers("window", window),
+                "data.classes": classes,
                 "data.channels": channels,
                 "data.file_column": file_column,
                 "data.label_column": label_column,

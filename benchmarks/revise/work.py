@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 import algorithms
-from unlearn_kit import UnlearnTask, data
+from unlearn_kit import UnlearnTask
 from unlearn_kit.data import DataBundle, where
 from unlearn_kit.deployed import Deployed, Revision, deployed, preflight, preview, revise
 from unlearn_kit.errors import check_choice
@@ -46,7 +46,7 @@ def prepare(request: RevisionRequest) -> Prepared:
         DataNotFoundError: When there are no images.
         CheckpointError: When the weights do not fit the model.
     """
-    bundle = data.load("image-folder", root=request.data.root, **request.data.options())
+    bundle = request.data.load()
     task, notes = _select(request, bundle)
     model = request.model
     serving = deployed(

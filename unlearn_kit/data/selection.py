@@ -14,6 +14,7 @@ from .expressions import Where
 from .mask_pairs import MaskPairs, list_names
 from .pictures import PictureFiles
 from .tensors import resolve
+from .volumes import VolumeFiles
 
 FILLED = 1000  # values, at most, that are tried in the place of a missing one
 
@@ -98,8 +99,8 @@ def _in_order(name: str, dataset: Any, table: Any) -> Any:
     if index is None:
         return table
     base, chosen = resolve(dataset)
-    if isinstance(base, (PictureFiles, MaskPairs)) and "file" in table.columns:
-        every = base.paths if isinstance(base, PictureFiles) else base.images
+    if isinstance(base, (PictureFiles, MaskPairs, VolumeFiles)) and "file" in table.columns:
+        every = base.images if isinstance(base, MaskPairs) else base.paths
         files = list(every) if chosen is None else [every[place] for place in chosen.tolist()]
         return _by_file(name, files, table)
     places = index.to_numpy()
