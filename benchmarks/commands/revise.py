@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,14 +63,15 @@ def revise(
 ) -> None:
     """Make a deployed model forget: a revised checkpoint in its own form, a receipt and a page come out.
 
-    Leaves with 0 when the folder is there, 1 when training broke down, 2 on a mistake in the request.
+    Leaves with 0 when the folder is there, 1 when training broke down, 2 on a mistake in the request, and 130 when it
+    was interrupted: the same command goes on where it was then.
     """
     console = Console()
-    with reported(debug):
+    with reported(debug), _interrupted():
         import torch
 
         from ..revise.request import read_request
-        from ..revise.work import look, prepare, work
+        from ..revise.work import estimate, look, prepare, work
 
         torch.set_num_threads(threads)
         given = read_request(
@@ -104,19 +107,31 @@ def revise(
             },
         )
         prepared = prepare(given)
-        _say(console, *prepared.serving.words)
+        _say(console, *prepared.words)
         _show_counts(console, prepared.task)
         if dry_run:
             page, warnings = look(prepared)
             _warn(console, *warnings)
+            if (time := estimate(prepared)) is not None:
+                _say(console, str(time))
             _say(console, f"nothing was changed; look at {page}")
             return
-        revision = work(prepared, show=given.chosen().text)
+        revision = work(prepared, lambda time: _say(console, str(time)))
     _warn(console, *revision.warnings)
     _show_scores(console, revision.receipt.values["metrics"])
     if revision.result is None:
         _say(console, f"this revision was there already, in {revision.folder}")
     _say(console, f"revised: {revision.checkpoint}", f"evidence: {revision.folder / 'receipt.md'}, index.html")
+
+
+@contextmanager
+def _interrupted() -> Iterator[None]:
+    """Leave with 130, as shells do, when the user or a scheduler ends the command by an interrupt."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: the same command goes on where it was")
+        raise typer.Exit(130) from None
 
 
 def _options(given: list[str] | None) -> dict[str, Any] | None:

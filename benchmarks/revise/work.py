@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import algorithms
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data import DataBundle, where
 from unlearn_kit.deployed import Deployed, Revision, deployed, preflight, preview, revise
+from unlearn_kit.deployed.reading import read_once
 from unlearn_kit.errors import check_choice
 from unlearn_kit.files import write_text
 
-from ..setup.methods import as_options, known_options, watchers
+from ..setup.methods import as_options, known_options
+from .progress import Progress, TimeEstimate, rehearse
 from .request import RevisionRequest
 
 
@@ -29,6 +32,7 @@ class Prepared:
         serving: Its model.
         task: What is to be forgotten.
         notes: What is to be known of the selection, in words.
+        reading: How the files are read, in words.
     """
 
     request: RevisionRequest
@@ -36,6 +40,12 @@ class Prepared:
     serving: Deployed
     task: UnlearnTask
     notes: tuple[str, ...]
+    reading: str | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """Return how model and data are read, for people."""
+        return [*self.serving.words, *([] if self.reading is None else [self.reading])]
 
 
 def prepare(request: RevisionRequest) -> Prepared:
@@ -59,8 +69,9 @@ def prepare(request: RevisionRequest) -> Prepared:
         std=model.std,
         normalize=model.normalize,
     )
+    task, reading = read_once(task)
     copies = [f"the same picture twice: {line}" for line in str(task.duplicates()).splitlines()]
-    return Prepared(request, bundle, serving, task, (*notes, *copies))
+    return Prepared(request, bundle, serving, task, (*notes, *copies), reading)
 
 
 def _select(request: RevisionRequest, bundle: DataBundle) -> tuple[UnlearnTask, tuple[str, ...]]:
@@ -99,23 +110,39 @@ def look(prepared: Prepared) -> tuple[Path, list[str]]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     target = folder.with_name(f"{folder.name}-preview.html")
     warnings = [*prepared.notes, *preflight(prepared.serving.model, prepared.task, seed=prepared.request.seed)]
-    write_text(preview(prepared.task, prepared.serving.words, warnings), target)
+    write_text(preview(prepared.task, prepared.words, warnings), target)
     return target, warnings
 
 
-def work(prepared: Prepared, show: str | None = None) -> Revision:
+def estimate(prepared: Prepared) -> TimeEstimate | None:
+    """Return what the training would take, by a few steps of it; None where the method trains nothing."""
+    request, method = prepared.request, prepared.request.chosen()
+    if "callbacks" not in known_options(method.name):
+        return None
+    return rehearse(
+        getattr(algorithms, method.name),
+        prepared.serving.model,
+        prepared.task,
+        seed=request.seed,
+        device=request.device,
+        **as_options(method.options),
+    )
+
+
+def work(prepared: Prepared, estimated: Callable[[TimeEstimate], None] = lambda _: None) -> Revision:
     """Revise the model and write the folder; see :func:`unlearn_kit.deployed.revise`.
 
     Args:
         prepared: What is revised.
-        show: The text beside a progress bar; None for none.
+        estimated: Called with what the training will take, after its first steps.
     """
     request = prepared.request
     method = request.chosen()
     function: Any = getattr(algorithms, method.name)
-    watching = {"callbacks": watchers(show)} if show is not None and "callbacks" in known_options(method.name) else {}
+    watched = "callbacks" in known_options(method.name)
+    watching = {"callbacks": [Progress(method.text, estimated)]} if watched else {}
     reference = None if request.reference is None else prepared.serving.with_weights(request.reference)
-    revision = revise(
+    return revise(
         prepared.serving,
         prepared.task,
         function,
@@ -127,10 +154,8 @@ def work(prepared: Prepared, show: str | None = None) -> Revision:
         options=as_options(method.options),
         watching=watching,
         notes=prepared.notes,
+        beside={"revision.yaml": yaml_of(request)},
     )
-    if revision.result is not None:
-        write_text(yaml_of(request), request.out / "revision.yaml")
-    return revision
 
 
 def yaml_of(request: RevisionRequest) -> str:

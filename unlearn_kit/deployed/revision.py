@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +13,10 @@ from typing import Any
 from torch import nn
 
 from .. import adapters
+from ..arguments import checked
 from ..checkpoints import same_bits
-from ..errors import CheckpointError
+from ..engine import resumable
+from ..errors import CheckpointError, check_choice
 from ..evidence import Receipt, receipt
 from ..files import write_text
 from ..hashing import hash_code, hash_config, hash_dataset, hash_file, hash_model
@@ -23,10 +24,13 @@ from ..results import UnlearnResult
 from ..tasks import UnlearnTask
 from .page import page
 from .preflight import preflight
+from .reading import read_once
 from .serving import Deployed
-from .weights import fit_weights, load_into, read_weights, write_weights
+from .unfinished import unfinished
+from .weights import FORMATS, fit_weights, load_into, read_weights, write_weights
 
 Method = Callable[..., UnlearnResult]
+SAVED_EVERY = 60.0  # seconds between two saves of a training
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Revision:
     result: UnlearnResult | None
 
 
+@checked
 def revise(
     serving: Deployed,
     task: UnlearnTask,
@@ -61,12 +66,14 @@ def revise(
     options: Mapping[str, Any] | None = None,
     watching: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    beside: Mapping[str, str] | None = None,
 ) -> Revision:
     """Make a deployed model forget, and write what serves and what proves it.
 
     The folder holds the revised weights under the name and in the form of the original's file, ``adapters.safetensors``
     where the method made adapters, ``receipt.json`` and ``receipt.md``, and the page ``index.html``. The receipt names
     the SHA-256 of each file of weights. The folder is there whole or not at all; the same call finds its own work done.
+    Where a call was interrupted in the middle of a training, the same call goes on there, and the bits are the same.
 
     Args:
         serving: The model, see :func:`.serving.deployed`.
@@ -80,43 +87,54 @@ def revise(
         options: Of the method.
         watching: What is passed to the method beside that and changes no result, such as ``callbacks``.
         notes: What else is to be known of the request, for the receipt and the page.
+        beside: What is written into the folder beside that, by the name of its file.
 
     Raises:
+        TypeError: When an argument is of another type, by its name.
         ValueError: On what the method or the task refuse, and when ``out`` holds anything else.
         DivergenceError: When training broke down; nothing is written then.
         CheckpointError: When what was written does not give back the model that was measured.
         OSError: When the folder cannot be written to.
     """
-    folder = Path(out)
+    folder = _named(out)
     options = dict(options or {})
+    if form is not None:
+        check_choice("form", form, FORMATS)
+    task, reading = read_once(task)
     request = _request(serving, task, method, form, reference, seed, options)
     found = _already(folder, request)
     if found is not None:
         return found
-    warnings = [*notes, *preflight(serving.model, task, seed=seed)]
-    result = method(serving.model, task, seed=seed, device=device, **options, **(watching or {}))
-    whole = adapters.plain(result.model)  # what serves holds adapters added into its weights
-    paper = receipt(task, serving.model, replace(result, model=whole), reference=reference, seed=seed)
-
-    # Beside the folder and renamed at the end: nobody finds half a revision.
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
-    unfinished.mkdir()
-    try:
-        checkpoint, left_out = _write(serving, whole, unfinished, form)
+    with unfinished(folder, request) as place:
+        warnings = [*notes, *preflight(serving.model, task, seed=seed)]
+        if place.resumed:
+            warnings.append("the revision was interrupted and went on where it was; its seconds are those of the rest")
+        with resumable(place.runs, seconds=SAVED_EVERY):
+            result = method(serving.model, task, seed=seed, device=device, **options, **(watching or {}))
+        whole = adapters.plain(result.model)  # what serves holds adapters added into its weights
+        paper = receipt(task, serving.model, replace(result, model=whole), reference=reference, seed=seed)
+        checkpoint, left_out = _write(serving, whole, place.result, form)
         if left_out:
             warnings.append(f"left out of the checkpoint, as it may remember the forgotten data: {', '.join(left_out)}")
         if whole is not result.model:
-            adapters.save(result.model, unfinished / "adapters.safetensors")
-        files = {path.relative_to(unfinished).as_posix(): hash_file(path) for path in _files(unfinished)}
-        told = {"request": request, "read": serving.words, "warnings": warnings, "checkpoint": checkpoint.name}
+            adapters.save(result.model, place.result / "adapters.safetensors")
+        files = {path.relative_to(place.result).as_posix(): hash_file(path) for path in _files(place.result)}
+        read = [*serving.words, *([] if reading is None else [reading])]
+        told = {"request": request, "read": read, "warnings": warnings, "checkpoint": checkpoint.name}
         paper = Receipt(paper.values | {"deployed": told, "files": files})
-        write_text(page(paper, task, serving.model, whole), unfinished / "index.html")
-        paper.save(unfinished)
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        write_text(page(paper, task, serving.model, whole), place.result / "index.html")
+        paper.save(place.result)
+        for name, text in (beside or {}).items():
+            write_text(text, place.result / name)
     return Revision(folder, folder / checkpoint.name, paper, tuple(warnings), result)
+
+
+def _named(out: str | Path) -> Path:
+    """Return the folder to write, when it has a name of its own, beside which it can be made."""
+    folder = Path(out)
+    if folder.name in ("", ".."):
+        raise ValueError(f"expected out to be a folder to write, with a name, but got {str(out)!r}")
+    return folder
 
 
 def _request(
