@@ -40,7 +40,7 @@ class TimeEstimate:
         return f"training takes about {in_words(self.seconds)}: {self.steps:,} steps of {self.step:.2g} s"
 
 
-class Progress(Callback):
+class RevisionProgress(Callback):
     """A bar in a terminal, with the time that is left; elsewhere nothing. It is the same callback in both.
 
     Args:
@@ -97,5 +97,5 @@ def rehearse(method: Callable[..., Any], *arguments: Any, **options: Any) -> Tim
     """Return what the first steps of a method's first training take; None where it trains nothing, or breaks down."""
     found: list[TimeEstimate] = []
     with suppress(Rehearsed, DivergenceError):
-        method(*arguments, callbacks=[Progress("", found.append, rehearse=True)], **options)
+        method(*arguments, callbacks=[RevisionProgress("", found.append, rehearse=True)], **options)
     return found[0] if found else None

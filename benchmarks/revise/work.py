@@ -18,7 +18,7 @@ from unlearn_kit.errors import check_choice
 from unlearn_kit.files import write_text
 
 from ..setup.methods import as_options, known_options
-from .progress import Progress, TimeEstimate, rehearse
+from .progress import RevisionProgress, TimeEstimate, rehearse
 from .request import RevisionRequest
 
 
@@ -140,7 +140,7 @@ def work(prepared: Prepared, estimated: Callable[[TimeEstimate], None] = lambda 
     method = request.chosen()
     function: Any = getattr(algorithms, method.name)
     watched = "callbacks" in known_options(method.name)
-    watching = {"callbacks": [Progress(method.text, estimated)]} if watched else {}
+    watching = {"callbacks": [RevisionProgress(method.text, estimated)]} if watched else {}
     reference = None if request.reference is None else prepared.serving.with_weights(request.reference)
     return revise(
         prepared.serving,

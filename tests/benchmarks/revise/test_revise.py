@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import algorithms
 from benchmarks.cli import app
-from benchmarks.revise.progress import Progress, TimeEstimate, rehearse
+from benchmarks.revise.progress import RevisionProgress, TimeEstimate, rehearse
 from benchmarks.revise.request import read_request
 from unlearn_kit import UnlearnTask, models
 from unlearn_kit.data import TensorImages
@@ -130,13 +130,13 @@ def test_how_the_command_leaves(place: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert run(*asked, "finetune", "--no-such-option").exit_code == 2
     stopped: list[Run] = []
 
-    def interrupt(self: Progress, run: Run) -> None:
+    def interrupt(self: RevisionProgress, run: Run) -> None:
         stopped.append(run)
         if len(stopped) == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "on_step", interrupt)
+        patch.setattr(RevisionProgress, "on_step", interrupt)
         patch.setattr("unlearn_kit.deployed.revision.SAVED_EVERY", 0)
         found = run(*asked, "finetune:steps=4:batch_size=8")
     assert found.exit_code == 130, found.output
@@ -159,10 +159,10 @@ def test_progress_is_for_terminals_and_the_rehearsal_trains_nothing(
     before = hash_model(model)
     told: list[TimeEstimate] = []
     options: dict[str, Any] = {"steps": 7, "batch_size": 4}
-    algorithms.finetune(model, task, callbacks=[Progress("working", told.append)], **options)
+    algorithms.finetune(model, task, callbacks=[RevisionProgress("working", told.append)], **options)
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    algorithms.finetune(model, task, callbacks=[Progress("working", told.append)], **options)
+    algorithms.finetune(model, task, callbacks=[RevisionProgress("working", told.append)], **options)
     shown = capsys.readouterr()
     assert (shown.out, "working" in shown.err) == ("", True)
     estimate = rehearse(algorithms.finetune, model, task, **options)
