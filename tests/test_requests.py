@@ -197,6 +197,9 @@ def check_requests(sets: Path) -> None:
         receipt = json.loads(Path(f"out/{name}/receipt.json").read_text())
         assert hash_model(model) == receipt["models"]["after"]
         assert receipt["models"]["before"] != receipt["models"]["after"]
+        # Whoever may read the receipt may read what serves: the server is another user.
+        modes = {path.stat().st_mode for path in Path("out", name).rglob("*") if path.is_file()}
+        assert len(modes) == 1
         with torch.no_grad():
             said: Any = model.eval()(served["inputs"][name])
         torch.testing.assert_close(said.logits if name == "child" else said, served["outputs"][name])

@@ -168,7 +168,8 @@ def _warn(console: Console, *lines: str) -> None:
 def _show_counts(console: Console, task: Any) -> None:
     from unlearn_kit.deployed.page import counts
 
-    table = Table(title=f"Forget {task.rule}", title_justify="left")
+    _say(console, f"Forget {task.rule}")
+    table = Table()
     for heading in ("samples", "to forget", "to keep"):
         table.add_column(heading, justify="left" if heading == "samples" else "right")
     for name, forget, retain in counts(task):

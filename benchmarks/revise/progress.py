@@ -33,11 +33,11 @@ class TimeEstimate:
 
     @property
     def seconds(self) -> float:
-        """Return the seconds that the training takes."""
+        """Return the seconds that the training takes; less where it stops early."""
         return self.first + self.step * (self.steps - 1)
 
     def __str__(self) -> str:
-        return f"training takes about {in_words(self.seconds)}: {self.steps:,} steps of {self.step:.2g} s"
+        return f"training takes up to {in_words(self.seconds)}: {self.steps:,} steps of {self.step:.2g} s"
 
 
 class RevisionProgress(Callback):

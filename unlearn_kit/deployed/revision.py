@@ -201,6 +201,9 @@ def _write(serving: Deployed, whole: nn.Module, folder: Path, form: str | None) 
     if serving.weights is None:
         target = folder / "model"
         network.save_pretrained(target)
+        mode = (target / "config.json").stat().st_mode
+        for written in target.glob("*.safetensors"):  # which its library lets nobody else read
+            written.chmod(mode)
         source = Path(serving.network.source.partition(":")[2])
         for beside in source.glob("*.json"):  # of the preprocessing: what serves reads it from the folder
             if not (target / beside.name).exists():

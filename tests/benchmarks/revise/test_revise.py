@@ -56,7 +56,7 @@ def test_options_and_a_file_say_the_same(place: Path) -> None:
     look = run(*asked, "--dry-run")
     assert look.exit_code == 0, look.output
     assert "nothing was changed; look at out/b-preview.html" in look.output
-    assert "training takes about" in look.output
+    assert "training takes up to" in look.output
     assert ": 2 steps of" in look.output
     assert not (place / "out" / "b").exists()
     done = run(*asked)
@@ -145,7 +145,7 @@ def test_how_the_command_leaves(place: Path, monkeypatch: pytest.MonkeyPatch) ->
     done = run(*asked, "finetune:steps=4:batch_size=8")
     assert done.exit_code == 0, done.output
     assert "the revision was interrupted and went on where it was" in done.output
-    assert "training takes about" in done.output
+    assert "training takes up to" in done.output
     assert ": 2 steps of" in done.output  # those that were left
     assert not list((place / "out").glob(".*"))
 
@@ -171,4 +171,4 @@ def test_progress_is_for_terminals_and_the_rehearsal_trains_nothing(
     assert rehearse(algorithms.finetune, model, task, steps=1) is not None
     assert hash_model(model) == before
     assert TimeEstimate(10.0, 2.0, 31).seconds == 70
-    assert str(TimeEstimate(10.0, 2.0, 31)) == "training takes about 70 s: 31 steps of 2 s"
+    assert str(TimeEstimate(10.0, 2.0, 31)) == "training takes up to 70 s: 31 steps of 2 s"
