@@ -61,18 +61,17 @@ def test_the_walk_from_a_served_file_to_a_revised_one(tmp_path: Path, monkeypatc
 
     monkeypatch.chdir(tmp_path)
     (guide,) = [guide for guide in GUIDES if guide.stem == "deployed-models"]
-    commands = [block.replace("\\\n", " ") for block in SHELL.findall(guide.read_text(encoding="utf-8"))]
+    walk = guide.read_text(encoding="utf-8").partition("## Judged by")[0]
+    commands = [block.replace("\\\n", " ") for block in SHELL.findall(walk)]
     assert len(commands) == 2
     for command in commands:
         program, *arguments = shlex.split(small(command))
         found = CliRunner().invoke(app, arguments)
         assert (program, found.exit_code) == ("unlearn-kit", 0), found.output
     told = {path.name for path in (tmp_path / "out" / "device-b").iterdir()}
-    named = {
-        name for row in re.findall(r"^\| (`.*?) \|", guide.read_text(), re.MULTILINE) for name in NAME.findall(row)
-    }
+    named = {name for row in re.findall(r"^\| (`.*?) \|", walk, re.MULTILINE) for name in NAME.findall(row)}
     assert told == named
-    (tmp_path / "guide.py").write_text(small("\n".join(blocks(guide))))
+    (tmp_path / "guide.py").write_text(small("\n".join(FENCED.findall(walk))))
     names = runpy.run_path("guide.py")
     assert names["done"].result is None  # the command's own work, found again
 

@@ -197,6 +197,7 @@ def test_the_public_names_of_the_core_come_when_asked_for():
         "UnlearnResult": "unlearn_kit.results",
         "UnlearnTask": "unlearn_kit.tasks",
         "load_model": "unlearn_kit.checkpoints",
+        "revise": "unlearn_kit.deployed.revision",
         "save_model": "unlearn_kit.checkpoints",
     }
     with pytest.raises(AttributeError, match="has no attribute 'UnlearnTsk'"):

@@ -18,6 +18,7 @@ __all__ = [
     "UnlearnResult",
     "UnlearnTask",
     "load_model",
+    "revise",
     "save_model",
 ]
 
@@ -25,6 +26,7 @@ __all__ = [
 # shows its help at once. Type checkers read the plain imports.
 if TYPE_CHECKING:
     from .checkpoints import load_model, save_model
+    from .deployed.revision import revise
     from .results import UnlearnResult
     from .tasks import UnlearnTask
 else:
@@ -32,6 +34,7 @@ else:
         "UnlearnResult": "results",
         "UnlearnTask": "tasks",
         "load_model": "checkpoints",
+        "revise": "deployed.revision",
         "save_model": "checkpoints",
     }
 

@@ -70,17 +70,26 @@ def load_model(model: nn.Module, path: str | Path) -> nn.Module:
     own = model.state_dict()
     tensors, said = _renamed(tensors, own)
     problems = misfits(own, tensors)
-    kinds = {*metadata, *(["adapters"] if tensors and all(".lora_" in name for name in tensors) else [])}
-    for kind in OTHER_FILES.keys() & kinds if problems else ():
-        raise CheckpointError(
-            f"expected {str(path)!r} to hold the weights of a model, but it holds {OTHER_FILES[kind]}"
-        )
     if problems:
+        refuse_other_files(path, tensors, metadata)
         raise CheckpointError(f"{str(path)!r} does not fit this {type(model).__name__}{said}: {'; '.join(problems)}")
     loaded = copy.deepcopy(model)
     loaded.load_state_dict(tensors)
     check_tied(loaded, tensors, path)
     return loaded
+
+
+def refuse_other_files(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Refuse a file of adapters, peft's own included, or of a run, by what it is.
+
+    Raises:
+        CheckpointError: When it is one.
+    """
+    kinds = {*metadata, *(["adapters"] if tensors and all(".lora_" in name for name in tensors) else [])}
+    for kind in OTHER_FILES.keys() & kinds:
+        raise CheckpointError(
+            f"expected {str(path)!r} to hold the weights of a model, but it holds {OTHER_FILES[kind]}"
+        )
 
 
 def check_tied(loaded: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:

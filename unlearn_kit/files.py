@@ -14,9 +14,10 @@ from typing import Any
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; what is written there becomes ``path`` when the block ends well.
+    """Yield a temporary file beside ``path``; what is written there becomes ``path`` when the block ends well.
 
-    A reader, or a crash, finds the old file or the new one, never half of one.
+    A reader, or a crash, finds the old file or the new one, never half of one. It may be read by those who may read any
+    new file here, whoever writes it (safetensors alone would let its owner read it, and nobody who serves it).
 
     Raises:
         ValueError: When the path names no file.
@@ -28,8 +29,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     if not target.parent.is_dir():
         raise FileNotFoundError(f"expected path to be in an existing folder, but got {str(path)!r}")
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    temporary.touch()
+    mode = temporary.stat().st_mode
     try:
         yield temporary
+        temporary.chmod(mode)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(target)

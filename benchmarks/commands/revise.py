@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,9 +29,13 @@ def revise(
     normalize: Annotated[
         bool | None, typer.Option("--normalize/--no-normalize", help="Whether the model takes normalised pixels.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of images, in class folders or with a table.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of images, in class folders or with a table, or of volumes with one.")
+    ] = None,
     metadata: Annotated[str | None, typer.Option(help="The table.", show_default="metadata.csv")] = None,
-    size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH to resize to.")] = None,
+    size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH to resize to; volumes DEPTH,HEIGHT,WIDTH.")] = None,
+    window: Annotated[str | None, typer.Option(help="Volumes: values LOW,HIGH that become 0 and 1, or 'each'.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Volumes: classes of their masks.", show_default="2")] = None,
     channels: Annotated[int | None, typer.Option(help="1 for grey, 3 for RGB.", show_default="3")] = None,
     file_column: Annotated[str | None, typer.Option(help="Column of file names.", show_default="file")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of classes.", show_default="label")] = None,
@@ -75,14 +81,15 @@ def revise(
 ) -> None:
     """Make a deployed model forget: a revised checkpoint in its own form, a receipt and a page come out.
 
-    Leaves with 0 when the folder is there, 1 when training broke down, 2 on a mistake in the request.
+    Leaves with 0 when the folder is there, 1 when training broke down, 2 on a mistake in the request, and 130 when it
+    was interrupted: the same command goes on where it was then.
     """
     console = Console()
-    with reported(debug):
+    with reported(debug), _interrupted():
         import torch
 
         from ..revise.request import read_request
-        from ..revise.work import look, prepare, work
+        from ..revise.work import estimate, look, prepare, work
 
         torch.set_num_threads(threads)
         given = read_request(
@@ -98,6 +105,8 @@ def revise(
                 "data.root": data,
                 "data.metadata": metadata,
                 "data.size": _numbers("size", size, int),
+                "data.window": window if window == "each" else _numbers("window", window),
+                "data.classes": classes,
                 "data.channels": channels,
                 "data.file_column": file_column,
                 "data.label_column": label_column,
@@ -126,14 +135,16 @@ def revise(
             },
         )
         prepared = prepare(given)
-        _say(console, *prepared.serving.words)
+        _say(console, *prepared.words)
         _show_counts(console, prepared.task)
         if dry_run:
             page, warnings = look(prepared)
             _warn(console, *warnings)
+            if (time := estimate(prepared)) is not None:
+                _say(console, str(time))
             _say(console, f"nothing was changed; look at {page}")
             return
-        revision = work(prepared, show=given.chosen().text)
+        revision = work(prepared, lambda time: _say(console, str(time)))
     _warn(console, *revision.warnings)
     show_verdicts(console, revision.receipt.values)
     _show_scores(console, revision.receipt.values["metrics"])
@@ -144,6 +155,16 @@ def revise(
 
 def _told(**texts: str | None) -> dict[str, str] | None:
     return {name: text for name, text in texts.items() if text is not None} or None
+
+
+@contextmanager
+def _interrupted() -> Iterator[None]:
+    """Leave with 130, as shells do, when the user or a scheduler ends the command by an interrupt."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: the same command goes on where it was")
+        raise typer.Exit(130) from None
 
 
 def _options(given: list[str] | None) -> dict[str, Any] | None:
@@ -180,7 +201,8 @@ def _warn(console: Console, *lines: str) -> None:
 def _show_counts(console: Console, task: Any) -> None:
     from unlearn_kit.deployed.page import counts
 
-    table = Table(title=f"Forget {task.rule}", title_justify="left")
+    _say(console, f"Forget {task.rule}")
+    table = Table()
     for heading in ("samples", "to forget", "to keep"):
         table.add_column(heading, justify="left" if heading == "samples" else "right")
     for name, forget, retain in counts(task):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import algorithms
-from unlearn_kit import data
 from unlearn_kit.data import DataBundle
 from unlearn_kit.deployed import add_request, add_revision, withdraw_request
 from unlearn_kit.errors import check_path_exists
@@ -102,7 +101,7 @@ def withdraw_from(folder: Path, name: str, *, reason: str = "", timeout: float =
     if not known:
         raise ValueError("expected LEDGER to say how its model is read, but no request of it came from a revision.yaml")
     request = _read(ledger, None, folder)
-    bundle = _load(request.data)
+    bundle = request.data.load()
     parts = [*_parts(bundle), *_earlier_data(ledger, request.data)]
     return withdraw_request(ledger, deployed_of(request, bundle), name, reason=reason, data=parts, timeout=timeout)
 
@@ -158,10 +157,6 @@ def _asked(ledger: Ledger, request: RevisionRequest) -> dict[str, Any]:
     return values
 
 
-def _load(request: DataRequest) -> DataBundle:
-    return data.load("image-folder", root=request.root, **request.options())
-
-
 def _parts(bundle: DataBundle) -> list[Any]:
     return [bundle.train, bundle.test, *([] if bundle.validation is None else [bundle.validation])]
 
@@ -173,8 +168,8 @@ def _earlier_data(ledger: Ledger, current: DataRequest) -> list[Any]:
         other = DataRequest.model_validate(asked["data"])
         named.setdefault(str(_key(other)), other)
     others = [request for key, request in named.items() if key != str(_key(current))]
-    return [part for request in others if request.root.exists() for part in _parts(_load(request))]
+    return [part for request in others if request.root.exists() for part in _parts(request.load())]
 
 
 def _key(request: DataRequest) -> tuple[Any, ...]:
-    return request.root.resolve(), sorted(request.options().items(), key=str)
+    return request.root.resolve(), sorted(request.model_dump(exclude={"root"}, exclude_none=True).items(), key=str)

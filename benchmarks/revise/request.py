@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from unlearn_kit.data import where
+from unlearn_kit import data
+from unlearn_kit.data import DataBundle, where
+from unlearn_kit.data.volume_folder import holds_volumes
 from unlearn_kit.errors import check_choice
 from unlearn_kit.evidence.measure import ALL_AUDITS
 from unlearn_kit.safe_yaml import read_yaml
@@ -53,11 +55,16 @@ class ModelRequest(Strict):
 
 
 class DataRequest(Strict):
-    """The folder of images, as for the loader ``image-folder``; what is None is left to that loader."""
+    """The folder, as for the loaders ``image-folder`` and ``volume-folder``; what is None is left to the loader.
+
+    The table tells which of them it is. ``window`` and ``classes`` are for volumes, ``channels`` for images.
+    """
 
     root: Path
     metadata: str | None = None
-    size: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
+    size: Annotated[list[Count], Field(min_length=2, max_length=3)] | None = None
+    window: Annotated[list[Finite], Field(min_length=2, max_length=2)] | Literal["each"] | None = None
+    classes: Annotated[int, Field(ge=2)] | None = None
     channels: Count | None = None
     file_column: str | None = None
     label_column: str | None = None
@@ -71,10 +78,16 @@ class DataRequest(Strict):
     encoding: str | None = None
     separator: str | None = None
 
-    def options(self) -> dict[str, Any]:
-        """Return what is passed to the loader."""
+    def load(self) -> DataBundle:
+        """Read the folder.
+
+        Raises:
+            ValueError: On what its loader refuses, and on options of the other loader.
+            DataNotFoundError: When there are no data.
+        """
         given = self.model_dump(exclude={"root"}, exclude_none=True)
-        return given | ({"size": tuple(given["size"])} if "size" in given else {})
+        volumes = holds_volumes(self.root, self.metadata, self.file_column or "file")
+        return data.load("volume-folder" if volumes else "image-folder", root=self.root, **given)
 
 
 class RevisionRequest(Strict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ from typing import Any
 import yaml
 
 import algorithms
-from unlearn_kit import UnlearnTask, data
+from unlearn_kit import UnlearnTask
 from unlearn_kit.data import DataBundle, where
+from unlearn_kit.data.sample_files import files_of
 from unlearn_kit.deployed import Deployed, Revision, deployed, preflight, preview, revise
+from unlearn_kit.deployed.reading import read_once
 from unlearn_kit.errors import DataWarning, check_choice
-from unlearn_kit.evidence.inventory import files_of
 from unlearn_kit.evidence.measure import SPLITS
 from unlearn_kit.files import write_text
 
-from ..setup.methods import as_options, known_options, watchers
+from ..setup.methods import as_options, known_options
+from .progress import RevisionProgress, TimeEstimate, rehearse
 from .request import RevisionRequest
 
 REQUEST = "revision.yaml"
@@ -34,6 +37,7 @@ class Prepared:
         serving: Its model.
         task: What is to be forgotten.
         notes: What is to be known of the selection, in words.
+        reading: How the files are read, in words.
     """
 
     request: RevisionRequest
@@ -41,6 +45,12 @@ class Prepared:
     serving: Deployed
     task: UnlearnTask
     notes: tuple[str, ...]
+    reading: str | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """Return how model and data are read, for people."""
+        return [*self.serving.words, *([] if self.reading is None else [self.reading])]
 
 
 def prepare(request: RevisionRequest) -> Prepared:
@@ -53,9 +63,11 @@ def prepare(request: RevisionRequest) -> Prepared:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # they are told with the others, as notes
-        bundle = data.load("image-folder", root=request.data.root, **request.data.options())
+        bundle = request.data.load()
         task, notes = _select(request, bundle)
-    return Prepared(request, bundle, deployed_of(request, bundle), task, (*bundle.notes, *notes))
+    serving = deployed_of(request, bundle)
+    task, reading = read_once(task)
+    return Prepared(request, bundle, serving, task, (*bundle.notes, *notes), reading)
 
 
 def deployed_of(request: RevisionRequest, bundle: DataBundle) -> Deployed:
@@ -110,23 +122,37 @@ def look(prepared: Prepared) -> tuple[Path, list[str]]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     target = folder.with_name(f"{folder.name}-preview.html")
     warnings = [*prepared.notes, *preflight(prepared.serving.model, prepared.task, seed=prepared.request.seed)]
-    write_text(
-        preview(prepared.task, prepared.serving.words, warnings, class_names=prepared.bundle.class_names), target
-    )
+    write_text(preview(prepared.task, prepared.words, warnings, class_names=prepared.bundle.class_names), target)
     return target, warnings
 
 
-def work(prepared: Prepared, show: str | None = None) -> Revision:
+def estimate(prepared: Prepared) -> TimeEstimate | None:
+    """Return what the training would take, by a few steps of it; None where the method trains nothing."""
+    request, method = prepared.request, prepared.request.chosen()
+    if "callbacks" not in known_options(method.name):
+        return None
+    return rehearse(
+        getattr(algorithms, method.name),
+        prepared.serving.model,
+        prepared.task,
+        seed=request.seed,
+        device=request.device,
+        **as_options(method.options),
+    )
+
+
+def work(prepared: Prepared, estimated: Callable[[TimeEstimate], None] = lambda _: None) -> Revision:
     """Revise the model and write the folder; see :func:`unlearn_kit.deployed.revise`.
 
     Args:
         prepared: What is revised.
-        show: The text beside a progress bar; None for none.
+        estimated: Called with what the training will take, after its first steps.
     """
     request = prepared.request
     method = request.chosen()
     function: Any = getattr(algorithms, method.name)
-    watching = {"callbacks": watchers(show)} if show is not None and "callbacks" in known_options(method.name) else {}
+    watched = "callbacks" in known_options(method.name)
+    watching = {"callbacks": [RevisionProgress(method.text, estimated)]} if watched else {}
     reference = None if request.reference is None else prepared.serving.with_weights(request.reference)
     proof: dict[str, Any] = {} if request.audits is None else {"audits": tuple(request.audits)}
     return revise(

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch.utils.data import Dataset
 import algorithms
 from unlearn_kit import UnlearnResult, UnlearnTask, adapters, models
 from unlearn_kit.data import TensorImages
-from unlearn_kit.engine import Callback, Facts, Run, facts_of, train
+from unlearn_kit.engine import Callback, Facts, Run, facts_of, resumable, train
 from unlearn_kit.metrics import predict
 from unlearn_kit.schedules import Schedule, constant
 
@@ -470,3 +471,33 @@ class Decoded(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset[index]
+
+
+class Killed(Callback):
+    """Ends the process, so to speak, after a step of the whole run; never when that is 0."""
+
+    def __init__(self, after: int) -> None:
+        self.after, self.seen = after, 0
+
+    def on_step(self, run: Run) -> None:
+        self.seen += 1
+        if self.seen == self.after:
+            raise KeyboardInterrupt
+
+
+def test_killed_at_a_step_it_goes_on_with_the_same_bits(name: str, classifier: nn.Module, tmp_path: Path) -> None:
+    if not facts(name).training:
+        pytest.skip("it does not train")
+    whole = run(name, classifier, of_class(), callbacks=[Killed(0)])
+    for after in (1, 2):  # the first time before anything was saved
+        with resumable(tmp_path, seconds=0), pytest.raises(KeyboardInterrupt):
+            run(name, classifier, of_class(), callbacks=[Killed(after)])
+        assert len(list(tmp_path.iterdir())) == after - 1
+    with resumable(tmp_path, seconds=0):
+        resumed = run(name, classifier, of_class(), callbacks=[Killed(0)])
+        assert same(state(resumed.model), state(whole.model))
+        assert resumed.history == whole.history
+        # What was through is not trained again.
+        again = Killed(0)
+        assert same(state(run(name, classifier, of_class(), callbacks=[again]).model), state(whole.model))
+        assert again.seen == 0

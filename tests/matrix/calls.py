@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import algorithms
 import unlearn_kit
 from cells import OPTIONS, labels, masks
 from unlearn_kit import adapters, audits, boundary, composition, data, engine, losses, metrics, models, tuning
+from unlearn_kit.deployed import deployed
 from unlearn_kit.tasks import UnlearnTask
 
 ROOMS = {
@@ -112,6 +114,12 @@ def _all_of(function: Callable[..., Any]) -> Callable[..., Any]:
     return drawn
 
 
+def _bundle(t: Things) -> data.DataBundle:
+    held = t.task.forget.dataset
+    return data.DataBundle("own", held, held, 3, "classification", ("a", "b", "c"))
+
+
+_numbers = itertools.count()
 Arguments = Callable[[Things], dict[str, Any]]
 CALLS: dict[str, tuple[Callable[..., Any], Arguments]] = {}
 
@@ -161,6 +169,24 @@ call(
     UnlearnTask.forget_mask_class,
 )
 call("unlearn_kit", "save_model", lambda t: {"model": t.model, "path": "model.safetensors"})
+call(
+    "unlearn_kit",
+    "revise",
+    lambda t: {
+        "serving": deployed(f"{__name__}:build", "saved.safetensors", _bundle(t)),
+        "task": t.task,
+        "method": algorithms.neg_grad,
+        "out": f"out-{next(_numbers)}",
+        "form": None,
+        "reference": None,
+        "seed": 0,
+        "device": "cpu",
+        "options": {"steps": 1, "batch_size": 4},
+        "watching": None,
+        "notes": ["seen"],
+        "beside": {"more.txt": "text"},
+    },
+)
 call("unlearn_kit", "load_model", lambda t: {"model": t.model, "path": "saved.safetensors"})
 
 ONE: Arguments = lambda t: {"model": t.adapted}  # noqa: E731
@@ -386,6 +412,7 @@ call("engine", "BestSoFar", lambda t: {"score": _score, "name": "best"})
 call("engine", "Log", lambda t: {"every": 2})
 call("engine", "ProgressBar", lambda t: {"description": "training"})
 call("engine", "Stationarity", lambda t: {"phase": _phase(t), "every": 1, "samples": 4, "seed": 0})
+call("engine", "resumable", lambda t: {"folder": ".", "seconds": 1.0}, _all_of(engine.resumable))
 call("engine", "StopWhen", lambda t: {"metric": _score, "reached": lambda v: v > 1, "every": 1, "name": "score"})
 call(
     "engine",

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from unlearn_kit.checkpoints import save_tensors
 from unlearn_kit.evidence.software import versions
 from unlearn_kit.files import plain, write_json
 
@@ -24,6 +26,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     with pytest.raises(OSError, match=r"folder\.json"):
         write_json({"a": 2}, tmp_path / "folder.json")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.json", "r.json"]
+
+
+def test_a_file_may_be_read_by_those_who_may_read_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    save_tensors({"a": torch.ones(2)}, tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_versions_are_told() -> None:

@@ -13,8 +13,9 @@ import numpy as np
 from ..errors import check_choice
 from .columns import Columns
 from .groups import table_of
-from .mask_pairs import MaskPairs, list_names
-from .pictures import SUFFIXES, PictureFiles
+from .mask_pairs import list_names
+from .pictures import SUFFIXES
+from .sample_files import files_of
 from .tensors import resolve
 
 OTHER = "is it the table of another split?"
@@ -51,7 +52,7 @@ def aligned(name: str, dataset: Any, table: Any, key: str | None = None) -> Any:
         wanted = _names(name, dataset, own, key)
         return _taken(table, _matched(name, columns.text(key)[0].tolist(), wanted, exact=False))
     files = files_of(dataset)
-    found = None if files is None else _naming(name, columns, files)
+    found = None if files is None else _naming(name, columns, [list(own) for own in zip(*files, strict=True)])
     _check_rows(name, len(dataset), table, columns, None if found is None else found[0])
     if found is not None:
         return _taken(table, _matched(name, columns.text(found[0])[0].tolist(), _parts(found[1])))
@@ -72,18 +73,6 @@ def _check_rows(name: str, count: int, table: Any, columns: Columns, naming: str
     for column, length in rows.items():
         if length != count:
             raise ValueError(f"{wanted} {length} in the column {column!r}")
-
-
-def files_of(dataset: Any) -> list[list[Path]] | None:
-    """Return the files of the samples, of images and of masks where there are any; None where they are not known."""
-    base, chosen = resolve(dataset)
-    if isinstance(base, PictureFiles):
-        every = [base.paths]
-    elif isinstance(base, MaskPairs):
-        every = [list(base.images), list(base.masks)]
-    else:
-        return None
-    return every if chosen is None else [[files[place] for place in chosen.tolist()] for files in every]
 
 
 def index_of(table: Any) -> Any:
@@ -136,7 +125,7 @@ def _names(name: str, dataset: Any, own: Any, key: str) -> list[list[str]]:
             f"expected {name} to know the names of its samples for key, as an image folder does, or to keep a table "
             f".metadata with the column {key!r}, but got {type(resolve(dataset)[0]).__name__}"
         )
-    return [[*parts, PurePosixPath(parts[-1]).stem] for parts in _parts(files[0])]
+    return [[*parts, PurePosixPath(parts[-1]).stem] for parts in _parts([own[0] for own in files])]
 
 
 def _parts(files: Sequence[Path]) -> list[list[str]]:

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from ..arguments import checked
 from ..errors import check_count
 from ..seeding import generator, isolated
-from .alignment import files_of
 from .checks import check_dataset
+from .sample_files import files_of
 from .tensors import in_order, subset
 
 SIDE = 16  # of the small picture whose brightness is compared
@@ -123,7 +123,7 @@ def duplicates(
     files: list[str] = []
     for (name, dataset), chosen in zip(datasets.items(), drawn, strict=True):
         known = files_of(dataset)
-        files += ["" if known is None else known[0][place].name for place in chosen.tolist()]
+        files += ["" if known is None else known[place][0].name for place in chosen.tolist()]
         start = len(places)
         with isolated(0):  # a random transform of the inputs would draw from the caller
             for x, y in in_order(subset(dataset, chosen), workers=workers):

@@ -54,6 +54,11 @@ class MaskPairs(Dataset[tuple[Tensor, Tensor]]):
         self.images, self.masks, self.size = tuple(images), tuple(masks), check_size(size)
         self.channels, self.metadata = channels, metadata
 
+    @property
+    def files(self) -> list[tuple[Path, ...]]:
+        """The files of each image and its mask."""
+        return list(zip(self.images, self.masks, strict=True))
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -107,6 +107,11 @@ class PictureFiles(Dataset[tuple[Tensor, Tensor]]):
         self.metadata = metadata
         self._first: torch.Size | None = None
 
+    @property
+    def files(self) -> list[tuple[Path, ...]]:
+        """The file of each image."""
+        return [(path,) for path in self.paths]
+
     def __len__(self) -> int:
         return len(self.paths)
 

@@ -21,6 +21,7 @@ LOADERS: dict[str, str] = {
     "svhn": "svhn",
     "medmnist": "medmnist",
     "image-folder": "image_folder",
+    "volume-folder": "volume_folder",
     "simulated-scanners": "simulated_scanners",
     "synthetic-lesions": "synthetic_lesions",
     "mni-slices": "mni_slices",

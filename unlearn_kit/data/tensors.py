@@ -21,9 +21,11 @@ from ..outputs import IGNORE
 from ..seeding import derive, generator, isolated, seed_draws
 from .forms import check_form
 from .pictures import PictureFiles
+from .volumes import VolumeFiles
 
 Pairs = Dataset[tuple[Tensor, Tensor]]
 
+NUMBERS_AT_ONCE = 2**24  # of volumes, as input of a network: 64 MiB of float32
 COMPARED = 32  # samples that are read to see whether a data set yields the labels it holds
 
 
@@ -301,11 +303,29 @@ def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) 
 def in_order(
     dataset: Any, batch_size: int = 512, *, workers: int = 0, device: torch.device | str | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield every sample once, in order, the last batch included: how data are read for evaluation."""
+    """Yield every sample once, in order, the last batch included: how data are read for evaluation.
+
+    Of volumes fewer than ``batch_size`` come at once where they are large.
+    """
     check_form("dataset", dataset)
-    check_count("batch_size", batch_size)
+    batch_size = _at_once(dataset, check_count("batch_size", batch_size))
     for x, y in iterate(dataset, torch.arange(len(dataset)).split(batch_size) if len(dataset) else (), workers=workers):
         yield (x, y) if device is None else (x.to(device), y.to(device))
+
+
+def _at_once(dataset: Any, most: int) -> int:
+    """Return how many samples to evaluate at once: what a network makes of hundreds of volumes fits into no memory."""
+    base, _ = resolve(dataset.dataset if isinstance(dataset, Drawn) else dataset)
+    if len(dataset) == 0:
+        return most
+    if _reads_as(base, VolumeFiles):
+        numbers = base[0][0].numel()
+    elif held_in_tensors(base):
+        inputs = base.inputs if isinstance(base, TensorImages) else base.tensors[0]
+        numbers = inputs[0].numel() if inputs.dim() == 5 else 1
+    else:
+        return most
+    return min(most, max(1, NUMBERS_AT_ONCE // max(1, numbers)))
 
 
 @checked

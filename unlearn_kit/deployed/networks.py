@@ -60,6 +60,7 @@ def build_network(
     *,
     num_classes: int | None = None,
     channels: int | None = None,
+    axes: int | None = None,
 ) -> Network:
     """Build the architecture that ``source`` names.
 
@@ -70,6 +71,7 @@ def build_network(
         options: Options of its builder.
         num_classes: Outputs of the head, passed on under the library's name for it unless ``options`` say it.
         channels: Channels of the input, likewise.
+        axes: Axes in space of the input, 2 or 3, for libraries that build for both.
 
     Raises:
         ValueError: On a text of another form, an unknown name (naming the nearest) or options the builder refuses.
@@ -86,7 +88,7 @@ def build_network(
             f"but got {source!r}"
         )
     given = dict(options or {})
-    wanted = {"num_classes": num_classes, "channels": channels}
+    wanted = {"num_classes": num_classes, "channels": channels, "axes": axes}
     if origin not in LIBRARIES:
         model, said = _own(origin, name, given, wanted)
     else:
@@ -142,7 +144,7 @@ def _monai(name: str, options: dict[str, Any], wanted: Mapping[str, int | None])
     builder = getattr(nets, check_choice("network of monai", name, known))
     accepted = inspect.signature(builder).parameters
     named = {"out_channels": wanted["num_classes"], "num_classes": wanted["num_classes"]}
-    named |= {"in_channels": wanted["channels"]}
+    named |= {"in_channels": wanted["channels"], "spatial_dims": wanted["axes"]}
     _fill(options, **{key: value for key, value in named.items() if key in accepted})
     with _refusals(f"monai:{name}"):
         return builder(**options), None

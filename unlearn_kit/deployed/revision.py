@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +13,10 @@ from typing import Any, Unpack
 from torch import nn
 
 from .. import adapters
+from ..arguments import checked
 from ..checkpoints import same_bits
-from ..errors import CheckpointError
+from ..engine import resumable
+from ..errors import CheckpointError, check_choice
 from ..evidence import Receipt, earlier_receipts, inventory, receipt, seal
 from ..evidence.folder import LISTS
 from ..evidence.receipt import Measuring
@@ -25,10 +26,13 @@ from ..results import UnlearnResult
 from ..tasks import UnlearnTask
 from .page import page
 from .preflight import preflight
+from .reading import read_once
 from .serving import Deployed
-from .weights import fit_weights, load_into, read_weights, write_weights
+from .unfinished import unfinished
+from .weights import FORMATS, fit_weights, load_into, read_weights, write_weights
 
 Method = Callable[..., UnlearnResult]
+SAVED_EVERY = 60.0  # seconds between two saves of a training
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Revision:
     result: UnlearnResult | None
 
 
+@checked
 def revise(
     serving: Deployed,
     task: UnlearnTask,
@@ -74,7 +79,8 @@ def revise(
     The folder holds the revised weights under the name and in the form of the original's file, ``adapters.safetensors``
     where the method made adapters, ``receipt.json`` and ``receipt.md``, the lists ``data.json`` of what was forgotten
     and kept, the in-toto ``statement.json``, and the page ``index.html``. The receipt names the SHA-256 of each file.
-    The folder is there whole or not at all; the same call finds its own work done.
+    The folder is there whole or not at all; the same call finds its own work done. Where a call was interrupted in the
+    middle of a training, the same call goes on there, and the bits are the same.
 
     Args:
         serving: The model, see :func:`.serving.deployed`.
@@ -95,66 +101,74 @@ def revise(
         **measuring: What :func:`unlearn_kit.evidence.measure` takes: audits, budget, class_names, thresholds.
 
     Raises:
+        TypeError: When an argument is of another type, by its name.
         ValueError: On what the method or the task refuse, and when ``out`` holds anything else.
         DivergenceError: When training broke down; nothing is written then.
         CheckpointError: When what was written does not give back the model that was measured.
         OSError: When the folder cannot be written to.
     """
-    folder = Path(out)
+    folder = _named(out)
     options = dict(options or {})
+    if form is not None:
+        check_choice("form", form, FORMATS)
+    task, reading = read_once(task)
     measured = {name: value for name, value in measuring.items() if value is not None}
     proof = (dict(asked or {}), dict(groups or {}), [str(path) for path in earlier], measured)
     request = _request(serving, task, method, form, reference, seed, options, proof)
     found = _already(folder, request)
     if found is not None:
         return found
-    warnings = [*notes, *preflight(serving.model, task, seed=seed)]
-    result = method(serving.model, task, seed=seed, device=device, **options, **(watching or {}))
-    whole = adapters.plain(result.model)  # what serves holds adapters added into its weights
-    original = {path: hash_file(path) for path in _original_files(serving)}
-    lists = inventory(task)
-    paper = receipt(
-        task,
-        serving.model,
-        replace(result, model=whole),
-        reference=reference,
-        seed=seed,
-        asked=asked,
-        groups=groups,
-        earlier=earlier_receipts(earlier, original),
-        lists=lists,
-        **measuring,
-    )
-
-    # Beside the folder and renamed at the end: nobody finds half a revision.
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
-    unfinished.mkdir()
-    try:
-        checkpoint, left_out = write_checkpoint(serving, whole, unfinished, form)
+    with unfinished(folder, request) as place:
+        warnings = [*notes, *preflight(serving.model, task, seed=seed)]
+        if place.resumed:
+            warnings.append("the revision was interrupted and went on where it was; its seconds are those of the rest")
+        with resumable(place.runs, seconds=SAVED_EVERY):
+            result = method(serving.model, task, seed=seed, device=device, **options, **(watching or {}))
+        whole = adapters.plain(result.model)  # what serves holds adapters added into its weights
+        original = {path: hash_file(path) for path in _original_files(serving)}
+        lists = inventory(task)
+        paper = receipt(
+            task,
+            serving.model,
+            replace(result, model=whole),
+            reference=reference,
+            seed=seed,
+            asked=asked,
+            groups=groups,
+            earlier=earlier_receipts(earlier, original),
+            lists=lists,
+            **measuring,
+        )
+        checkpoint, left_out = write_checkpoint(serving, whole, place.result, form)
         if left_out:
             warnings.append(f"left out of the checkpoint, as it may remember the forgotten data: {', '.join(left_out)}")
         if whole is not result.model:
-            adapters.save(result.model, unfinished / "adapters.safetensors")
-        after = _hashes(unfinished)
-        write_json(lists, unfinished / LISTS)
+            adapters.save(result.model, place.result / "adapters.safetensors")
+        after = _hashes(place.result)
+        write_json(lists, place.result / LISTS)
         for name, text in (beside or {}).items():
-            if (unfinished / name).exists():
+            if (place.result / name).exists():
                 raise ValueError(
                     f"expected beside to name further files, but got {name!r}, which is the revision's own"
                 )
-            write_text(text, unfinished / name)
-        told = {"request": request, "read": serving.words, "warnings": warnings, "checkpoint": checkpoint.name}
+            write_text(text, place.result / name)
+        read = [*serving.words, *([] if reading is None else [reading])]
+        told = {"request": request, "read": read, "warnings": warnings, "checkpoint": checkpoint.name}
         before = {path.name: digest for path, digest in original.items()}
-        files = {"files": _hashes(unfinished), "checkpoints": {"before": before, "after": after}}
+        files = {"files": _hashes(place.result), "checkpoints": {"before": before, "after": after}}
         paper = Receipt(paper.values | files | {"deployed": told})
         names = measuring.get("class_names")
-        write_text(page(paper, task, serving.model, whole, class_names=names), unfinished / "index.html")
-        seal(paper, unfinished)
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        write_text(page(paper, task, serving.model, whole, class_names=names), place.result / "index.html")
+        seal(paper, place.result)
     return Revision(folder, folder / checkpoint.name, paper, tuple(warnings), result)
+
+
+def _named(out: str | Path) -> Path:
+    """Return the folder to write, when it has a name of its own, beside which it can be made."""
+    folder = Path(out)
+    if folder.name in ("", ".."):
+        raise ValueError(f"expected out to be a folder to write, with a name, but got {str(out)!r}")
+    return folder
 
 
 def _request(
@@ -235,6 +249,9 @@ def write_checkpoint(
     if serving.weights is None:
         target = folder / "model"
         network.save_pretrained(target)
+        mode = (target / "config.json").stat().st_mode
+        for written in target.glob("*.safetensors"):  # which its library lets nobody else read
+            written.chmod(mode)
         source = Path(serving.network.source.partition(":")[2])
         for beside in source.glob("*.json"):  # of the preprocessing: what serves reads it from the folder
             if not (target / beside.name).exists():

@@ -105,8 +105,8 @@ def deployed(
             if folder_of_hf
             else "expected weights to be the file of the model's weights, but got None"
         )
-    channels = int(data.train[0][0].shape[0])
-    network = build_network(model, options, num_classes=data.num_classes, channels=channels)
+    channels, *sides = data.train[0][0].shape
+    network = build_network(model, options, num_classes=data.num_classes, channels=channels, axes=len(sides))
     fitted = None
     if weights is not None:
         fitted = fit_weights(read_weights(weights, key=key), network.model)

@@ -18,7 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import WRAPPERS, check_tied, load_tensors_file, misfits, plain_name, save_tensors
+from ..checkpoints import (
+    WRAPPERS,
+    check_tied,
+    load_tensors_file,
+    misfits,
+    plain_name,
+    refuse_other_files,
+    save_tensors,
+)
 from ..errors import CheckpointError, check_choice, check_path_exists
 from ..files import replacing
 
@@ -37,6 +45,8 @@ KEYS = (
     "ema",
     "ema_state_dict",
 )
+
+COUNTER = "n_averaged"  # of torch's AveragedModel, beside the weights
 
 CONVERT = (
     "content = torch.load(PATH, weights_only=False)  # where you trust the file, in the environment that wrote it",
@@ -124,16 +134,18 @@ def fit_weights(file: WeightsFile, model: nn.Module) -> FittedWeights:
     own = model.state_dict()
     plain = {plain_name(name): name for name in own}
     there = {plain_name(name): name for name in file.tensors}
-    prefix = _prefix(plain, there)
+    prefix = _prefix(plain, there, file.path)
     names = {name: there[prefix + short] for short, name in plain.items() if prefix + short in there}
     inside = {name for short, name in there.items() if short.startswith(prefix)}
-    beside = tuple(name for name in file.tensors if name not in inside) if prefix else ()
+    inside -= {there[COUNTER]} if COUNTER in there else set()
+    beside = tuple(name for name in file.tensors if name not in inside)
     given = {mine: file.tensors[theirs] for mine, theirs in names.items()}
     given |= {name: file.tensors[name] for name in inside - set(names.values())}
     # A model is served in half precision and built in single: its dtype is the file's.
     given = {name: t.to(own[name].dtype) if name in own and _floats(t, own[name]) else t for name, t in given.items()}
     problems = misfits(own, given)
     if problems:
+        refuse_other_files(file.path, file.tensors, file.content if file.form == "safetensors" else {})
         said = f", without {prefix!r} before their names" if prefix else ""
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise CheckpointError(f"{str(file.path)!r} does not fit this {type(model).__name__}{said}: {shown}")
@@ -291,14 +303,25 @@ def _outside(file: WeightsFile) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _prefix(own: Mapping[str, str], there: Mapping[str, str]) -> str:
-    """Return what stands before the model's names in the file: the shortest that all of them have, or nothing."""
+def _prefix(own: Mapping[str, str], there: Mapping[str, str], path: Path) -> str:
+    """Return what stands before the model's names in the file: the shortest that all of them have, or nothing.
+
+    Raises:
+        CheckpointError: When several stand before all of them, as of a student and its teacher: one of them serves.
+    """
     first = next(iter(own), "")
     candidates = sorted(
         {name[: -len(first)] for name in there if name == first or name.endswith(f".{first}")},
         key=lambda text: (len(text), text),
     )
-    return max(candidates, key=lambda text: sum(text + name in there for name in own), default="")
+    counts = {text: sum(text + name in there for name in own) for text in candidates}
+    whole = [text for text, count in counts.items() if count == len(own)]
+    if len(whole) > 1:
+        raise CheckpointError(
+            f"expected one set of weights in {str(path)!r}, but it holds the whole model after each of {whole}; leave "
+            "the others out of the file: they are copies, and remember what is to be forgotten"
+        )
+    return max(candidates, key=lambda text: counts[text], default="")
 
 
 def _floats(a: Tensor, b: Tensor) -> bool:

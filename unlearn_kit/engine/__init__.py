@@ -3,6 +3,7 @@
 from .callbacks import BestSoFar, Callback, Log, ProgressBar, Run, StopWhen, WeightAverage
 from .fit import FitResult, fit
 from .phases import Alternate, Phase, streams_for
+from .resumable import resumable
 from .revision import Facts, facts_of, revision
 from .stationarity import Stationarity
 from .streams import Stream
@@ -27,6 +28,7 @@ __all__ = [
     "WeightAverage",
     "facts_of",
     "fit",
+    "resumable",
     "revision",
     "streams_for",
     "supervised_phase",

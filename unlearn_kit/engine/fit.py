@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import checked
-from ..errors import check_count, check_path_exists
+from ..errors import CheckpointError, check_count, check_path_exists
 from ..losses import Batch, Goal, Target
 from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs, evaluating
 from ..schedules import rate_at
@@ -24,6 +25,7 @@ from .door import raise_precision, restore_precision, trial
 from .fingerprint import fingerprint
 from .guard import Guard, training
 from .phases import Alternate, Leg, Phase, plan
+from .resumable import Saving, saving
 from .resume import OptimizerState, load_run, save_run
 from .streams import Stream
 
@@ -82,7 +84,8 @@ def fit(
         device: Where to train (default: where the model is).
         callbacks: Called at the joints of the run, in order; at most one that chooses the final weights.
         log_every: Steps between records of the history; the first and last step of a phase are always logged.
-        checkpoint: A file that the run is saved to and, when it exists, continued from. A run of another model,
+        checkpoint: A file that the run is saved to and, when it exists, continued from; None leaves that to an
+            :func:`~unlearn_kit.engine.resumable` block around the call, where there is one. A run of another model,
             program, seed or other data is refused: data are told apart by their length, their labels and 16 samples;
             functions by their code, defaults and closures, so that the version of Python must be the same.
         checkpoint_every: Steps between saves.
@@ -118,6 +121,8 @@ def fit(
         trainer = _Trainer(trained, legs, seed, devices, callbacks, log_every)
         if checkpoint is not None:
             trainer.resume(Path(checkpoint), checkpoint_every)
+        elif (around := saving()) is not None:
+            trainer.resume_in(around)
         with trial(trained, legs):
             fitted = trainer.run_all()
         drop_graphs(trained)
@@ -143,6 +148,7 @@ class _Trainer:
         self.streams: dict[str, dict[str, Stream]] = {}
         self.tables: dict[tuple[str, str], dict[Target, Goal]] = {}
         self.checkpoint: Path | None = None
+        self.saving: Saving | None = None
         self.saved: dict[str, OptimizerState] = {}
         self.keepers: list[str] | None = None
         # Everything that can be refused is refused before the first step.
@@ -176,6 +182,17 @@ class _Trainer:
         if checkpoint.exists():
             self.saved = load_run(checkpoint, self.mark, self.run, self.callbacks)
 
+    def resume_in(self, saving: Saving) -> None:
+        """Save in the folder from now on, and continue from what lies there, where all of that can be done."""
+        try:
+            self.mark = fingerprint(self.legs, self.model, self.seed)
+        except TypeError:
+            return
+        self.saving, self.checkpoint = saving, saving.file(self.mark, self.callbacks)
+        if self.checkpoint.exists():
+            with suppress(CheckpointError):  # damaged: it is written anew
+                self.saved = load_run(self.checkpoint, self.mark, self.run, self.callbacks)
+
     def run_all(self) -> FitResult:
         done, passed = self.run.done, 0
         try:
@@ -201,10 +218,22 @@ class _Trainer:
 
     def _save(self, guard: Guard, step: int) -> None:
         guard.check_parameters(step)  # Or the run would be continued from weights that are not finite.
-        if self.checkpoint is not None and self.devices.part[0] == 0:
+        if self.checkpoint is None or self.devices.part[0] > 0:
+            return
+        try:
             # Of a phase that has not had its turn since the run was continued, what was saved is still the state.
             states = self.saved | {key: OptimizerState.of(made) for key, made in self.optimizers.items()}
+        except CheckpointError:
+            if self.saving is None:
+                raise
+            self.checkpoint = None  # nobody asked for this very run to be saved
+        else:
             save_run(self.checkpoint, self.mark, self.run, states, self.callbacks)
+
+    def _due(self) -> bool:
+        if self.checkpoint is None:
+            return False
+        return self.run.done % self.checkpoint_every == 0 if self.saving is None else self.saving.due()
 
     def _optimizer(self, leg: Leg, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         known = self.optimizers.get(leg.optimizer_key)
@@ -245,7 +274,7 @@ class _Trainer:
                 if ends or (step + 1) % per_epoch == 0:
                     self._tell("on_epoch")
                 stops = run.stopping is not None
-                if ends or stops or (self.checkpoint is not None and run.done % self.checkpoint_every == 0):
+                if ends or stops or self._due():
                     self._save(guard, step)
                 if stops:
                     break

@@ -7,26 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.mask_pairs import MaskPairs
-from ..data.pictures import PictureFiles
-from ..data.tensors import resolve
+from ..data.sample_files import files_of
 from ..hashing import hash_config, hash_file, sample_hashes
 from ..metrics.evaluate import forgets_mask_class
 from ..tasks import UnlearnTask
 
 SIDES = ("forget", "retain")
-
-
-def files_of(dataset: Any) -> list[tuple[Path, ...]] | None:
-    """Return the files of each sample, an image and where there is one its mask; None for data without files."""
-    base, chosen = resolve(dataset)
-    if isinstance(base, PictureFiles):
-        every: list[tuple[Path, ...]] = [(path,) for path in base.paths]
-    elif isinstance(base, MaskPairs):
-        every = list(zip(base.images, base.masks, strict=True))
-    else:
-        return None
-    return every if chosen is None else [every[place] for place in chosen.tolist()]
 
 
 def inventory(task: UnlearnTask) -> dict[str, Any]:

@@ -14,10 +14,14 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+import algorithms
 from benchmarks.cli import app
+from benchmarks.revise.progress import RevisionProgress, TimeEstimate, rehearse
 from benchmarks.revise.request import read_request
-from unlearn_kit import models
-from unlearn_kit.hashing import hash_file
+from unlearn_kit import UnlearnTask, models
+from unlearn_kit.data import TensorImages
+from unlearn_kit.engine import Run
+from unlearn_kit.hashing import hash_file, hash_model
 
 
 @pytest.fixture
@@ -54,6 +58,8 @@ def test_options_and_a_file_say_the_same(place: Path) -> None:
     look = run(*asked, "--dry-run")
     assert look.exit_code == 0, look.output
     assert "nothing was changed; look at out/b-preview.html" in look.output
+    assert "training takes up to" in look.output
+    assert ": 2 steps of" in look.output
     assert not (place / "out" / "b").exists()
     done = run(*asked)
     assert done.exit_code == 0, done.output
@@ -269,3 +275,56 @@ def test_a_second_revision_stands_on_the_first(place: Path) -> None:
     assert (earlier["name"], earlier["sha256"]) == ("b/receipt.json", hash_file(place / "out/b/receipt.json"))
     assert "Stands on the receipt b/receipt.json" in (place / "out/c/receipt.md").read_text()
     assert run(*given, "--forget-class", "cat", *METHOD[:-1], "out/d", "--earlier", "images").exit_code == 2
+
+
+def test_how_the_command_leaves(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [*GIVEN, "--forget-class", "cat", "--out", "out/b", "--method"]
+    broken = run(*asked, "neg_grad:steps=9:lr=1e30:batch_size=8")
+    assert (broken.exit_code, list(place.glob("out*"))) == (1, []), broken.output
+    assert "error: " in broken.output
+    assert run(*asked, "finetune:batch_size=0").exit_code == 2
+    assert run(*asked, "finetune", "--no-such-option").exit_code == 2
+    stopped: list[Run] = []
+
+    def interrupt(self: RevisionProgress, run: Run) -> None:
+        stopped.append(run)
+        if len(stopped) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RevisionProgress, "on_step", interrupt)
+        patch.setattr("unlearn_kit.deployed.revision.SAVED_EVERY", 0)
+        found = run(*asked, "finetune:steps=4:batch_size=8")
+    assert found.exit_code == 130, found.output
+    assert "interrupted: the same command goes on where it was" in found.output
+    assert not (place / "out" / "b").exists()
+    done = run(*asked, "finetune:steps=4:batch_size=8")
+    assert done.exit_code == 0, done.output
+    assert "the revision was interrupted and went on where it was" in done.output
+    assert "training takes up to" in done.output
+    assert ": 2 steps of" in done.output  # those that were left
+    assert not list((place / "out").glob(".*"))
+
+
+def test_progress_is_for_terminals_and_the_rehearsal_trains_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = TensorImages(torch.rand(8, 1, 8, 8), torch.arange(8) % 2)
+    task = UnlearnTask.forget_samples(train, train, [0, 1])
+    model = models.build("small-cnn", 2, 1, width=2, seed=0)
+    before = hash_model(model)
+    told: list[TimeEstimate] = []
+    options: dict[str, Any] = {"steps": 7, "batch_size": 4}
+    algorithms.finetune(model, task, callbacks=[RevisionProgress("working", told.append)], **options)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    algorithms.finetune(model, task, callbacks=[RevisionProgress("working", told.append)], **options)
+    shown = capsys.readouterr()
+    assert (shown.out, "working" in shown.err) == ("", True)
+    estimate = rehearse(algorithms.finetune, model, task, **options)
+    assert estimate is not None
+    assert [found.steps for found in (*told, estimate)] == [7, 7, 7]
+    assert rehearse(algorithms.finetune, model, task, steps=1) is not None
+    assert hash_model(model) == before
+    assert TimeEstimate(10.0, 2.0, 31).seconds == 70
+    assert str(TimeEstimate(10.0, 2.0, 31)) == "training takes up to 70 s: 31 steps of 2 s"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from unlearn_kit import CheckpointError, DivergenceError, UnlearnTask, adapters,
 from unlearn_kit.data import DataBundle
 from unlearn_kit.deployed import deployed, preflight, revise
 from unlearn_kit.deployed.preflight import copies
+from unlearn_kit.engine import Callback, Run
 from unlearn_kit.hashing import hash_file, hash_model
 
 
@@ -224,3 +229,109 @@ def test_what_is_suspicious_about_a_model_of_several_findings_is_told() -> None:
     pixel = TensorDataset(torch.rand(6, 1, 2, 2), torch.ones(6, 1, 2, 2))
     masks = UnlearnTask.forget_samples(pixel, pixel, [0])
     assert [text for text in preflight(nn.Sequential(nn.Conv2d(1, 1, 1), nn.Sigmoid()), masks) if "sigmoid" in text]
+
+
+class Killed(Callback):
+    """Ends the process after a step, by an interrupt; never when that is 0."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def on_step(self, run: Run) -> None:
+        if run.done == self.after:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_revision_goes_on_with_the_same_bits(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unlearn_kit.deployed.revision.SAVED_EVERY", 0)
+    ready, options = serving(served), {"steps": 4, "batch_size": 8}
+
+    def call(name: str, after: int, **changes: Any) -> Any:
+        asked = {**options, **changes}
+        watching = {"callbacks": [Killed(after)]}
+        return revise(ready, task(), algorithms.finetune, out=tmp_path / name, options=asked, watching=watching)
+
+    whole = call("whole", 0)
+    for after in (1, 2, 4):
+        with pytest.raises(KeyboardInterrupt):
+            call("cut", after)
+        assert not (tmp_path / "cut").exists()
+    assert (tmp_path / ".cut.unfinished").exists()
+    # As a process that was killed while it wrote leaves things.
+    (tmp_path / ".cut.unfinished" / "result" / "half").write_text("half")
+    resumed = call("cut", 0)
+    assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+    assert [text for text in resumed.warnings if "was interrupted and went on where it was" in text]
+    assert not [text for text in whole.warnings if "interrupted" in text]
+    names = sorted(path.name for path in whole.folder.iterdir())
+    assert sorted(path.name for path in resumed.folder.iterdir()) == names
+    assert not list(tmp_path.glob(".*"))
+    # What another request left there is thrown away: it remembers what was to be forgotten.
+    with pytest.raises(KeyboardInterrupt):
+        call("other", 2)
+    fresh = call("other", 0, steps=3)
+    assert fresh.checkpoint.read_bytes() == call("straight", 0, steps=3).checkpoint.read_bytes()
+    assert not [text for text in fresh.warnings if "interrupted" in text]
+    assert not list(tmp_path.glob(".*"))
+
+
+SCRIPT = """
+import os, signal, sys
+import torch
+from pathlib import Path
+import {module} as own
+import algorithms
+import unlearn_kit.deployed.revision as revision
+from unlearn_kit.engine import Callback
+
+class Watch(Callback):
+    def on_step(self, run):
+        if run.done == {after}:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+torch.set_num_threads(1)
+revision.SAVED_EVERY = 0
+served = own.serving(Path("s.pth"))
+revision.revise(served, own.task(), algorithms.finetune, out="a/b/out", options={{"steps": 4, "batch_size": 8}},
+                watching={{"callbacks": [Watch()]}})
+"""
+
+
+def test_a_process_that_is_killed_leaves_no_half_folder(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, root = Path(__file__), Path(__file__).parents[3]
+    found = []
+    for after in (3, 0):
+        script = SCRIPT.format(module=own.stem, after=after)
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(own.parent)])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found.append((done.returncode, (tmp_path / "a" / "b" / "out").exists()))
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    assert found == [(-signal.SIGKILL, False), (0, True)]
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["out"]
+    torch.set_num_threads(1)
+    straight = revise(
+        serving(served),
+        task(),
+        algorithms.finetune,
+        out=tmp_path / "straight",
+        options={"steps": 4, "batch_size": 8},
+    )
+    assert (tmp_path / "a" / "b" / "out" / "s.pth").read_bytes() == straight.checkpoint.read_bytes()
+
+
+def test_a_breakdown_leaves_not_even_the_folders_on_the_way(served: Path, tmp_path: Path) -> None:
+    with pytest.raises(DivergenceError):
+        revise(serving(served), task(), breaks, out=tmp_path / "a" / "b" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["s.pth"]
+    with pytest.raises(ValueError, match=r"expected out to be a folder to write, with a name, but got '\.'"):
+        revise(serving(served), task(), breaks, out=".")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unlearn_kit import CheckpointError
+from unlearn_kit import CheckpointError, adapters
 from unlearn_kit.deployed import fit_weights, load_into, read_weights, write_weights
 
 
@@ -50,6 +50,28 @@ FILES: dict[str, tuple[Any, tuple[str, ...], str, tuple[str, ...]]] = {
         ("ema", "state_dict"),
         "'net.backbone.'",
         ("teacher",),
+    ),
+    "compiled in Lightning in parallel": (
+        lambda s: {"state_dict": prefixed(s, "model.module._orig_mod.")},
+        ("state_dict",),
+        "'model.' and '_orig_mod.' and 'module.'",
+        (),
+    ),
+    "twice a model": (lambda s: {"state_dict": prefixed(s, "model.model.")}, ("state_dict",), "'model.model.'", ()),
+    "timm": (
+        lambda s: {"arch": "x", "state_dict": s, "state_dict_ema": prefixed(s, "module.")},
+        ("state_dict",),
+        "",
+        ("state_dict_ema",),
+    ),
+    "MONAI": (lambda s: {"net": s, "opt": ADAM}, ("net",), "", ("opt",)),
+    "model_state_dict": (lambda s: {"model_state_dict": s, "loss": 0.5}, ("model_state_dict",), "", ()),
+    "YOLO": (lambda s: {"epoch": 1, "model": {"state_dict": s}, "ema": None}, ("model", "state_dict"), "", ()),
+    "AveragedModel": (
+        lambda s: {"ema": {"n_averaged": torch.tensor(7), **prefixed(s, "module.")}},
+        ("ema",),
+        "'module.'",
+        (),
     ),
 }
 
@@ -180,9 +202,28 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
         write_weights(fitted, state, tmp_path / "b.pth", form="onnx")
     with pytest.raises(FileNotFoundError, match="existing folder"):
         write_weights(fitted, state, tmp_path / "none" / "b.pth")
+    save({**prefixed(state, "student."), **prefixed(state, "teacher.")})
+    with pytest.raises(
+        CheckpointError, match=r"the whole model after each of \['student.', 'teacher.'\]; leave the oth"
+    ):
+        fit_weights(read_weights(tmp_path / "a.pth"), network())
     (tmp_path / "text.pth").write_text("hello")
     with pytest.raises(CheckpointError, match="cannot read"):
         read_weights(tmp_path / "text.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:-40])
     with pytest.raises(CheckpointError, match="cannot read"):
         read_weights(tmp_path / "cut.pth")
+
+
+def test_files_of_adapters_and_of_runs_are_told_apart(tmp_path: Path) -> None:
+    adapted = adapters.attach(network(), "3", rank=1)
+    path = adapters.save(adapted, tmp_path / "adapters.safetensors")
+    with pytest.raises(CheckpointError, match="to hold the weights of a model, but it holds adapters alone"):
+        fit_weights(read_weights(path), network())
+    low = {f"base_model.model.3.lora_{part}.weight": torch.ones(1, 3) for part in "AB"}  # as peft writes them
+    save_file(low, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match="but it holds adapters alone"):
+        fit_weights(read_weights(tmp_path / "adapter_model.safetensors"), network())
+    save_file(network().state_dict(), tmp_path / "whole.safetensors")
+    with pytest.raises(CheckpointError, match="to hold adapters, but it holds"):
+        adapters.load(network(), tmp_path / "whole.safetensors")
