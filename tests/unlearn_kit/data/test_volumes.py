@@ -183,7 +183,7 @@ def test_a_folder_of_volumes_becomes_a_task(tmp_path: Path) -> None:
         ({"window": (3, 3)}, ValueError, "with low < high"),
         ({"window": 3}, TypeError, r"expected window to be \(low, high\), 'each' or None"),
         ({"classes": 1}, ValueError, "expected classes to be at least 2"),
-        ({"group": "patient"}, ValueError, "expected group together with held_out"),
+        ({"group": "ward"}, ValueError, "expected group to be one of"),
         ({"metadata": "pictures.csv"}, ValueError, r"expected volumes \(.nii, .nii.gz, .npy, .npz\), but got p.png"),
     ],
 )
