@@ -10,6 +10,7 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import CountOrZero
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.heads import last_blocks, parameters_under
 from unlearn_kit.models import reinitialize_
@@ -25,7 +26,7 @@ def catastrophic_forget_k(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    k: int = 4,
+    k: CountOrZero = 4,
     blocks: Sequence[str] | None = None,
     objective: L.Objective | L.Term | None = None,
     seed: int = 0,
@@ -74,7 +75,7 @@ def exact_unlearn_k(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    k: int = 4,
+    k: CountOrZero = 4,
     blocks: Sequence[str] | None = None,
     objective: L.Objective | L.Term | None = None,
     seed: int = 0,
