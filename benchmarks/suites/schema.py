@@ -21,6 +21,8 @@ from ..setup.recipes import RECIPES
 from ..setup.scenarios import Scenario
 
 MAX_RUNS = 10_000  # of one suite
+# Options of methods that a suite cannot give.
+NOT_OF_A_FILE = ("seed", "device", "callbacks", "accelerator", "validation")
 MAX_NAME = 100  # characters; it becomes a part of the names of files
 
 
@@ -160,8 +162,8 @@ class MethodRow(Strict):
     def _method_takes_them(self) -> Self:
         for option in (*self.options, *self.grid):
             check_option(self.name, option)
-            if option in ("seed", "device", "callbacks", "model", "task"):
-                raise ValueError(f"expected options without {option!r}, which the runner gives")
+            if option in NOT_OF_A_FILE:
+                raise ValueError(f"expected options without {option!r}, which the runner gives, or no file can")
         both = [option for option in self.options if option in self.grid]
         if both:
             raise ValueError(f"expected each option in options or in grid, but got {both} in both")
