@@ -13,10 +13,10 @@ from torch import nn
 from ..arguments import checked
 from ..files import make_folder, write_json, write_text
 from ..hashing import hash_config, hash_model, sample_hashes
+from ..judging import over_forgets
 from ..metrics import Evaluation, evaluate
 from ..results import UnlearnResult
 from ..tasks import UnlearnTask
-from .judging import over_forgets
 from .software import versions
 
 SCORES = {
