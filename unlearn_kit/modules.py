@@ -23,8 +23,8 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def check_device(device: object) -> torch.device:
-    """Return ``device`` as a ``torch.device`` that can be used here.
+def check_device(device: object, *, meta: bool = False) -> torch.device:
+    """Return ``device`` as a ``torch.device`` that can be used here; "meta", which holds no numbers, where asked for.
 
     Raises:
         TypeError: When it is no name, index or ``torch.device``.
@@ -38,7 +38,7 @@ def check_device(device: object) -> torch.device:
     except (AssertionError, RuntimeError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"expected device to be usable here, as 'cpu' is, but got {device!r}: {reason}") from error
-    if found.type == "meta":
+    if found.type == "meta" and not meta:
         raise ValueError("expected device to hold numbers, but got 'meta'")
     return found
 

@@ -13,7 +13,7 @@ from ..arguments import checked
 from ..errors import check_choice, check_count
 from ..outputs import IGNORE, check_finite, is_ignored
 from ..seeding import generator, isolated
-from .forms import check_form, form_of
+from .forms import check_form, check_pair, form_of
 from .tensors import computable
 
 KINDS = ("classification", "segmentation")
@@ -52,7 +52,8 @@ def check_dataset(
         raise ValueError(f"expected {name} to hold at least one sample, but got an empty data set")
     with isolated(0):  # a random transform of the inputs would draw from the caller
         for sample in _some(dataset):
-            x, y = _pair(name, sample)
+            check_pair(name, sample)
+            x, y = sample
             _check_input(name, x, finite)
             _check_target(name, y, kind, num_classes)
 
@@ -76,15 +77,6 @@ def _some(dataset: Any) -> Iterator[Any]:
     if count:
         other = int(torch.randint(count, (1,), generator=generator(0, "check", count)))
         yield from (dataset[position] for position in sorted({0, other, count - 1}))
-
-
-def _pair(name: str, sample: Any) -> tuple[Any, Any]:
-    if not isinstance(sample, (tuple, list)) or len(sample) != 2:
-        raise TypeError(
-            f"expected every sample of {name} to be a pair (input, target), but got {form_of(sample)}; wrap it in "
-            "a data set whose __getitem__ returns the pair"
-        )
-    return sample[0], sample[1]
 
 
 def _check_input(name: str, x: Any, finite: bool) -> None:

@@ -98,7 +98,7 @@ def duplicates(datasets: Mapping[str, Any], *, distance: int | None = None, work
     exact: list[tuple[int, int]] = []
     looks: list[Tensor] = []
     for name, dataset in datasets.items():
-        check_dataset(name, dataset)
+        check_dataset(f"datasets[{name!r}]", dataset)
         start = len(places)
         with isolated(0):  # a random transform of the inputs would draw from the caller
             for x, y in in_order(dataset, workers=workers):
