@@ -138,6 +138,8 @@ def erase_to_retain(
 
     Source: arXiv 2511.16574, and the code released with it.
     """
+    if erase_to is not None and not isinstance(erase_to, L.Target):
+        raise TypeError(f"expected erase_to to be a target of losses, but got {type(erase_to).__name__}")
     training = Training(**options)
     given = {
         "where": where,

@@ -110,6 +110,8 @@ def perturbed_sign(
 
     Source: arXiv 2505.21872, algorithms 1 to 3.
     """
+    if retain_target is not None and not isinstance(retain_target, L.Target):
+        raise TypeError(f"expected retain_target to be a target of losses, but got {type(retain_target).__name__}")
     training = Training(**options)
     chosen = dict(PRESETS[preset])
     given: dict[str, Any] = {"search": search, "retain_weight": retain_weight, "uncrossed": uncrossed}

@@ -108,12 +108,9 @@ def check_type(name: str, value: Any, hint: Any) -> None:
     options = _options(hint)
     if float in options and isinstance(value, int) and abs(value) > sys.float_info.max:
         raise ValueError(f"expected {name} to be a number that a float can hold, but got an int of more than 1e308")
-    if any(option is Any or _is(value, option) for option in options):
-        for option in options:
-            if option is not Any and _is(value, option):
-                for member, one, kind in _members(name, value, option):
-                    check_type(member, one, kind)
-                break
+    fitting = [option for option in options if option is Any or _is(value, option)]
+    if fitting:
+        _check_members(name, value, fitting)
         for limit in _limits(value, hint):
             limit.check(name, value)
         return
@@ -164,22 +161,35 @@ def _is(value: Any, hint: Any) -> bool:
         return isinstance(value, kind) or (isinstance(value, int) and not isinstance(value, bool))
     if hasattr(kind, "_has_splits"):  # A task: whatever has its splits will do.
         return bool(kind._has_splits(value))
-    # A type variable, a protocol of annotations alone, whatever cannot be asked: the function itself must look.
-    asked = not getattr(kind, "_is_protocol", False) or getattr(kind, "_is_runtime_protocol", False)
-    return isinstance(value, kind) if isinstance(kind, type) and asked else True
+    # A protocol, a type variable, whatever cannot be asked: the function itself must look.
+    return isinstance(value, kind) if isinstance(kind, type) and not getattr(kind, "_is_protocol", False) else True
 
 
 def _holds(array: Any, member: Any = Any) -> bool:
     """Return whether the members of a tensor or an array can be what is expected of those of a sequence."""
     if isinstance(member, type) and member not in (int, float, bool, str, object):
         return False
-    kind = getattr(getattr(array, "dtype", None), "kind", "f")  # of NumPy's types: a tensor holds numbers alone
+    dtype = getattr(array, "dtype", None)  # NumPy's tells its kind; a tensor holds numbers alone
+    kind = getattr(dtype, "kind", "c" if getattr(dtype, "is_complex", False) else "f")
     return kind in ("U" if member is str else "biuf")
+
+
+def _check_members(name: str, value: Any, fitting: Sequence[Any]) -> None:
+    """Refuse what is inside a value of one of several types that all fit it, where it is right for none of them."""
+    for last, option in enumerate(fitting, start=1 - len(fitting)):
+        try:
+            for member, one, kind in _members(name, value, option):
+                check_type(member, one, kind)
+            return
+        except (TypeError, ValueError):
+            if last == 0:
+                raise
 
 
 def _members(name: str, value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield what is inside a list, a tuple or a dict, with its name and what it should be."""
-    inside = typing.get_args(hint)
+    # Of a protocol it is not known what its arguments say; NumPy's of nested sequences means any depth of them.
+    inside = () if getattr(typing.get_origin(hint), "_is_protocol", False) else typing.get_args(hint)
     if isinstance(value, Mapping) and len(inside) == 2:
         for key, one in value.items():
             yield f"every name in {name}", key, inside[0]

@@ -22,7 +22,7 @@ from ..setup.scenarios import Scenario
 
 MAX_RUNS = 10_000  # of one suite
 # Options of methods that a suite cannot give.
-NOT_OF_A_FILE = ("seed", "device", "callbacks", "accelerator", "validation")
+NOT_OF_A_FILE = ("seed", "device", "callbacks", "accelerator", "validation", "erase_to", "retain_target")
 MAX_NAME = 100  # characters; it becomes a part of the names of files
 
 
