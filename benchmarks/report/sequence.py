@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unlearn_kit.evidence.judging import margin
+from unlearn_kit.judging import margin
 
 from ..analysis.fronts import mean
 from ..suites.records import Record

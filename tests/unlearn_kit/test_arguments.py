@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 
 from unlearn_kit import UnlearnTask
-from unlearn_kit.arguments import checked
+from unlearn_kit.arguments import AtLeast, Positive, Share, checked
+from unlearn_kit.schedules import NonNegativeSchedule, linear
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -65,6 +67,50 @@ LAYER = nn.Linear(1, 1)
 )
 def test_what_fits_passes(given):
     assert read(**given) == "read"
+
+
+@checked
+def limited(
+    share: Share | None = None,
+    count: Annotated[int, AtLeast(2)] = 2,
+    weight: NonNegativeSchedule = 1.0,
+    several: Sequence[Positive] = (),
+    mixed: Sequence[int] | Sequence[str] = (),
+) -> str:
+    """Read numbers in ranges."""
+    return "read"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"share": None, "count": np.int64(2), "weight": linear(1.0, 0.0), "several": [0.5, 1]},
+        {"share": 0, "weight": lambda progress: -progress, "mixed": ["a", "b"]},
+        {"share": np.float32(1), "weight": 0, "mixed": [1, 2]},
+    ],
+)
+def test_what_is_inside_its_range_passes(given):
+    assert limited(**given) == "read"
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        ({"share": 1.5}, ValueError, r"expected share in \[0, 1\], but got 1.5"),
+        ({"share": math.nan}, ValueError, r"expected share in \[0, 1\], but got nan"),
+        ({"share": "1"}, TypeError, "expected share to be a number, but got str: '1'"),
+        ({"count": 1}, ValueError, "expected count to be at least 2, but got 1"),
+        ({"count": 2.0}, TypeError, "expected count to be an int, but got float: 2.0"),
+        ({"weight": -1}, ValueError, r"expected weight in \[0, inf\), but got -1"),
+        ({"weight": lambda _: None}, TypeError, "expected what weight returns to be a number, but got NoneType"),
+        ({"several": [1, 0]}, ValueError, r"expected several\[1\] in \(0, inf\), but got 0"),
+        ({"mixed": [1, "a"]}, TypeError, "expected mixed"),
+        ({"mixed": torch.tensor([1j])}, TypeError, "expected mixed to be a sequence, but got Tensor"),
+    ],
+)
+def test_what_is_outside_its_range_is_named(given, error, text):
+    with pytest.raises(error, match=text):
+        limited(**given)
 
 
 @pytest.mark.parametrize(

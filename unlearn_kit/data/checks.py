@@ -14,7 +14,7 @@ from ..errors import check_choice, check_count
 from ..outputs import IGNORE, check_finite, is_ignored
 from ..seeding import generator, isolated
 from .findings import check_row, is_row
-from .forms import check_form, form_of
+from .forms import check_form, check_pair, form_of
 from .tensors import computable
 
 KINDS = ("classification", "segmentation", "multilabel")
@@ -32,26 +32,36 @@ REMEDY = "; ignore_index= names the label of pixels that nobody labelled"
 
 @checked
 def check_dataset(
-    name: str, dataset: Any, *, kind: str | None = None, num_classes: int | None = None, finite: bool = True
+    name: str,
+    dataset: Any,
+    *,
+    kind: str | None = None,
+    num_classes: int | None = None,
+    finite: bool = True,
+    empty: bool = True,
 ) -> None:
     """Refuse what is no data set of ``(input, target)``, by its first, its last and one other sample.
 
     Args:
         name: The argument, for the error.
-        dataset: What came as one; an empty one passes.
+        dataset: What came as one.
         kind: "classification", "segmentation" or "multilabel", where the targets must be class labels, masks or rows of
             findings.
         num_classes: The number of classes, where the labels must be among them.
         finite: Whether inputs must be finite; False where the outputs are looked at anyway.
+        empty: Whether one without samples passes.
 
     Raises:
         TypeError: As :func:`check_form`, or when a sample is no pair of numbers.
-        ValueError: When an input is not finite, or a label is out of range.
+        ValueError: When an input is not finite, a label is out of range, or there is no sample and must be one.
     """
     check_form(name, dataset)
+    if not empty and len(dataset) == 0:
+        raise ValueError(f"expected {name} to hold at least one sample, but got an empty data set")
     with isolated(0):  # a random transform of the inputs would draw from the caller
         for sample in _some(dataset):
-            x, y = _pair(name, sample)
+            check_pair(name, sample)
+            x, y = sample
             _check_input(name, x, finite)
             _check_target(name, y, kind, num_classes)
 
@@ -80,15 +90,6 @@ def _some(dataset: Any) -> Iterator[Any]:
     if count:
         other = int(torch.randint(count, (1,), generator=generator(0, "check", count)))
         yield from (dataset[position] for position in sorted({0, other, count - 1}))
-
-
-def _pair(name: str, sample: Any) -> tuple[Any, Any]:
-    if not isinstance(sample, (tuple, list)) or len(sample) != 2:
-        raise TypeError(
-            f"expected every sample of {name} to be a pair (input, target), but got {form_of(sample)}; wrap it in "
-            "a data set whose __getitem__ returns the pair"
-        )
-    return sample[0], sample[1]
 
 
 def _check_input(name: str, x: Any, finite: bool) -> None:

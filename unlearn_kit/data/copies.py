@@ -113,7 +113,7 @@ def duplicates(
     if distance is not None:
         check_count("distance", distance, low=0)
     for name, dataset in datasets.items():
-        check_dataset(name, dataset)
+        check_dataset(f"datasets[{name!r}]", dataset)
     drawn = _drawn([len(dataset) for dataset in datasets.values()], limit)
     first: dict[bytes, int] = {}
     places: list[tuple[str, int]] = []

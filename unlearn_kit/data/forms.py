@@ -38,6 +38,19 @@ def check_form(name: str, dataset: Any) -> None:
         raise TypeError(f"expected {name} to be {FORM}, but got {form_of(dataset)}")
 
 
+def check_pair(name: str, sample: Any) -> None:
+    """Refuse a sample of the data set ``name`` that is no pair.
+
+    Raises:
+        TypeError: With what came and what to do.
+    """
+    if not isinstance(sample, (tuple, list)) or len(sample) != 2:
+        raise TypeError(
+            f"expected every sample of {name} to be a pair (input, target), but got {form_of(sample)}; wrap it in "
+            "a data set whose __getitem__ returns the pair"
+        )
+
+
 def form_of(value: Any) -> str:
     """Return what came, in words."""
     if isinstance(value, (Tensor, np.ndarray)):

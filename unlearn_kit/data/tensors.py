@@ -7,19 +7,21 @@ everything else goes through a ``DataLoader``, with workers where asked for. So 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset, default_collate
 
 from ..arguments import checked
 from ..errors import check_count
+from ..modules import check_device
 from ..outputs import IGNORE
 from ..seeding import derive, generator, isolated, seed_draws
-from .forms import check_form
+from .forms import check_form, check_pair, form_of
 from .pictures import PictureFiles
 from .volumes import VolumeFiles
 
@@ -115,10 +117,13 @@ def subset(dataset: Any, indices: Sequence[int | bool] | np.ndarray | Tensor) ->
 
     Raises:
         TypeError: When the indices are no integers.
-        ValueError: When a mask is of another length.
+        ValueError: When a mask is of another length, or an index is out of range.
     """
     base, outer = resolve(dataset)
-    chosen = as_tensor(indices)
+    try:
+        chosen = as_tensor(indices)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"expected indices to be integers or a bool mask, but got {form_of(indices)}") from error
     if chosen.dtype == torch.bool:
         if chosen.shape != (len(dataset),):
             raise ValueError(f"expected a mask of shape ({len(dataset)},), but got {tuple(chosen.shape)}")
@@ -126,6 +131,8 @@ def subset(dataset: Any, indices: Sequence[int | bool] | np.ndarray | Tensor) ->
     elif chosen.numel() and (chosen.is_floating_point() or chosen.is_complex()):
         raise TypeError(f"expected indices to be integers or a bool mask, but got {chosen.dtype}")
     chosen = chosen.to("cpu", torch.int64)
+    if chosen.numel() and not -len(dataset) <= int(chosen.min()) <= int(chosen.max()) < len(dataset):
+        raise ValueError(f"expected indices in 0..{len(dataset) - 1}, but got {int(chosen.min())}..{int(chosen.max())}")
     return Subset(base, (chosen if outer is None else outer[chosen]).tolist())
 
 
@@ -164,9 +171,9 @@ def labels_of(dataset: Any) -> Tensor | None:
     """Return all targets of ``dataset`` on the CPU, without decoding every input; None when it does not expose them.
 
     Looked for: ``.targets``, ``.labels``, the last tensor of a ``TensorDataset``; through subsets and concatenations.
-    A data set with a ``__getitem__`` of its own may yield other targets than it holds: some samples are read, one of
-    each label first, and None is returned where one of them has another target. None also where reading a sample may
-    change its target: with torchvision's ``target_transform`` or ``transforms``.
+    A data set with a ``__getitem__`` or a ``batch`` of its own may yield other targets than it holds: some samples are
+    read, one of each label first, and None is returned where one of them has another target. None also where reading a
+    sample may change its target: with torchvision's ``target_transform`` or ``transforms``.
     """
     base, indices = resolve(dataset)
     if _reads_as(base, ConcatDataset):
@@ -178,7 +185,8 @@ def labels_of(dataset: Any) -> Tensor | None:
     if labels is None:
         return None
     labels = labels if indices is None else labels[indices]
-    trusted = held_in_tensors(base) or _reads_as(base, PictureFiles)
+    own_batch = getattr(type(base), "batch", None) not in (None, TensorImages.batch)
+    trusted = (held_in_tensors(base) and not own_batch) or _reads_as(base, PictureFiles)
     return labels if trusted or _yields(dataset, labels) else None
 
 
@@ -276,10 +284,17 @@ def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) 
         index_batches: Int64 tensors ``(B,)`` of positions in ``dataset``, asked for as they are read (with workers, a
             few ahead).
         workers: Processes that decode; ignored for data held in tensors.
+
+    Raises:
+        TypeError: When a sample is no pair, or what comes as positions is none.
+        ValueError: When positions are out of range, or samples differ in shape.
     """
     check_count("workers", workers, low=0)
     base, outer = resolve(dataset)
-    chosen_batches = (batch if outer is None else outer[batch] for batch in index_batches)
+    # Of data that draw numbers every pass has positions of its own.
+    count = math.inf if isinstance(base, Drawn) else len(dataset)
+    positions = (_checked_positions(batch, count) for batch in index_batches)
+    chosen_batches = (batch if outer is None else outer[batch] for batch in positions)
     if held_in_tensors(base):
         for chosen in chosen_batches:
             if isinstance(base, TensorImages):
@@ -293,10 +308,38 @@ def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) 
         base,
         batch_sampler=(chosen.tolist() for chosen in chosen_batches),
         num_workers=workers,
+        collate_fn=collated,
         generator=torch.Generator().manual_seed(0),
     )
     for x, y in loader:
         yield x, computable(torch.as_tensor(y))
+
+
+def _checked_positions(batch: Any, count: float) -> Tensor:
+    if not isinstance(batch, Tensor) or batch.dtype != torch.int64:
+        raise TypeError(f"expected every one of index_batches to be an int64 tensor, but got {form_of(batch)}")
+    if batch.numel() and not 0 <= int(batch.min()) <= int(batch.max()) < count:
+        raise ValueError(
+            f"expected index_batches to hold positions in 0..{count - 1:g}, "
+            f"but got {int(batch.min())}..{int(batch.max())}"
+        )
+    return batch
+
+
+def collated(samples: Sequence[Any]) -> Any:
+    """Return a batch of samples ``(input, target)``.
+
+    Raises:
+        TypeError: When one is no pair, or not of numbers.
+        ValueError: When they differ in shape.
+    """
+    for sample in samples:
+        check_pair("dataset", sample)
+    try:
+        return default_collate(list(samples))
+    except (TypeError, RuntimeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"expected samples of dataset that make a batch, but got: {error}") from error
 
 
 @checked
@@ -309,6 +352,7 @@ def in_order(
     """
     check_form("dataset", dataset)
     batch_size = _at_once(dataset, check_count("batch_size", batch_size))
+    device = None if device is None else check_device(device, meta=True)
     for x, y in iterate(dataset, torch.arange(len(dataset)).split(batch_size) if len(dataset) else (), workers=workers):
         yield (x, y) if device is None else (x.to(device), y.to(device))
 
@@ -337,6 +381,6 @@ def load_tensors(dataset: Any, *, workers: int = 0) -> tuple[Tensor, Tensor]:
     """
     check_form("dataset", dataset)
     if len(dataset) == 0:
-        raise ValueError("expected a data set with at least one sample, but got an empty one")
+        raise ValueError("expected dataset to hold at least one sample, but got an empty data set")
     parts = list(in_order(dataset, workers=workers))
     return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])

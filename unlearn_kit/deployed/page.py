@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..data.tensors import load_tensors, subset
 from ..evidence import Receipt
 from ..evidence.words import CHANGES, LIMIT, SCORES, WHO, change_cells, figure, score
@@ -63,6 +64,7 @@ def page(
     )
 
 
+@checked
 def preview(
     task: UnlearnTask, read: list[str], warnings: list[str], *, class_names: Sequence[str] | None = None
 ) -> str:

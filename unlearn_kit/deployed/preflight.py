@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from ..arguments import checked
 from ..data.findings import finding_counts
 from ..data.tensors import labels_of, load_tensors, subset
 from ..engine.door import ENDS, check_classes
@@ -27,6 +28,7 @@ RARE = 0.05  # the share of images below which a finding is
 REMEDY = "are the weights, the normalisation, the size of the images and the order of the classes as in training?"
 
 
+@checked
 def preflight(model: nn.Module, task: UnlearnTask, *, seed: int = 0) -> list[str]:
     """Return what is suspicious about a model on its own training data, in words; an empty list for nothing.
 

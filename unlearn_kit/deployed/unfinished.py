@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DivergenceError
-from ..files import write_text
+from ..files import make_folder, write_text
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def unfinished(folder: Path, request: str) -> Iterator[Unfinished]:
     if not mark.exists():
         shutil.rmtree(place, ignore_errors=True)
     found = Unfinished(place / "runs", place / "result", (place / "runs").is_dir() and _holds_files(place / "runs"))
-    found.runs.mkdir(parents=True, exist_ok=True)
+    make_folder("the folder of out", found.runs)
     write_text(request, mark)
     shutil.rmtree(found.result, ignore_errors=True)
     found.result.mkdir()

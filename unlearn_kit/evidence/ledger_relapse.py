@@ -11,12 +11,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..data.tensors import subset
+from ..judging import MARGIN, auc_margin
 from ..metrics import correct, iou_scores, paired_comparison
 from ..metrics.membership import loss
 from ..metrics.predict import map_batches
 from ..metrics.utility import mean_of_present
 from ..seeding import standardized
-from .judging import MARGIN, auc_margin
 from .ledger_samples import RequestSamples, find_samples
 
 # A relapse is a rise: of a two-sided 90 % interval the lower end alone counts, which noise passes once in twenty times.

@@ -11,15 +11,16 @@ from typing import Any, TypedDict, Unpack
 
 from torch import nn
 
+from ..arguments import checked
+from ..files import make_folder, write_json, write_text
 from ..files import plain as plain_values
-from ..files import write_json, write_text
 from ..hashing import hash_code, hash_config, hash_model
+from ..judging import over_forgets
 from ..metrics import Evaluation, evaluate
 from ..results import UnlearnResult
 from ..tasks import UnlearnTask
 from .claims import Thresholds
 from .inventory import data_summary, inventory
-from .judging import over_forgets
 from .measure import Evidence, measure
 from .software import versions
 from .words import LIMIT, SCORES, markdown
@@ -57,10 +58,10 @@ class Receipt:
         """Write ``NAME.json`` and ``NAME.md``, and return their paths.
 
         Raises:
+            ValueError: When a file is where the folder should be.
             OSError: When the folder cannot be written to.
         """
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
+        target = make_folder("folder", folder)
         return (
             write_json(self.values, target / f"{name}.json"),
             write_text(self.markdown(), target / f"{name}.md"),
@@ -71,6 +72,7 @@ class Receipt:
         return markdown(self.values)
 
 
+@checked
 def receipt(
     task: UnlearnTask,
     before: nn.Module,
@@ -135,6 +137,7 @@ def receipt(
     )
 
 
+@checked
 def assemble(
     *,
     rules: Sequence[str],
@@ -170,6 +173,9 @@ def assemble(
         data: Of the forget and the retain list.
         earlier: The receipts that this one stands on.
     """
+    missing = [who for who in ("before", "after", "reference") if who not in evaluations]
+    if missing:
+        raise ValueError(f"expected evaluations of 'before', 'after' and 'reference', but got none of {missing}")
     plain = {
         who: None if found is None else replace(found, reference=None).as_dict() for who, found in evaluations.items()
     }

@@ -7,7 +7,6 @@ of a finding that no sample has, is None, never 0, and means leave it out.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
 from typing import Any, Literal, Unpack, overload
 
 import torch
@@ -15,32 +14,9 @@ from torch import Tensor, nn
 
 from ..arguments import checked
 from ..outputs import decisions, predicted_labels
+from ..scores import FindingScores
 from .membership import probability_smaller
 from .predict import Reading, class_labels, mean_score, predict
-
-
-@dataclass(frozen=True)
-class FindingScores:
-    """What a model says of one finding.
-
-    Attributes:
-        present, absent: In how many samples it is known to be there, or not to be: figures of few are worth little.
-        accuracy: Share of these samples in which the decision at .5 is right; ideal: the reference's.
-        sensitivity: The same of those that have it; None without any.
-        specificity: The same of those that have it not; None without any.
-        auroc: Probability that the model ranks one that has it above one that has it not; None unless there are both.
-    """
-
-    present: int
-    absent: int
-    accuracy: float | None
-    sensitivity: float | None
-    specificity: float | None
-    auroc: float | None
-
-    def as_dict(self) -> dict[str, float | None]:
-        """Return the figures by name."""
-        return asdict(self)
 
 
 def right(logits: Tensor, targets: Tensor) -> Tensor:

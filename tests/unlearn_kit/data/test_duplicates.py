@@ -79,7 +79,7 @@ def test_a_task_tells_what_it_forgets_and_keeps():
 
 
 def test_what_is_no_data_set_is_named():
-    with pytest.raises(TypeError, match="expected test to be a map-style data set"):
+    with pytest.raises(TypeError, match=r"expected datasets\['test'\] to be a map-style data set"):
         duplicates({"train": images([0], [0]), "test": None})
     with pytest.raises(ValueError, match="expected distance to be at least 0, but got -1"):
         duplicates({}, distance=-1)

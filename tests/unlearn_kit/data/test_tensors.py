@@ -456,7 +456,7 @@ def test_load_tensors_joins_all_batches(kind):
 
 
 def test_load_tensors_refuses_an_empty_data_set():
-    with pytest.raises(ValueError, match="expected a data set with at least one sample, but got an empty one"):
+    with pytest.raises(ValueError, match="expected dataset to hold at least one sample, but got an empty data set"):
         load_tensors(subset(images(), []))
 
 
@@ -488,3 +488,55 @@ def test_random_reads_in_workers_repeat():
 def test_wrong_reading_options_are_named(options, error, text):
     with pytest.raises(error, match=text):
         list(in_order(images(), **options))
+
+
+class ShiftedInBatches(TensorImages):
+    """Images of which a batch has other targets than are held: read by it, they are not the labels that stand there."""
+
+    def batch(self, indices):
+        x, y = super().batch(indices)
+        return x, (y + 1) % 3
+
+
+def test_a_batch_of_its_own_is_not_trusted_to_yield_what_is_held():
+    data = ShiftedInBatches(torch.rand(6, 3, 4, 4), torch.arange(6) % 3)
+    wanted = (torch.arange(6) + 1) % 3
+    assert labels_of(data) is None
+    assert labels_of(Subset(data, [0, 3])) is None
+    assert torch.equal(load_tensors(data)[1], wanted)
+    assert torch.equal(load_tensors(Subset(data, [5, 0]))[1], wanted[[5, 0]])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "error", "text"),
+    [
+        ([(torch.zeros(1, 2, 2), 0), (torch.zeros(1, 2, 3), 0)], ValueError, "expected samples of dataset that make a"),
+        ([3, 4], TypeError, "expected every sample of dataset to be a pair"),
+        ([(None, 0)], TypeError, "expected samples of dataset that make a batch"),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_samples_that_make_no_batch_are_named(dataset, error, text, workers):
+    with pytest.raises(error, match=text):
+        list(in_order(dataset, workers=workers))
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "text"),
+    [
+        (torch.tensor([0, 3]), ValueError, r"expected index_batches to hold positions in 0\.\.2, but got 0\.\.3"),
+        (torch.tensor([-1]), ValueError, r"expected index_batches to hold positions in 0\.\.2, but got -1\.\.-1"),
+        (torch.tensor([0.5]), TypeError, "expected every one of index_batches to be an int64 tensor"),
+        ([0], TypeError, r"expected (every one of index_batches to be an int64 t|index_batches\[0\] to be a T)ensor"),
+    ],
+)
+@pytest.mark.parametrize("held", [True, False])
+def test_positions_that_are_none_are_named(batch, error, text, held):
+    data = TensorImages(torch.rand(3, 1, 2, 2), torch.zeros(3))
+    with pytest.raises(error, match=text):
+        list(iterate(data if held else [data[i] for i in range(3)], [batch]))
+
+
+def test_a_device_that_is_none_is_named():
+    with pytest.raises(ValueError, match="expected device to be usable here, as 'cpu' is, but got 'abc'"):
+        list(in_order(TensorImages(torch.rand(3, 1, 2, 2), torch.zeros(3)), device="abc"))

@@ -12,6 +12,7 @@ from PIL import Image
 from unlearn_kit import UnlearnTask, data
 from unlearn_kit.data import load_tensors
 from unlearn_kit.data.pictures import PictureFiles
+from unlearn_kit.data.sample_files import files_of
 from unlearn_kit.deployed.reading import read_once
 from unlearn_kit.hashing import hash_dataset
 from unlearn_kit.tasks import DATA

@@ -84,7 +84,7 @@ def test_predict_leaves_modes_state_gradients_and_random_states_alone() -> None:
 
 def test_modes_come_back_when_the_model_fails() -> None:
     model = network().train()
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+    with pytest.raises(ValueError, match=r"expected the model to run in eval mode .* shapes cannot be multiplied"):
         predict(model, TensorDataset(torch.zeros(2, 5), torch.zeros(2)))
     assert all(module.training for module in model.modules())
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from ..metrics import Evaluation, average_gap, tug_of_war, tug_of_war_mia
+from .scores import Evaluation, FindingScores, average_gap, tug_of_war, tug_of_war_mia
 
 MARGIN = 0.02  # differences below two points are never called one
 
@@ -69,6 +69,8 @@ def evaluation_of(scores: Mapping[str, Any]) -> Evaluation:
     values = dict(scores)
     if values["per_class"] is not None:
         values["per_class"] = {int(label): score for label, score in values["per_class"].items()}
+    if values.get("findings") is not None:
+        values["findings"] = {int(finding): FindingScores(**own) for finding, own in values["findings"].items()}
     return Evaluation(**values)
 
 
