@@ -17,6 +17,7 @@ from .masked_small_gradient import masked_small_gradient
 from .mean_feature_head import mean_feature_head
 from .neg_grad import neg_grad, neg_grad_plus
 from .perturbed_sign import perturbed_sign
+from .quantile_matching import quantile_matching
 from .random_label import random_label
 from .retrain import retrain
 from .salun import salun
@@ -46,6 +47,7 @@ __all__ = [
     "neg_grad",
     "neg_grad_plus",
     "perturbed_sign",
+    "quantile_matching",
     "random_label",
     "retrain",
     "salun",

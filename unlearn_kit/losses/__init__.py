@@ -7,6 +7,7 @@ linear(3, 1) * bce(forget -> Background(index=0)) + 0.5 * cross_entropy(retain -
 
 from ..schedules import Schedule, cosine, every, exponential, inverse, inverse_sqrt, linear
 from .batch import IGNORE, Batch, Goal
+from .matching import Calibration, Matched, RunnerUp, Table
 from .objective import Objective, ObjectiveValue, Term
 from .targets import (
     Background,
@@ -29,14 +30,18 @@ __all__ = [
     "Batch",
     "Boundary",
     "Cached",
+    "Calibration",
     "Contradiction",
     "Goal",
     "Labels",
+    "Matched",
     "Objective",
     "ObjectiveValue",
     "OtherClasses",
     "RandomLabels",
+    "RunnerUp",
     "Schedule",
+    "Table",
     "Target",
     "Teacher",
     "Term",
