@@ -1,6 +1,7 @@
 """The methods: one file each, every one called as ``algorithm(model, task, *, seed=0, device=None, ...)``."""
 
 from .amun import amun
+from .augmentation_matching import augmentation_matching
 from .bad_teacher import bad_teacher
 from .boundary_expand import boundary_expand
 from .boundary_shrink import boundary_shrink
@@ -28,6 +29,7 @@ from .unsir import unsir
 
 __all__ = [
     "amun",
+    "augmentation_matching",
     "bad_teacher",
     "boundary_expand",
     "boundary_shrink",

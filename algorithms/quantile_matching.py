@@ -6,32 +6,18 @@ from dataclasses import replace
 from typing import Any, Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unlearn_kit import UnlearnTask, difficulty
 from unlearn_kit import losses as L
-from unlearn_kit.data import in_order
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_number
-from unlearn_kit.losses import distances
-from unlearn_kit.modules import device_of, evaluating
-from unlearn_kit.outputs import label_loss
-from unlearn_kit.schedules import cosine
 
+from .matching import MATCHING, matching_phase
 from .proxy import proxy_predictions
 
 
-@revision(
-    Training(
-        steps=100,
-        batch_size={"forget": 64, "retain": 256},
-        lr=cosine(2e-2, 0.0),
-        weight_decay=5e-4,
-        clip=1.0,
-        batch_norm="update",
-    ),
-    masks=False,
-)
+@revision(MATCHING, masks=False)
 def quantile_matching(
     model: nn.Module,
     task: UnlearnTask,
@@ -39,7 +25,7 @@ def quantile_matching(
     targets: L.Target | Literal["quantiles", "proxy"] | None = None,
     level: float = 0.01,
     within_class: bool | None = None,
-    shrink: float = 0.5,
+    shrink: float = 0.6,
     distill: float = 0.8,
     temperature: float = 2.0,
     seed: int = 0,
@@ -90,19 +76,7 @@ def quantile_matching(
         )
     check_number("distill", distill, low=0, high=1)
     target, details = _target(model, task, targets, level, within_class, shrink, seed)
-    table, weights = _table(model, task.forget, target)
-    objective = L.Objective((L.cross_entropy(on="forget", to=table),))
-    if distill < 1:
-        objective = objective + (1 - distill) * L.cross_entropy(on="retain")
-    if distill > 0:
-        objective = objective + distill * L.kl(on="retain", to=L.Teacher(model), temperature=temperature)
-    phase = training.phase(
-        objective,
-        task,
-        name="unlearn",
-        sampling={"forget": weights, "retain": shifted_weights(model, task.retain)},
-        joint=True,
-    )
+    phase = matching_phase(model, task, target, training, distill=distill, temperature=temperature)
     fitted = training.fit(model, phase, seed=seed, device=device)
     return replace(fitted, details=fitted.details | details)
 
@@ -135,29 +109,3 @@ def _target(
     scores = difficulty.mean_rank(difficulty.own_loss, lambda _model, _task: ridge)(model, task)
     matched = difficulty.matched(model, task, scores=scores, within_class=within_class, shrink=shrink)
     return matched, details | {"within_class": matched.calibration.labels is not None}
-
-
-def _table(model: nn.Module, forget: Any, target: L.Target) -> tuple[L.Table, Tensor]:
-    """Return the target's goals of all forget samples, and how often each is drawn: by how far the model is from it."""
-    goals, weights, start = [], [], 0
-    for x, y in in_order(forget, device=device_of(model)):
-        goal = target(L.Batch(x, y, torch.arange(start, start + len(x))))
-        with torch.no_grad(), evaluating(model):
-            distance = distances.kl(model(x), goal)
-        goals.append(goal.values)
-        weights.append((distance.clamp(max=3) + 0.05).sqrt().cpu())
-        start += len(x)
-    return L.Table(torch.cat(goals), goal.kind), torch.cat(weights)
-
-
-def shifted_weights(model: nn.Module, retain: Any) -> Tensor:
-    """Return how often each retain sample is drawn: by the original's loss on it, shifted by a pixel, ``(R,)``.
-
-    What it knows by heart alone it loses first. Samples that are no images are not shifted.
-    """
-    parts = []
-    for x, y in in_order(retain, device=device_of(model)):
-        shifted = torch.cat([x[..., :1], x[..., :-1]], dim=-1) if x.dim() == 4 else x
-        with torch.no_grad(), evaluating(model):
-            parts.append((label_loss(model(shifted), y).clamp(max=2) + 0.05).sqrt().cpu())
-    return torch.cat(parts)

@@ -32,7 +32,7 @@ FLOORS = (
     ("hashing", "tasks"),
     ("losses", "adapters"),
     ("metrics",),
-    ("evidence",),
+    ("difficulty", "evidence"),
     ("engine",),
     ("audits",),
     ("composition",),

@@ -43,11 +43,12 @@ Difficulty = Callable[[nn.Module, UnlearnTask], Scores]
 
 
 class Exchange(NamedTuple):
-    """Whether forget data can be told from validation data by their difficulty.
+    """Whether forget data are told from validation data by being harder.
 
     Attributes:
-        statistic: The largest distance between the two distribution functions (Kolmogorov and Smirnov), in [0, 1].
-        p_value: How likely one as large would be if there were no difference.
+        statistic: How far the distribution function of the forget data lies below the other at most (Kolmogorov and
+            Smirnov, one-sided), in [0, 1].
+        p_value: How likely as much would be if they were no harder.
         holds: Whether the difference may be chance.
     """
 
@@ -97,7 +98,7 @@ def ridge_loss(
     (forget, own), (retain, kept), (validation, held) = (_features(model, data, name) for data in _data(task))
     mean, std = retain.mean(0), retain.std(0).clamp(min=1e-6)
     x, fx, vx = (
-        torch.cat([(part - mean) / std, torch.ones(len(part), 1)], dim=1).double()
+        torch.cat([(part.reshape(len(part), len(mean)) - mean) / std, torch.ones(len(part), 1)], dim=1).double()
         for part in (retain, forget, validation)
     )
     wanted = F.one_hot(kept, task.num_classes).double()
@@ -169,10 +170,11 @@ def percentiles(scores: Scores, labels: tuple[Tensor, Tensor] | None = None) -> 
 
 @checked
 def exchange(scores: Scores, *, level: float = 0.01) -> Exchange:
-    """Return whether forget and validation samples are as hard as each other, by the two-sample test of scipy.
+    """Return whether forget samples are no harder than validation samples, by the two-sample test of scipy.
 
-    Only scores that a sample's membership leaves alone can be asked (:func:`ridge_loss`). Wrong labels, outliers and
-    the images of one device fail; so few samples that nothing can be told pass.
+    Only scores that a sample's membership leaves alone can be asked (:func:`ridge_loss`); what features remember of a
+    sample makes it easier, so the test is one-sided. Wrong labels, outliers and the images of one device fail; so few
+    samples that nothing can be told pass.
 
     Args:
         scores: Of the task's data.
@@ -184,7 +186,8 @@ def exchange(scores: Scores, *, level: float = 0.01) -> Exchange:
     check_number("level", level, low=0, high=1, open_low=True, open_high=True)
     if len(scores.validation) == 0:
         raise ValueError("expected scores of validation data, but got none")
-    found = ks_2samp(scores.forget.numpy(), scores.validation.numpy())
+    # "less": of the distribution function, so that the forget samples' scores are larger.
+    found = ks_2samp(scores.forget.numpy(), scores.validation.numpy(), alternative="less")
     return Exchange(float(found.statistic), float(found.pvalue), bool(found.pvalue >= level))
 
 
@@ -200,7 +203,7 @@ def unbalanced(labels: Tensor, *, ratio: float = 2.0) -> bool:
 
 @checked
 def calibrate(
-    model: nn.Module, validation: Any, *, within_class: bool = False, shrink: float = 0.5, least: int = 10
+    model: nn.Module, validation: Any, *, within_class: bool = False, shrink: float = 0.6, least: int = 10
 ) -> Calibration:
     """Return the margins that the model has on samples it never saw.
 
@@ -232,7 +235,7 @@ def matched(
     scores: Scores | None = None,
     rest: Target | None = None,
     within_class: bool | None = None,
-    shrink: float = 0.5,
+    shrink: float = 0.6,
 ) -> Matched:
     """Return the target that gives each forget sample the confidence of an unseen one of the same difficulty.
 

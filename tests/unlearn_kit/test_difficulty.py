@@ -112,10 +112,11 @@ def test_exchange_is_scipy_s_two_sample_test() -> None:
     source = torch.Generator().manual_seed(0)
     same, other = torch.randn(2, 80, generator=source)
     scores = difficulty.Scores(same, torch.empty(0), other)
-    found, expected = difficulty.exchange(scores), ks_2samp(same.numpy(), other.numpy())
+    found, expected = difficulty.exchange(scores), ks_2samp(other.numpy(), same.numpy(), alternative="greater")
     assert (found.statistic, found.p_value) == (expected.statistic, expected.pvalue)
     assert found.holds
     assert not difficulty.exchange(scores._replace(forget=same + 1)).holds
+    assert difficulty.exchange(scores._replace(forget=same - 1)).holds, "what is remembered is easier"
     with pytest.raises(ValueError, match="expected scores of validation data"):
         difficulty.exchange(scores._replace(validation=torch.empty(0)))
 

@@ -23,8 +23,10 @@ from .targets import (
     Within,
 )
 from .terms import bce, cross_entropy, dice, dice_bce, kl, mse, parameter_norm, term, weight_distance
+from .transformed import FLIPS, Transform, Transformed
 
 __all__ = [
+    "FLIPS",
     "IGNORE",
     "Background",
     "Batch",
@@ -45,6 +47,8 @@ __all__ = [
     "Target",
     "Teacher",
     "Term",
+    "Transform",
+    "Transformed",
     "Uniform",
     "Within",
     "bce",

@@ -106,7 +106,7 @@ class Calibration:
 
     margins: Tensor
     labels: Tensor | None = None
-    shrink: float = 0.5
+    shrink: float = 0.6
 
     def __post_init__(self) -> None:
         if self.margins.dim() != 1 or len(self.margins) == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..outputs import IGNORE, hard_labels, is_binary
@@ -24,9 +25,9 @@ def dice(logits: Tensor, goal: Goal) -> Tensor:
     """Return ``1 - soft Dice`` of the batch as a whole, in [0, 1]; for several classes the mean over those that occur.
 
     Pixels are pooled over the batch, so large objects weigh more, and there is no value a sample. A goal without
-    foreground gives 0: use it beside a pixel-wise term.
+    foreground gives 0: use it beside a pixel-wise term. Of probabilities the overlap is that with the likeliest label.
     """
-    labels = hard_labels(goal.values, logits)
+    labels = hard_labels(_likeliest(goal), logits)
     value: Tensor = _dice_loss(is_binary(logits))(logits, labels)
     if is_binary(logits):
         return value
@@ -36,6 +37,18 @@ def dice(logits: Tensor, goal: Goal) -> Tensor:
 
 
 def dice_bce(logits: Tensor, goal: Goal) -> Tensor:
-    """Return :func:`dice` plus the pixels' mean binary cross-entropy (cross-entropy for several classes), in nats."""
+    """Return :func:`dice` plus the pixels' mean binary cross-entropy (cross-entropy for several classes), in nats.
+
+    The pixel-wise loss takes probabilities as they are.
+    """
     pixelwise = bce if is_binary(logits) else cross_entropy
     return dice(logits, goal) + pixelwise(logits, goal).mean()
+
+
+def _likeliest(goal: Goal) -> Tensor:
+    """Return labels ``(B, ...)`` of a goal of labels or probabilities."""
+    if goal.kind == "labels":
+        return goal.values
+    p, left_out = goal.values, goal.asked() == IGNORE
+    labels = (p[:, 0] > 0.5).long() if is_binary(p) else p.argmax(1)
+    return torch.where(left_out, IGNORE, labels)

@@ -116,8 +116,8 @@ cross_entropy = term(distances.cross_entropy)
 mse = term(takes=("logits",))(distances.mse)
 bce = term(takes=("labels", "probabilities"))(distances.bce)
 _kl = term(takes=("probabilities", "logits"))(distances.kl)
-dice = term(takes=("labels",), reduction="batch")(overlap.dice)
-dice_bce = term(takes=("labels",), reduction="batch")(overlap.dice_bce)
+dice = term(takes=("labels", "probabilities"), reduction="batch")(overlap.dice)
+dice_bce = term(takes=("labels", "probabilities"), reduction="batch")(overlap.dice_bce)
 
 
 @checked
