@@ -157,8 +157,7 @@ class Study:
             save_model(make(), path)
         with isolated(0):
             model: nn.Module = self.case.fresh()
-        load_model(model, path)
-        return model.eval()
+        return load_model(model, path).eval()
 
     def add(self, name: str, found: Evaluation, seconds: float | None = None, details: Any = None) -> None:
         """Note a row and show it."""
