@@ -1,6 +1,7 @@
 """The methods: one file each, every one called as ``algorithm(model, task, *, seed=0, device=None, ...)``."""
 
 from .amun import amun
+from .augmentation_matching import augmentation_matching
 from .bad_teacher import bad_teacher
 from .boundary_expand import boundary_expand
 from .boundary_shrink import boundary_shrink
@@ -17,6 +18,7 @@ from .masked_small_gradient import masked_small_gradient
 from .mean_feature_head import mean_feature_head
 from .neg_grad import neg_grad, neg_grad_plus
 from .perturbed_sign import perturbed_sign
+from .quantile_matching import quantile_matching
 from .random_label import random_label
 from .retrain import retrain
 from .salun import salun
@@ -27,6 +29,7 @@ from .unsir import unsir
 
 __all__ = [
     "amun",
+    "augmentation_matching",
     "bad_teacher",
     "boundary_expand",
     "boundary_shrink",
@@ -46,6 +49,7 @@ __all__ = [
     "neg_grad",
     "neg_grad_plus",
     "perturbed_sign",
+    "quantile_matching",
     "random_label",
     "retrain",
     "salun",

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, cast
 
 import torch
 from torch import Tensor, nn
 
-from unlearn_kit import UnlearnTask
+from unlearn_kit import UnlearnTask, difficulty
 from unlearn_kit import losses as L
 from unlearn_kit.arguments import Count, Share
-from unlearn_kit.boundary import PerturbedSign, smoothed_search
+from unlearn_kit.boundary import Certificate, PerturbedSign, smoothed_search
 from unlearn_kit.data.sampling import random_subset
-from unlearn_kit.data.tensors import load_tensors
-from unlearn_kit.engine import FitResult, Stationarity, Training, TrainingOptions, revision
+from unlearn_kit.data.tensors import in_order, load_tensors
+from unlearn_kit.engine import FitResult, Phase, Stationarity, Training, TrainingOptions, revision
 from unlearn_kit.losses import distances
 from unlearn_kit.modules import device_of, frozen_copy
 from unlearn_kit.outputs import is_binary, predicted_labels, probabilities
 from unlearn_kit.schedules import NonNegativeSchedule, ScalarOrSchedule, cosine, is_schedule
 
 from .masks import to_forget
+from .matching import MATCHING, matching_phase
 
 # What an option is when it is not given. "paper" is the released recipe, with its faults mended.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -31,17 +32,27 @@ PRESETS: dict[str, dict[str, Any]] = {
         ),
         "retain_weight": 3.0,
         "uncrossed": "runner-up",
+        "labels": "hard",
+    },
+    "samples": {
+        "search": PerturbedSign(radius=0.5),
+        "retain_weight": 1.0,
+        "uncrossed": "runner-up",
+        "labels": "matched",
     },
     "paper": {
         "search": PerturbedSign(radius=0.1, steps=1, closeness=1e-3, noise=1e-2),
         "retain_weight": 0.0,
         "uncrossed": "keep",
+        "labels": "hard",
     },
 }
 TRAINING = {
     "default": Training(steps=40, batch_size={"forget": 64, "retain": 256}, lr=cosine(2e-2, 0.0), clip=1.0),
+    "samples": MATCHING,
     "paper": Training(epochs=10, batch_size=64, lr=1e-5),
 }
+RANKED = 1000  # retain samples whose boundary is searched, to rank the forget samples among
 
 
 @revision(TRAINING, source="arXiv 2505.21872")
@@ -53,7 +64,7 @@ def perturbed_sign(
     search: PerturbedSign | None = None,
     retain_weight: NonNegativeSchedule | None = None,
     retain_target: L.Target | None = None,
-    labels: Literal["hard", "soft"] = "hard",
+    labels: Literal["hard", "soft", "matched"] | None = None,
     top_k: Count | None = None,
     mix: Share = 1.0,
     uncrossed: Literal["keep", "runner-up"] | None = None,
@@ -75,14 +86,21 @@ def perturbed_sign(
     term and a large, falling lr with clipped gradients, which reach the retrained reference in forty steps; and the
     runner-up for samples whose label no point in the box changes, since their own label would keep them known.
 
+    Single samples that a network has memorised (preset "samples", ``labels="matched"``) are given the boundary's label
+    only as far as an unseen sample of the same difficulty would: samples are ranked by the radius at which their label
+    changes, among the retain data, and each gets the confidence that validation data of the same rank have
+    (``losses.Matched``), the rest going to the label there. It trains as ``quantile_matching`` does.
+
     Args:
         model: the original; logits ``(B, C, ...)``; pixels in ``search.bounds``.
         task: what to forget and what to keep.
-        preset: "default" or "paper"; gives every option that is not given.
+        preset: "default", "samples" or "paper"; gives every option that is not given.
         search: the inner problem.
         retain_weight: tradeoff knob, at least 0, or a schedule; at 0 the retain data are not read.
         retain_target: what the retain data are led toward (default: their labels).
-        labels: "hard" (the label at x') or "soft" (the probabilities there).
+        labels: "hard" (the label at x'), "soft" (the probabilities there), or "matched" (the label there, as far as an
+            unseen sample would have it), which is for classes, reads validation data, and has no ``mix``, ``top_k``,
+            ``refresh`` or hypergradient.
         top_k: of soft labels, how many classes are kept.
         mix: share in [0, 1] of the boundary's prediction, the rest being the model's own at x: the knob that forgetting
             single samples needs, since labels far across the boundary are right for a class and ruinous for them.
@@ -115,7 +133,13 @@ def perturbed_sign(
         raise TypeError(f"expected retain_target to be a target of losses, but got {type(retain_target).__name__}")
     training = Training(**options)
     chosen = dict(PRESETS[preset])
-    given: dict[str, Any] = {"search": search, "retain_weight": retain_weight, "uncrossed": uncrossed}
+    given: dict[str, Any] = {
+        "search": search,
+        "retain_weight": retain_weight,
+        "uncrossed": uncrossed,
+        "labels": labels,
+    }
+    labels = labels or chosen["labels"]
     if hypergradient != "none":
         # Where a sample stops is no smooth function; a search that asks for it is refused, the preset's is changed.
         if search is None:
@@ -126,6 +150,11 @@ def perturbed_sign(
     if task.kind == "multilabel":
         chosen["search"] = replace(chosen["search"], flips="any")
     chosen |= {name: value for name, value in given.items() if value is not None}
+    if labels == "matched":
+        _check_matched(task, mix=mix, top_k=top_k, refresh=refresh, retain_target=retain_target)
+        target = matched_boundary(model, task, chosen["search"], seed=seed)
+        phase = matching_phase(model, task, target, training, retain_weight=chosen["retain_weight"])
+        return _fitted(model, task, phase, chosen["search"], training, certificate, seed, device)
     objective = boundary_objective(
         model,
         chosen["search"],
@@ -140,14 +169,60 @@ def perturbed_sign(
         task=task,
     )
     phase = training.phase(objective, task, name="unlearn")
+    return _fitted(model, task, phase, chosen["search"], training, certificate, seed, device)
+
+
+def _fitted(
+    model: nn.Module,
+    task: UnlearnTask,
+    phase: Phase,
+    search: PerturbedSign,
+    training: Training,
+    certificate: bool,
+    seed: int,
+    device: torch.device | str | None,
+) -> FitResult:
     if not certificate:
         return training.fit(model, phase, seed=seed, device=device)
     x, y = load_tensors(random_subset(task.forget, 256, seed=seed))
     at = device_of(model)
-    found = chosen["search"].search(model, x.to(at), y.to(at), certificate=True).certificate
+    found = cast(Certificate, search.search(model, x.to(at), y.to(at), certificate=True).certificate)
     outer = Stationarity(phase, seed=seed)
     fitted = training.fit(model, phase, seed=seed, device=device, watching=[outer])
     return replace(fitted, details={"boundary": found, "summary": found.summary(), "outer": outer.details()})
+
+
+def matched_boundary(model: nn.Module, task: UnlearnTask, search: PerturbedSign, *, seed: int = 0) -> L.Matched:
+    """Return the confidence of unseen samples as near to their boundary, the rest going to the label behind it."""
+    labels: list[Tensor] = []
+
+    def radii(data: Any) -> Tensor:
+        """Return the radius of each sample, and note the label it changes to: the runner-up where none does."""
+        parts = []
+        for x, y in in_order(data, device=device_of(model)):
+            near = search.radii(model, x, y.long())
+            labels.append(torch.where(near.flipped, near.labels, L.RunnerUp(model)(L.Batch(x, y)).values).cpu())
+            parts.append(near.radii.cpu())
+        return torch.cat(parts)
+
+    forget, behind = radii(task.forget), torch.cat(labels)
+    retain = random_subset(task.retain, RANKED, seed=seed)
+    scores = difficulty.Scores(-forget, -radii(retain), torch.empty(0))
+    ranked = replace(task, retain=retain)
+    return difficulty.matched(model, ranked, scores=scores, rest=L.Table(behind, "labels"))
+
+
+def _check_matched(task: UnlearnTask, **options: Any) -> None:
+    if task.kind != "classification":
+        raise ValueError(f"expected a classification task with labels='matched', but got {task.kind} (masks)")
+    for name, (came, needed) in {
+        "mix": (options["mix"], 1.0),
+        "top_k": (options["top_k"], None),
+        "refresh": (options["refresh"], "once"),
+        "retain_target": (options["retain_target"], None),
+    }.items():
+        if came != needed:
+            raise ValueError(f"expected {name} to be {needed!r} with labels='matched', but got {came!r}")
 
 
 def boundary_objective(

@@ -33,6 +33,7 @@ FLOORS = (
     ("hashing", "tasks"),
     ("losses", "adapters"),
     ("metrics",),
+    ("difficulty",),
     ("engine",),
     ("audits",),
     ("composition",),

@@ -32,6 +32,7 @@ STEPS = {"steps": 2, **BATCH}
 # algorithm is one line here; what else is to know of it, it declares itself.
 QUICK: dict[str, dict[str, Any]] = {
     "amun": {**STEPS, "search_steps": 1},
+    "augmentation_matching": {**STEPS, "tolerance": 1.0},  # mirrored at the horizontal, two classes change places
     "bad_teacher": STEPS,
     "boundary_expand": STEPS,
     "boundary_shrink": STEPS,
@@ -51,6 +52,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "neg_grad": STEPS,
     "neg_grad_plus": STEPS,
     "perturbed_sign": STEPS,
+    "quantile_matching": STEPS,
     "random_label": STEPS,
     "retrain": {"epochs": 1, **BATCH},
     "salun": STEPS,

@@ -54,7 +54,7 @@ ROOMS = {
 RECORDS = {
     "unlearn_kit": {"CheckpointError", "DataNotFoundError", "DivergenceError", "UnlearnResult"},
     "audits": {"AnamnesisIndex", "Ensemble", "ProbeReport", "RelearnReport", "ShadowReport"},
-    "boundary": {"BoundaryPoints", "Certificate", "SmoothPoints"},
+    "boundary": {"BoundaryPoints", "BoundaryRadii", "Certificate", "SmoothPoints"},
     "composition": {"BarrierBound", "Candidate", "CoefficientSearch", "Composition", "PathPoint", "Picked"}
     | {"RequestStep", "RequestsResult", "Soup", "TradeoffPath"},
     "data": {"Duplicate", "Duplicates", "Where"},
@@ -536,11 +536,24 @@ call(
     lambda t: {"model": t.model, "search": t.points, "soft": False, "top_k": None, "mix": 1.0, "uncrossed": "keep"},
 )
 call("losses", "Cached", lambda t: {"target": losses.Teacher(t.model), "refresh": "once"})
+call("losses", "Calibration", lambda t: {"margins": torch.rand(5), "labels": None, "shrink": 0.5})
 call("losses", "Contradiction", lambda t: {"model": t.model, "confidence": 0.9})
 call("losses", "Labels", lambda t: {})
+call(
+    "losses",
+    "Matched",
+    lambda t: {
+        **{"percentiles": torch.rand(4), "calibration": losses.Calibration(torch.rand(5))},
+        **{"rest": losses.RunnerUp(t.model), "num_classes": 3},
+    },
+)
 call("losses", "OtherClasses", lambda t: {"model": t.model})
 call("losses", "RandomLabels", lambda t: {"num_classes": 3, "wrong_only": True})
+call("losses", "RunnerUp", lambda t: {"model": t.model})
+call("losses", "Table", lambda t: {"values": torch.rand(4, 3), "kind": "probabilities"})
 call("losses", "Teacher", lambda t: {"model": t.model})
+call("losses", "Transform", lambda t: {"name": "mine", "apply": losses.FLIPS[0].apply, "invert": torch.flip})
+call("losses", "Transformed", lambda t: {"model": t.model, "transforms": losses.FLIPS})
 call("losses", "Uniform", lambda t: {"num_classes": 3})
 call("losses", "Within", lambda t: {"target": losses.Background(), "label": 1})
 for name in ("bce", "cross_entropy", "dice", "dice_bce"):

@@ -124,6 +124,7 @@ def masks(shape: tuple[int, ...]) -> UnlearnTask:
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "amun": {"search_steps": 3, "max_radius": 100.0},
+    "augmentation_matching": {"tolerance": 1.0},  # of networks that know nothing yet
     "erase_to_retain": {"rounds": 1, "rank": 2, "restore_epochs": 1, "batch_size": 6},
     "influence": {"iterations": 2},
     "jit": {"draws": 2},

@@ -18,6 +18,7 @@ from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, is_schedule,
 from ..seeding import standardized
 from .certificate import Certificate, Trace, certify
 from .noise import DISTRIBUTIONS, draw
+from .radius import BoundaryRadii, boundary_radii
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class PerturbedSign:
         generator: torch.Generator | None = None,
         perturbations: Tensor | None = None,
         certificate: bool = False,
+        radii: Tensor | None = None,
     ) -> BoundaryPoints:
         """Search near every sample of a batch.
 
@@ -146,6 +148,8 @@ class PerturbedSign:
             perturbations: z itself, ``(steps, *x.shape)``, of scale 1, in place of drawing it.
             certificate: Whether to measure what is guaranteed of each point (see ``boundary.Certificate``); the points
                 are the same, and take several times as long.
+            radii: Half the width of each sample's own box, ``(B,)``, in place of the search's radius; step sizes are
+                then in proportion to it.
 
         Raises:
             TypeError: When x is not floating point, or class labels are.
@@ -154,7 +158,8 @@ class PerturbedSign:
         """
         self._check(x, y, perturbations)
         x = x.detach()
-        low, high = self.box(x)
+        share = None if radii is None else (radii / self.radius).reshape(-1, *[1] * (x.dim() - 1)).to(x)
+        low, high = self.box(x) if share is None else self.box(x, share * self.radius)
         trace = Trace() if certificate else None
         z = perturbations
         if z is None and not self.deterministic:
@@ -179,7 +184,8 @@ class PerturbedSign:
                     noise = torch.as_tensor(self.noise_at(here, step), dtype=x.dtype, device=x.device)
                     trace.add(active, points[at], here, noise, self.closeness_at(step), self.size_at(step))
                 direction = self._direction(here, points[at] - x[at], None if z is None else z[step][at], step)
-                points[at] = self._move(points[at], direction, low[at], high[at], step)
+                scale = 1.0 if share is None else share[at]
+                points[at] = self._move(points[at], direction, low[at], high[at], step, scale)
             with torch.no_grad():
                 logits = decisions(model(points), y)
         labels = predicted_labels(logits)
@@ -187,6 +193,11 @@ class PerturbedSign:
         if trace is None:
             return found
         return replace(found, certificate=certify(self, model, x, y, found, trace))
+
+    @standardized
+    def radii(self, model: nn.Module, x: Tensor, y: Tensor, *, tolerance: float = 1e-3) -> BoundaryRadii:
+        """Return the smallest radius at which each sample's label is not y, as :func:`boundary_radii` finds it."""
+        return boundary_radii(self, model, x, y, tolerance=tolerance)
 
     def box(self, x: Tensor, radius: float | Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the lowest and the highest point that may be found near ``x``, of its shape.
@@ -273,13 +284,15 @@ class PerturbedSign:
             direction = direction + self.noise_at(gradient, step) * z
         return direction.sign()
 
-    def _move(self, points: Tensor, sign: Tensor, low: Tensor, high: Tensor, step: int) -> Tensor:
+    def _move(
+        self, points: Tensor, sign: Tensor, low: Tensor, high: Tensor, step: int, scale: float | Tensor
+    ) -> Tensor:
         size = self.size_at(step)
         if self.update == "frank-wolfe":
             vertex = torch.where(sign > 0, high, torch.where(sign < 0, low, points))
             moved = points + size * (vertex - points)
         else:
-            moved = points + size * sign
+            moved = points + scale * size * sign
         # A share of the way, too, may round to an ulp outside.
         return torch.minimum(torch.maximum(moved, low), high)
 

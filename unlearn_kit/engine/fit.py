@@ -173,7 +173,14 @@ class _Trainer:
             if leg.key not in self.streams:
                 own, phase = derive(seed, leg.key), leg.phase
                 self.streams[leg.key] = {
-                    name: Stream(name, phase.streams[name], phase.batch_of(name), own, workers=phase.workers)
+                    name: Stream(
+                        name,
+                        phase.streams[name],
+                        phase.batch_of(name),
+                        own,
+                        workers=phase.workers,
+                        weights=phase.sampling.get(name),
+                    )
                     for name in phase.terms.streams
                 }
 
@@ -307,7 +314,9 @@ class _Trainer:
         def forward(inputs: Tensor) -> Tensor:
             return devices.forward(self.model, inputs)
 
-        evaluation = phase.terms.evaluate(self.model, batches, step=step, total=leg.total, forward=forward)
+        evaluation = phase.terms.evaluate(
+            self.model, batches, step=step, total=leg.total, forward=forward, joint=phase.joint
+        )
         values = {"total": evaluation.total.detach(), **evaluation.parts}
         if devices.shared:
             # Every process sees the same numbers, so that all of them stop or none.
@@ -358,14 +367,18 @@ class _Trainer:
         return tables
 
     def _table(self, stream: Stream, target: Target, source: torch.Generator, epoch: int, total: int) -> Goal:
-        """Compute the target's goals for the samples that the stream yields in one of its passes (others stay zero)."""
+        """Compute the target's goals for the samples that the stream may yield in one of its passes.
+
+        Others stay zero.
+        """
         first = epoch * stream.batches_per_epoch
         passed = [stream.indices(n) for n in range(first, min(first + stream.batches_per_epoch, total))]
-        rows = torch.cat(passed).sort().values
+        rows = torch.cat(passed).sort().values if stream.weights is None else torch.arange(len(stream.dataset))
         chunk = chunk_size(torch.as_tensor(stream.dataset[int(rows[0])][0]).numel())
         parts = []
-        for x, y in stream.samples((epoch, positions) for positions in rows.split(chunk)):
-            parts.append(target(Batch(x.to(self.devices.device), y.to(self.devices.device), None, stream.name, source)))
+        chunks = rows.split(chunk)
+        for at, (x, y) in zip(chunks, stream.samples((epoch, positions) for positions in chunks), strict=True):
+            parts.append(target(Batch(x.to(self.devices.device), y.to(self.devices.device), at, stream.name, source)))
         values = torch.cat([part.values for part in parts])
         table = values.new_zeros(len(stream.dataset), *values.shape[1:])
         table[rows.to(table.device)] = values

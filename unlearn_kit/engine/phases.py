@@ -16,6 +16,7 @@ from ..losses import Objective, Term
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, rate_at
 from ..tasks import UnlearnTask
 from .balance import Balance, check_balance
+from .streams import check_weights
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Trainable = Sequence[str] | Callable[[str, nn.Parameter], bool]
@@ -45,6 +46,10 @@ class Phase:
             norm, moving averages of one's own. "frozen" keeps its state and eval mode, "update" lets it train,
             "trained" that of the layers whose weights are trained.
         clip: largest gradient norm, or None.
+        sampling: for some streams, weights ``(N,)`` by which each batch is drawn with replacement, in place of
+            shuffled passes.
+        joint: whether the batches of a step go through the network together, so that batch norm which updates sees
+            all streams as one batch.
         balance: how the gradients of an objective's two streams are combined: None adds them, by their weights; "nash"
             is their bargaining solution, of norm sqrt 2 whatever the weights; "pcgrad" frees each of what points
             against the other. Terms of the parameters alone are added to either. See ``engine.balance``.
@@ -72,6 +77,8 @@ class Phase:
     masks: Mapping[str, Tensor] | None = None
     batch_norm: BatchNorm = "frozen"
     clip: float | None = None
+    sampling: Mapping[str, Tensor] = field(default_factory=dict)
+    joint: bool = False
     balance: Balance | None = None
     lead: str | None = None
     workers: int = 0
@@ -98,6 +105,9 @@ class Phase:
             raise ValueError(f"expected streams that the objective reads, {list(needed)}, but got {idle} as well")
         if self.lead is not None:
             check_choice("lead", self.lead, needed)
+        for stream, weights in self.sampling.items():
+            check_choice("every name in sampling", stream, needed)
+            check_weights(stream, weights, len(self.streams[stream]))
         for stream in needed:
             check_count(f"batch_size of {stream!r}", self.batch_of(stream))
         if isinstance(self.batch_size, Mapping):

@@ -19,7 +19,7 @@ from ..seeding import derive, generator
 
 @checked
 class Stream:
-    """A data set drawn from in shuffled passes, cycled without end.
+    """A data set drawn from in shuffled passes, cycled without end, or by weight with replacement.
 
     Batch number n belongs to pass ``n // batches_per_epoch`` and depends on the seed, the stream's name and n alone, so
     a resumed run reads the same samples. The last batch of a pass may be smaller; nothing is dropped.
@@ -33,21 +33,35 @@ class Stream:
         batch_size: Samples a batch, at least 1.
         seed: The seed of the order, and of what the data set draws.
         workers: Processes that decode; ignored for data held in tensors.
+        weights: How often each sample is drawn, ``(N,)``, at least 0, by their ratios; None for shuffled passes.
 
     Raises:
-        ValueError: When the data set is empty, or an input is not finite.
+        ValueError: When the data set is empty, an input is not finite, or the weights do not fit.
         TypeError: When it is no data set of ``(input, target)``.
     """
 
-    def __init__(self, name: str, dataset: Any, batch_size: int, seed: int, *, workers: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        dataset: Any,
+        batch_size: int,
+        seed: int,
+        *,
+        workers: int = 0,
+        weights: Tensor | None = None,
+    ) -> None:
         self.batch_size = check_count("batch_size", batch_size)
         check_dataset(f"dataset of stream {name!r}", dataset, empty=False)
         self.name, self.dataset, self.seed, self.workers = name, dataset, seed, workers
+        self.weights = None if weights is None else check_weights(name, weights, len(dataset))
         self.batches_per_epoch = math.ceil(len(dataset) / batch_size)
         self._order: tuple[int, Tensor] | None = None
 
     def indices(self, number: int) -> Tensor:
         """Return the positions ``(B,)`` of batch ``number`` (0-based)."""
+        if self.weights is not None:
+            source = generator(self.seed, "draw", self.name, number)
+            return torch.multinomial(self.weights, self.batch_size, replacement=True, generator=source)
         epoch, place = divmod(number, self.batches_per_epoch)
         if self._order is None or self._order[0] != epoch:
             source = generator(self.seed, "order", self.name, epoch)
@@ -76,3 +90,20 @@ class Stream:
         size = len(self.dataset)
         drawn = Drawn(self.dataset, derive(self.seed, "draws", self.name))
         return iterate(drawn, (epoch * size + positions for epoch, positions in batches), workers=self.workers)
+
+
+def check_weights(name: str, weights: Tensor, samples: int) -> Tensor:
+    """Return the weights by which the samples of a stream are drawn, ``(N,)`` float64 on the CPU.
+
+    Raises:
+        ValueError: When there is not one a sample, one is negative or not finite, or all are 0.
+    """
+    if weights.shape != (samples,):
+        raise ValueError(
+            f"expected sampling of stream {name!r} to hold one weight for each of its {samples} samples, "
+            f"but got shape {tuple(weights.shape)}"
+        )
+    found = weights.detach().double().cpu()
+    if not (torch.isfinite(found).all() and (found >= 0).all() and found.sum() > 0):
+        raise ValueError(f"expected weights of stream {name!r} of at least 0, not all of them 0, but got others")
+    return found

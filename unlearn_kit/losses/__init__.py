@@ -7,6 +7,7 @@ linear(3, 1) * bce(forget -> Background(index=0)) + 0.5 * cross_entropy(retain -
 
 from ..schedules import Schedule, cosine, every, exponential, inverse, inverse_sqrt, linear
 from .batch import IGNORE, Batch, Goal
+from .matching import Calibration, Matched, RunnerUp, Table
 from .objective import Objective, ObjectiveValue, Term
 from .targets import (
     Background,
@@ -23,25 +24,33 @@ from .targets import (
     Within,
 )
 from .terms import bce, cross_entropy, dice, dice_bce, kl, mse, parameter_norm, term, weight_distance
+from .transformed import FLIPS, Transform, Transformed
 
 __all__ = [
+    "FLIPS",
     "IGNORE",
     "Background",
     "Batch",
     "Boundary",
     "Cached",
+    "Calibration",
     "Contradiction",
     "Findings",
     "Goal",
     "Labels",
+    "Matched",
     "Objective",
     "ObjectiveValue",
     "OtherClasses",
     "RandomLabels",
+    "RunnerUp",
     "Schedule",
+    "Table",
     "Target",
     "Teacher",
     "Term",
+    "Transform",
+    "Transformed",
     "Uniform",
     "Within",
     "bce",

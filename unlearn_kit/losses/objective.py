@@ -248,6 +248,7 @@ class Objective(Algebra):
         step: int = 0,
         total: int = 1,
         forward: Callable[[Tensor], Tensor] | None = None,
+        joint: bool = False,
     ) -> ObjectiveValue:
         """Evaluate every term whose weight is not zero now; each stream and each target is computed once.
 
@@ -256,12 +257,13 @@ class Objective(Algebra):
             batches: one batch a stream.
             step, total: where in the run, for schedules.
             forward: how outputs are computed (default: ``model`` itself).
+            joint: whether the streams go through the model as one batch, whose statistics batch norm then takes.
 
         Raises:
             ValueError: On a missing batch, on non-finite targets, and where a target does not fit the outputs.
         """
         run = forward or model
-        outputs: dict[str, Tensor] = {}
+        outputs = self._joint_outputs(run, batches, step, total) if joint else {}
         goals: dict[tuple[str, Target], Goal] = {}
         parts: dict[str, Tensor] = {}
         sums: list[Tensor] = []
@@ -290,6 +292,16 @@ class Objective(Algebra):
             sums.append(weight * value)
         total_loss = torch.stack(sums).sum() if sums else torch.zeros((), device=device_of(model))
         return ObjectiveValue(total_loss, parts)
+
+    def _joint_outputs(
+        self, run: Callable[[Tensor], Tensor], batches: Mapping[str, Batch], step: int, total: int
+    ) -> dict[str, Tensor]:
+        """Return the outputs of every stream that a term reads in this step, computed as one batch."""
+        active = [term for term in self.terms if term.reduction != "forward" and term.weight.at(step, total) != 0]
+        names = [name for name in Objective(tuple(active)).streams if name in batches]
+        sizes = [len(batches[name].inputs) for name in names]
+        together = run(torch.cat([batches[name].inputs for name in names])) if names else torch.empty(0)
+        return dict(zip(names, together.split(sizes), strict=True)) if names else {}
 
 
 def _class_weighted(term: Term, weights: tuple[float, ...], option: str) -> Term:

@@ -40,9 +40,14 @@ class Target(Hashable, Protocol):
 
 def outputs_of(model: nn.Module, batch: Batch) -> Tensor:
     """Return logits of a frozen model in eval mode at a batch's inputs, without gradients, as its targets read them."""
+    return decisions(logits_at(model, batch.inputs), batch.targets)
+
+
+def logits_at(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Return logits of a frozen model in eval mode, without gradients."""
     with torch.no_grad(), giving_logits(model), evaluating(model):
-        logits: Tensor = model(batch.inputs)
-    return decisions(logits, batch.targets)
+        logits: Tensor = model(inputs)
+    return logits
 
 
 def _name(model: nn.Module) -> str:

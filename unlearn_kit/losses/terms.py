@@ -131,8 +131,8 @@ cross_entropy = _weighted(term(distances.cross_entropy))
 mse = term(takes=("logits",))(distances.mse)
 bce = _weighted(term(takes=("labels", "probabilities"))(distances.bce))
 _kl = term(takes=("probabilities", "logits"))(distances.kl)
-dice = _weighted(term(takes=("labels",), reduction="batch")(overlap.dice))
-dice_bce = _weighted(term(takes=("labels",), reduction="batch")(overlap.dice_bce))
+dice = _weighted(term(takes=("labels", "probabilities"), reduction="batch")(overlap.dice))
+dice_bce = _weighted(term(takes=("labels", "probabilities"), reduction="batch")(overlap.dice_bce))
 
 
 @checked

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
@@ -166,3 +167,23 @@ def test_a_stream_without_samples_or_batch_size_is_refused() -> None:
         Stream("retain", Subset(numbered(3), []), 4, 0)
     with pytest.raises(ValueError, match="expected batch_size to be at least 1, but got 0"):
         Stream("retain", numbered(3), 0, 0)
+
+
+def test_weighted_draws_come_in_proportion_and_depend_on_seed_name_and_number_alone() -> None:
+    weights = torch.tensor([0.0, 1.0, 3.0, 6.0])
+    stream = Stream("forget", numbered(4), 50, 1, weights=weights)
+    drawn = torch.cat([stream.indices(k) for k in range(200)])
+    counts = torch.bincount(drawn, minlength=4)
+    assert counts[0] == 0
+    expected = weights[1:] / weights.sum() * len(drawn)
+    assert chisquare(counts[1:].numpy(), expected.numpy()).pvalue > 1e-3
+    again = Stream("forget", numbered(4), 50, 1, weights=10 * weights)
+    assert torch.equal(again.indices(7), stream.indices(7))
+    assert not torch.equal(stream.indices(0), stream.indices(1))
+    assert not torch.equal(stream.indices(0), Stream("retain", numbered(4), 50, 1, weights=weights).indices(0))
+
+
+@pytest.mark.parametrize("weights", [[1.0, 2.0], [0.0] * 4, [1.0, -1.0, 1.0, 1.0], [1.0, float("nan"), 1.0, 1.0]])
+def test_weights_that_do_not_fit_are_refused_by_the_stream_s_name(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="'forget'"):
+        Stream("forget", numbered(4), 2, 0, weights=torch.tensor(weights))

@@ -1,0 +1,111 @@
+"""Quantile matching: forget single samples so that their losses are distributed as those of unseen ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal, Unpack
+
+import torch
+from torch import nn
+
+from unlearn_kit import UnlearnTask, difficulty
+from unlearn_kit import losses as L
+from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
+from unlearn_kit.errors import check_number
+
+from .matching import MATCHING, matching_phase
+from .proxy import proxy_predictions
+
+
+@revision(MATCHING, masks=False)
+def quantile_matching(
+    model: nn.Module,
+    task: UnlearnTask,
+    *,
+    targets: L.Target | Literal["quantiles", "proxy"] | None = None,
+    level: float = 0.01,
+    within_class: bool | None = None,
+    shrink: float = 0.6,
+    distill: float = 0.8,
+    temperature: float = 2.0,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    **options: Unpack[TrainingOptions],
+) -> FitResult:
+    """Lead each forget sample to the confidence that an unseen sample of the same difficulty gets.
+
+    What a model that never saw a sample would say of it is unknown, but how such losses are distributed is known from
+    validation data. Forget samples are ranked by difficulty among all training samples; each is given the validation
+    margin of the same rank as a soft label q, and the model is led there:
+    ``CE(f(x) -> q) + (1 - distill) CE(f(x_r) -> y_r) + distill T^2 KL(p0(x_r) || p(x_r))``.
+
+    It holds where forget and validation data are exchangeable. Samples with wrong labels, outliers, and the images of
+    one device are not, which a two-sample test on their difficulty tells (``unlearn_kit.difficulty.exchange``); they
+    get the predictions of a small proxy instead, a network trained from fresh weights on the retain data for a few
+    passes.
+
+    Batches are drawn with replacement: forget samples the more often the farther they are from their target, retain
+    samples the more often the less sure the original is of them once shifted by one pixel.
+
+    Args:
+        model: the original; logits ``(B, C)``.
+        task: what to forget and what to keep; classification. Its validation data are read, its test data are not.
+        targets: "quantiles", "proxy", or any target of one's own; None for what the test decides.
+        level: of that test: the p-value below which the data are told apart.
+        within_class: whether ranks and quantiles are those of the sample's own class; None where the largest class of
+            the training data has more than twice the samples of the smallest.
+        shrink: what positive margins are multiplied by, in (0, 1].
+        distill: share of the retain term that is distillation from the original, in [0, 1].
+        temperature: of the distillation.
+        **options: How it trains, as in ``engine.Training``.
+        seed, device: of the run.
+
+    The result's details: ``targets`` ("quantiles", "proxy" or "given"), ``exchangeable`` (None where nothing was
+    tested), ``statistic`` and ``p_value`` of the test, and ``within_class``.
+
+    Raises:
+        ValueError: On masks, without validation data, and when an argument is out of range, by its name.
+        TypeError: When an argument is of another type, by its name.
+        DivergenceError: When a loss or a weight is no longer finite.
+    """
+    training = Training(**options)
+    if task.kind != "classification":
+        raise ValueError(
+            "expected a classification task for quantile_matching, but got masks (segmentation); "
+            "augmentation_matching is for both"
+        )
+    check_number("distill", distill, low=0, high=1)
+    target, details = _target(model, task, targets, level, within_class, shrink, seed)
+    phase = matching_phase(model, task, target, training, distill=distill, temperature=temperature)
+    fitted = training.fit(model, phase, seed=seed, device=device)
+    return replace(fitted, details=fitted.details | details)
+
+
+def _target(
+    model: nn.Module,
+    task: UnlearnTask,
+    targets: L.Target | str | None,
+    level: float,
+    within_class: bool | None,
+    shrink: float,
+    seed: int,
+) -> tuple[L.Target, dict[str, Any]]:
+    """Return what the forget data are led toward, and what is to be told of the choice."""
+    if isinstance(targets, L.Target):
+        return targets, {"targets": "given", "exchangeable": None}
+    if targets not in (None, "quantiles", "proxy"):
+        raise ValueError(f"expected targets to be 'quantiles', 'proxy', a target or None, but got {targets!r}")
+    ridge = difficulty.ridge_loss(model, task)
+    found = difficulty.exchange(ridge, level=level)
+    chosen = targets or ("quantiles" if found.holds else "proxy")
+    details = {
+        "targets": chosen,
+        "exchangeable": found.holds,
+        "statistic": found.statistic,
+        "p_value": found.p_value,
+    }
+    if chosen == "proxy":
+        return proxy_predictions(model, task, seed=seed), details
+    scores = difficulty.mean_rank(difficulty.own_loss, lambda _model, _task: ridge)(model, task)
+    matched = difficulty.matched(model, task, scores=scores, within_class=within_class, shrink=shrink)
+    return matched, details | {"within_class": matched.calibration.labels is not None}
