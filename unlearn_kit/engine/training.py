@@ -55,7 +55,7 @@ class Training:
         weight_decay: Of the named optimisers, at least 0.
         clip: The largest gradient norm; None for no bound.
         batch_norm: "frozen", "update" or "trained", as in :class:`~unlearn_kit.engine.Phase`.
-        balance: How the gradients of two streams are combined: None, "nash" or "pcgrad".
+        balance: How the gradients of two streams are combined: None, "nash", "pcgrad" or a ``Cone``.
         workers: Processes that decode the data; 0 decodes in this one.
         accelerator: An ``accelerate.Accelerator`` for mixed precision or several devices; None for one device.
         callbacks: What watches the training, in order.
@@ -168,7 +168,7 @@ HELP: dict[str, str] = {
     "weight_decay": "Of the named optimisers, at least 0.",
     "clip": "Largest gradient norm; None for no bound.",
     "batch_norm": '"frozen", "update" or "trained", as in ``engine.Phase``.',
-    "balance": 'How the gradients of two streams are combined: None, "nash" or "pcgrad".',
+    "balance": 'How the gradients of two streams are combined: None, "nash", "pcgrad" or a ``Cone``.',
     "workers": "Processes that decode the data.",
     "accelerator": "An ``accelerate.Accelerator`` for mixed precision or several devices.",
     "callbacks": "What watches the training.",
