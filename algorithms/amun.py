@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,12 @@ from torch.utils.data import TensorDataset
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Between, Count, Positive
 from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.data.tensors import in_order
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_number
-from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
+from unlearn_kit.schedules import NonNegativeSchedule, cosine, is_schedule
 
 
 @revision(
@@ -32,12 +33,12 @@ def amun(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    radius: float = 0.01,
-    growth: float = 2.0,
-    max_radius: float = 1.0,
-    search_steps: int = 3,
-    forget_weight: ScalarOrSchedule = 0.0,
-    retain_weight: ScalarOrSchedule = 1.0,
+    radius: Positive = 0.01,
+    growth: Annotated[float, Between(1, open_low=True)] = 2.0,
+    max_radius: Positive = 1.0,
+    search_steps: Count = 3,
+    forget_weight: NonNegativeSchedule = 0.0,
+    retain_weight: NonNegativeSchedule = 1.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -82,7 +83,7 @@ def amun(
     )
     objective = L.Objective((L.cross_entropy(on="adversarial"),))
     for stream, weight in (("forget", forget_weight), ("retain", retain_weight)):
-        if is_schedule(weight) or check_number(f"{stream}_weight", weight, low=0) > 0:
+        if is_schedule(weight) or weight:
             objective = objective + weight * L.cross_entropy(on=stream)
     phase = training.phase(
         objective, task, name="unlearn", streams={"adversarial": TensorDataset(x, y)}, lead="adversarial"

@@ -11,11 +11,11 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Positive, PositiveShare
 from unlearn_kit.data.tensors import subset
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_number
 from unlearn_kit.models import fresh_copy
-from unlearn_kit.modules import check_model, device_of
+from unlearn_kit.modules import built, device_of
 from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import derive, generator, isolated
 
@@ -33,8 +33,8 @@ def bad_teacher(
     task: UnlearnTask,
     *,
     build: Callable[[], nn.Module] | None = None,
-    retain_share: float = 0.3,
-    temperature: float = 1.0,
+    retain_share: PositiveShare = 0.3,
+    temperature: Positive = 1.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -64,7 +64,6 @@ def bad_teacher(
     Source: Chundawat et al. 2023, arXiv 2205.08096.
     """
     training = Training(**options)
-    check_number("retain_share", retain_share, low=0, high=1, open_low=True)
     bad = incompetent_teacher(model, task, build=build, seed=seed)
     count = max(1, round(retain_share * len(task.retain)))
     order = torch.randperm(len(task.retain), generator=generator(seed, "retain share"))
@@ -94,7 +93,7 @@ def incompetent_teacher(
             candidate = fresh_copy(model, seed=drawn)
         else:
             with isolated(drawn):
-                candidate = check_model(build(), "what build returns").to(device_of(model))
+                candidate = built(build).to(device_of(model))
         candidate.eval().requires_grad_(False)
         known = accuracy_within(candidate, task.forget, mask_classes(task)) or 0.0
         if known < least:

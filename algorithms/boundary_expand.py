@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_number
 from unlearn_kit.heads import head_name
 from unlearn_kit.modules import check_own_weight
-from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
+from unlearn_kit.schedules import NonNegativeSchedule, cosine, is_schedule
 
 
 @revision(
@@ -27,7 +26,7 @@ def boundary_expand(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    retain_weight: ScalarOrSchedule = 3.0,
+    retain_weight: NonNegativeSchedule = 3.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -57,7 +56,7 @@ def boundary_expand(
     classes = task.num_classes
     widen(class_head(model, task, "boundary_expand"))
     objective = L.Objective((L.cross_entropy(on="forget", to=L.Background(classes), name="new class"),))
-    if is_schedule(retain_weight) or check_number("retain_weight", retain_weight, low=0) > 0:
+    if is_schedule(retain_weight) or retain_weight:
         objective = objective + retain_weight * L.cross_entropy(on="retain")
     phase = training.phase(objective, task, name="expand")
     fitted = training.fit(model, phase, seed=seed, device=device)

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from unlearn_kit import UnlearnTask
+from unlearn_kit.arguments import NonNegative
 from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
-from unlearn_kit.schedules import ScalarOrSchedule, cosine
+from unlearn_kit.schedules import NonNegativeSchedule, cosine
 
 from .perturbed_sign import boundary_objective
 
@@ -23,8 +24,8 @@ def boundary_shrink(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    radius: float = 0.1,
-    retain_weight: ScalarOrSchedule = 3.0,
+    radius: NonNegative = 0.1,
+    retain_weight: NonNegativeSchedule = 3.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],

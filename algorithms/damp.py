@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn_kit import UnlearnTask
+from unlearn_kit.arguments import Between, Count, NonNegative
 from unlearn_kit.data import in_order
 from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.engine import FitResult, revision
-from unlearn_kit.errors import check_number
 from unlearn_kit.modules import check_own_weight
 
 LAYERS = (nn.Linear, nn.Conv2d)
@@ -23,9 +23,9 @@ def damp(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    strength: float = 1.0,
-    growth: float = 2.0,
-    samples: int | None = 2048,
+    strength: Annotated[float, Between(0, 2)] = 1.0,
+    growth: NonNegative = 2.0,
+    samples: Count | None = 2048,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> FitResult:
@@ -63,8 +63,6 @@ def damp(
         raise ValueError(
             f"expected a classification task for damp, which makes no sense for masks, but got {task.kind}"
         )
-    check_number("strength", strength, low=0, high=2)
-    check_number("growth", growth, low=0)
     forget, _ = _means(model, random_subset(task.forget, samples, seed=seed), device, by_class=False)
     kept, order = _means(model, random_subset(task.retain, samples, seed=seed), device, by_class=True)
     strengths: dict[str, float] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Literal, Unpack
+from typing import Annotated, Any, Literal, Unpack
 
 import torch
 from torch import nn
@@ -12,11 +12,11 @@ from torch.utils.data import default_collate
 
 from unlearn_kit import UnlearnTask, adapters
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Between, Count, CountOrZero, NonNegative, Positive, PositiveShare, Share
 from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_count, check_number
 from unlearn_kit.heads import head_name
 from unlearn_kit.modules import device_of
-from unlearn_kit.schedules import ScalarOrSchedule
+from unlearn_kit.schedules import NonNegativeSchedule
 from unlearn_kit.seeding import derive
 
 from .masks import to_forget
@@ -63,22 +63,22 @@ def erase_to_retain(
     task: UnlearnTask,
     *,
     preset: Preset = "paper",
-    rounds: int | None = None,
-    restore_epochs: int | None = None,
+    rounds: CountOrZero | None = None,
+    restore_epochs: CountOrZero | None = None,
     where: adapters.Where | None = None,
-    rank: int = 8,
-    alpha: float = 32,
-    dropout: float = 0.05,
+    rank: Count = 8,
+    alpha: Positive = 32,
+    dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.05,
     erase_to: L.Target | None = None,
-    confidence: float = 0.9,
-    erase_weight: ScalarOrSchedule | None = None,
-    distill_weight: float = 1.0,
-    logit_weight: float = 0.05,
-    temperature: float = 2.0,
-    pace: float | None = None,
-    stop_at: float | Literal["held-out", "never"] | None = None,
-    stop_every: int | None = None,
-    restore_lr: float = 1e-3,
+    confidence: Share = 0.9,
+    erase_weight: NonNegativeSchedule | None = None,
+    distill_weight: NonNegative = 1.0,
+    logit_weight: NonNegative = 0.05,
+    temperature: Positive = 2.0,
+    pace: PositiveShare | None = None,
+    stop_at: Share | Literal["held-out", "never"] | None = None,
+    stop_every: Count | None = None,
+    restore_lr: NonNegative = 1e-3,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -138,8 +138,6 @@ def erase_to_retain(
 
     Source: arXiv 2511.16574, and the code released with it.
     """
-    if erase_to is not None and not callable(erase_to):
-        raise TypeError(f"expected erase_to to be a target of losses, but got {type(erase_to).__name__}")
     training = Training(**options)
     given = {
         "where": where,
@@ -153,11 +151,8 @@ def erase_to_retain(
     if stop_at is None and held_out_alike(task) is None:
         chosen["stop_at"] = "never"
     chosen |= {name: value for name, value in given.items() if value is not None}
-    check_count("rounds", chosen["rounds"], low=0)
-    check_number("pace", chosen["pace"], low=0, high=1, open_low=True)
     if preset == "released" and pace not in (None, 1):
         raise ValueError(f"expected no pace with preset='released', whose passes take turns, but got {pace!r}")
-    check_count("restore_epochs", chosen["restore_epochs"], low=0)
     stops = chosen["stop_at"] != "never"
     if stops:
         check_stop(task, chosen["stop_at"])

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from unlearn_kit import UnlearnTask
+from unlearn_kit.arguments import Count, NonNegative, Positive
 from unlearn_kit.data import in_order
 from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.engine import FitResult, revision
-from unlearn_kit.errors import check_number
 from unlearn_kit.gradients import mean_squared_gradients
 from unlearn_kit.heads import head_parameters
 from unlearn_kit.losses.distances import label_cross_entropy
@@ -21,11 +21,11 @@ def fisher_forgetting(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    alpha: float = 1e-6,
-    cap: float = 1e3,
+    alpha: NonNegative = 1e-6,
+    cap: Positive = 1e3,
     reset_head: bool = True,
-    head_variance: float = 1e-4,
-    samples: int | None = 2048,
+    head_variance: NonNegative = 1e-4,
+    samples: Count | None = 2048,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> FitResult:
@@ -54,9 +54,6 @@ def fisher_forgetting(
 
     Source: Golatkar et al. 2020, arXiv 1911.04933; variances as in arXiv 2304.04934.
     """
-    check_number("alpha", alpha, low=0)
-    check_number("cap", cap, low=0, open_low=True)
-    check_number("head_variance", head_variance, low=0)
     rows = list(task.forget_classes) if reset_head else []
     head = head_parameters(model) if rows else []
     retain = in_order(random_subset(task.retain, samples, seed=seed), device=device)

@@ -11,10 +11,10 @@ from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
+from unlearn_kit.arguments import Count, NonNegative, Positive, Share
 from unlearn_kit.data import in_order, load_tensors
 from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.engine import FitResult, revision
-from unlearn_kit.errors import check_choice, check_count, check_number
 from unlearn_kit.gradients import Named, hessian_vector_product, mean_gradients, per_sample_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.metrics import split_score
@@ -32,15 +32,15 @@ def influence(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    step: float | None = None,
+    step: NonNegative | None = None,
     solver: Literal["cg", "woodfisher"] = "cg",
-    damping: float = 3.0,
-    iterations: int = 10,
-    tolerance: float = 1e-3,
-    samples: int | None = 512,
-    forget_to: float | None = None,
-    retain_drop: float = 0.05,
-    search_samples: int = 1024,
+    damping: Positive = 3.0,
+    iterations: Count = 10,
+    tolerance: Positive = 1e-3,
+    samples: Count | None = 512,
+    forget_to: Share | None = None,
+    retain_drop: Share = 0.05,
+    search_samples: Count = 1024,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> FitResult:
@@ -76,12 +76,6 @@ def influence(
 
     Source: Jia et al. 2023, arXiv 2304.04934, section 3; WoodFisher: Singh and Alistarh 2020, arXiv 2004.14340.
     """
-    check_choice("solver", solver, ("cg", "woodfisher"))
-    check_number("damping", damping, low=0, open_low=True)
-    check_number("tolerance", tolerance, low=0, open_low=True)
-    check_number("retain_drop", retain_drop, low=0, high=1)
-    check_count("iterations", iterations)
-    check_count("search_samples", search_samples)
     if len(task.retain) == 0:
         raise ValueError("expected retain data to measure the Hessian on, but got an empty data set")
     retain = random_subset(task.retain, samples, seed=seed)
@@ -92,9 +86,9 @@ def influence(
     else:
         direction, details = _woodfisher(model, retain, g, damping), {}
     if step is None:
-        aim = _aim(model, task) if forget_to is None else check_number("forget_to", forget_to, low=0, high=1)
+        aim = _aim(model, task) if forget_to is None else forget_to
         step = 1.0 if aim is None else _search(model, task, direction, aim, retain_drop, search_samples, seed)
-    moved = _moved(model, direction, check_number("step", step, low=0))
+    moved = _moved(model, direction, step)
     return FitResult(moved, details={"step": step, **details})
 
 

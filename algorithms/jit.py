@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Count, Positive
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_count, check_number
 
@@ -44,8 +45,8 @@ def jit(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    std: float = 0.05,
-    draws: int = 8,
+    std: Positive = 0.05,
+    draws: Count = 8,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],

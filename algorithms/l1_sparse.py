@@ -9,8 +9,8 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import NonNegative
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_number
 from unlearn_kit.schedules import cosine
 
 
@@ -22,7 +22,7 @@ def l1_sparse(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    gamma: float = 5e-4,
+    gamma: NonNegative = 5e-4,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -47,7 +47,6 @@ def l1_sparse(
     Source: Jia et al. 2023, arXiv 2304.04934, section 4.
     """
     training = Training(**options)
-    check_number("gamma", gamma, low=0)
     objective = L.cross_entropy(on="retain") + L.linear(gamma, 0.0) * L.parameter_norm()
     phase = training.phase(objective, task, name="sparsify")
     return training.fit(model, phase, seed=seed, device=device)

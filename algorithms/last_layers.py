@@ -10,6 +10,7 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import CountOrZero
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.heads import last_blocks, parameters_under
 from unlearn_kit.models import reinitialize_
@@ -25,7 +26,7 @@ def catastrophic_forget_k(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    k: int = 4,
+    k: CountOrZero = 4,
     blocks: Sequence[str] | None = None,
     objective: L.Objective | L.Term | None = None,
     seed: int = 0,
@@ -60,7 +61,7 @@ def catastrophic_forget_k(
         raise ValueError("expected blocks to name at least one submodule, but got none")
     chosen = last_blocks(model, k) if blocks is None else list(blocks)
     loss = objective if objective is not None else L.cross_entropy(on="retain")
-    inside = frozenset(parameters_under(model, chosen))
+    inside = frozenset(parameters_under(model, chosen, "blocks"))
     phase = training.phase(loss, task, name="finetune", trainable=lambda name, p: p.requires_grad and name in inside)
     return training.fit(model, phase, seed=seed, device=device)
 
@@ -74,7 +75,7 @@ def exact_unlearn_k(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    k: int = 4,
+    k: CountOrZero = 4,
     blocks: Sequence[str] | None = None,
     objective: L.Objective | L.Term | None = None,
     seed: int = 0,
@@ -105,7 +106,7 @@ def exact_unlearn_k(
     if blocks is not None and len(blocks) == 0:
         raise ValueError("expected blocks to name at least one submodule, but got none")
     chosen = last_blocks(model, k) if blocks is None else list(blocks)
-    trainable = parameters_under(model, chosen)
+    trainable = parameters_under(model, chosen, "blocks")
     for name in reversed(chosen):  # Children first: a parent's special initialisation has the last word.
         reinitialize_(model.get_submodule(name), seed=derive(seed, "fresh block", name))
     loss = objective if objective is not None else L.cross_entropy(on="retain")

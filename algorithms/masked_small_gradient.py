@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Share
 from unlearn_kit.data import in_order
 from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_number
 from unlearn_kit.gradients import mean_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.models import fresh_copy
@@ -34,8 +34,8 @@ def masked_small_gradient(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    share: float = 0.45,
-    slow: float = 0.1,
+    share: Share = 0.45,
+    slow: Share = 0.1,
     objective: L.Objective | L.Term | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -68,8 +68,6 @@ def masked_small_gradient(
     Source: the masked small gradients entry of the NeurIPS 2023 machine unlearning challenge (arXiv 2406.09073).
     """
     training = Training(**options)
-    check_number("share", share, low=0, high=1)
-    check_number("slow", slow, low=0, high=1)
     redrawn = small_gradients(model, task, share, seed, device)
     start = blank_copy(model)
     masks = {name: torch.full_like(p, slow) for name, p in start.named_parameters()}

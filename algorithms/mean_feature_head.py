@@ -11,9 +11,9 @@ from torch.utils.data import ConcatDataset
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Count
 from unlearn_kit.data.tensors import in_order, labels_of, subset
 from unlearn_kit.engine import Alternate, FitResult, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_count
 from unlearn_kit.heads import head_name, head_parameters
 from unlearn_kit.modules import device_of
 from unlearn_kit.schedules import cosine
@@ -32,8 +32,8 @@ def mean_feature_head(
     task: UnlearnTask,
     *,
     objective: L.Objective | L.Term | None = None,
-    class_samples: int = 200,
-    rounds: int = 2,
+    class_samples: Count = 200,
+    rounds: Count = 2,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -88,9 +88,9 @@ def mean_feature_head(
         task,
         name="encoder",
         trainable=lambda name, p: p.requires_grad and name not in frozen,
-        before=_setter(task, scale, check_count("class_samples", class_samples), seed),
+        before=_setter(task, scale, class_samples, seed),
     )
-    program = Alternate([phase], check_count("rounds", rounds))
+    program = Alternate([phase], rounds)
     return training.fit(model, program, seed=seed, device=device)
 
 

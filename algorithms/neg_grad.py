@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Between
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_number
 from unlearn_kit.schedules import cosine
 
 from .masks import to_forget
@@ -62,7 +62,7 @@ def neg_grad_plus(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    alpha: float = 0.995,
+    alpha: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.995,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -89,7 +89,6 @@ def neg_grad_plus(
     Source: Kurmanji et al. 2023, arXiv 2302.09880.
     """
     training = Training(**options)
-    check_number("alpha", alpha, low=0, high=1, open_low=True, open_high=True)
     forget = L.cross_entropy(on="forget", to=to_forget(task))
     objective = alpha * L.cross_entropy(on="retain") - (1 - alpha) * forget
     phase = training.phase(objective, task, name="unlearn", lead="retain")

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Count, Share
 from unlearn_kit.boundary import PerturbedSign, smoothed_search
 from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.data.tensors import load_tensors
 from unlearn_kit.engine import FitResult, Stationarity, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_choice, check_number
 from unlearn_kit.losses import distances
 from unlearn_kit.modules import device_of, frozen_copy
 from unlearn_kit.outputs import is_binary, predicted_labels, probabilities
-from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
+from unlearn_kit.schedules import NonNegativeSchedule, ScalarOrSchedule, cosine, is_schedule
 
 from .masks import to_forget
 
@@ -51,11 +51,11 @@ def perturbed_sign(
     *,
     preset: str = "default",
     search: PerturbedSign | None = None,
-    retain_weight: ScalarOrSchedule | None = None,
+    retain_weight: NonNegativeSchedule | None = None,
     retain_target: L.Target | None = None,
     labels: Literal["hard", "soft"] = "hard",
-    top_k: int | None = None,
-    mix: float = 1.0,
+    top_k: Count | None = None,
+    mix: Share = 1.0,
     uncrossed: Literal["keep", "runner-up"] | None = None,
     refresh: Literal["step", "epoch", "once"] = "once",
     hypergradient: Literal["none", "unrolled", "implicit"] = "none",
@@ -113,7 +113,6 @@ def perturbed_sign(
     training = Training(**options)
     chosen = dict(PRESETS[preset])
     given: dict[str, Any] = {"search": search, "retain_weight": retain_weight, "uncrossed": uncrossed}
-    check_choice("hypergradient", hypergradient, ("none", "unrolled", "implicit"))
     if hypergradient != "none":
         # Where a sample stops is no smooth function; a search that asks for it is refused, the preset's is changed.
         if search is None:
@@ -122,8 +121,6 @@ def perturbed_sign(
     if task.kind == "segmentation":
         chosen["uncrossed"] = "keep"
     chosen |= {name: value for name, value in given.items() if value is not None}
-    check_choice("labels", labels, ("hard", "soft"))
-    check_choice("refresh", refresh, ("step", "epoch", "once"))
     objective = boundary_objective(
         model,
         chosen["search"],
@@ -155,8 +152,8 @@ def boundary_objective(
     retain_weight: ScalarOrSchedule = 1.0,
     retain_target: L.Target | None = None,
     soft: bool = False,
-    top_k: int | None = None,
-    mix: float = 1.0,
+    top_k: Count | None = None,
+    mix: Share = 1.0,
     uncrossed: Literal["keep", "runner-up"] = "keep",
     refresh: Literal["step", "epoch", "once"] = "once",
     hypergradient: Literal["none", "unrolled", "implicit"] = "none",
@@ -173,7 +170,7 @@ def boundary_objective(
         objective = L.Objective((L.cross_entropy(on="forget", to=asked),))
     else:
         objective = L.Objective((_moving_boundary(boundary, hypergradient),))
-    if not is_schedule(retain_weight) and check_number("retain_weight", retain_weight, low=0) == 0:
+    if not is_schedule(retain_weight) and retain_weight == 0:
         return objective
     return objective + retain_weight * L.cross_entropy(on="retain", to=retain_target or L.Labels())
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_choice, check_number
-from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
+from unlearn_kit.schedules import NonNegativeSchedule, cosine, is_schedule
 
 from .masks import to_forget
 
@@ -28,7 +27,7 @@ def random_label(
     wrong_only: bool | None = None,
     fixed: bool = False,
     order: Literal["together", "in turn"] = "together",
-    retain_weight: ScalarOrSchedule = 3.0,
+    retain_weight: NonNegativeSchedule = 3.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -77,7 +76,7 @@ def relabelling(
     wrong_only: bool | None,
     fixed: bool,
     order: Literal["together", "in turn"],
-    retain_weight: ScalarOrSchedule,
+    retain_weight: NonNegativeSchedule,
     masks: Mapping[str, Tensor] | None = None,
 ) -> Phase | Alternate:
     """Return the phases of ``random_label``; with ``masks``, only the weights they name True move.
@@ -85,12 +84,11 @@ def relabelling(
     Raises:
         ValueError: When an argument is out of range, or the phases take turns without a number of epochs.
     """
-    check_choice("order", order, ("together", "in turn"))
     if order == "in turn" and training.epochs is None:
         raise ValueError("expected epochs with order='in turn', but got None")
     labels: L.Target = L.RandomLabels(task.num_classes, task.num_classes > 2 if wrong_only is None else wrong_only)
     forget = L.cross_entropy(on="forget", to=to_forget(task, L.Cached(labels) if fixed else labels))
-    read = is_schedule(retain_weight) or check_number("retain_weight", retain_weight, low=0) > 0
+    read = is_schedule(retain_weight) or retain_weight
     retain = retain_weight * L.cross_entropy(on="retain") if read else None
 
     if order == "together" or training.epochs is None:

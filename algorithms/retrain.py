@@ -12,6 +12,7 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.models import fresh_copy
+from unlearn_kit.modules import built
 from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import derive, isolated
 
@@ -54,7 +55,7 @@ def retrain(
         fresh = fresh_copy(model, seed=fresh_seed)
     else:
         with isolated(fresh_seed):
-            fresh = build()
+            fresh = built(build)
     loss = objective if objective is not None else L.cross_entropy(on="retain")
     phase = training.phase(loss, task, name="train")
     # A frozen original must not make for a frozen reference.

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
+from unlearn_kit.arguments import PositiveShare
 from unlearn_kit.data import in_order
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_number
 from unlearn_kit.gradients import Named, mean_gradients
-from unlearn_kit.schedules import ScalarOrSchedule, cosine
+from unlearn_kit.schedules import NonNegativeSchedule, cosine
 
 from .masks import forget_loss
 from .random_label import relabelling
@@ -26,11 +26,11 @@ def salun(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    density: float = 0.5,
+    density: PositiveShare = 0.5,
     wrong_only: bool | None = None,
     fixed: bool = False,
     order: Literal["together", "in turn"] = "together",
-    retain_weight: ScalarOrSchedule = 3.0,
+    retain_weight: NonNegativeSchedule = 3.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -58,7 +58,6 @@ def salun(
     Source: Fan et al. 2024, arXiv 2310.12508.
     """
     training = Training(**options)
-    check_number("density", density, low=0, high=1, open_low=True)
     gradients = mean_gradients(model, in_order(task.forget, 256, device=device), loss=forget_loss(task))
     program = relabelling(
         task,

@@ -10,8 +10,9 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import CountOrZero, NonNegative, Positive
 from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_count, check_number
+from unlearn_kit.errors import check_count
 from unlearn_kit.schedules import cosine
 
 from .masks import mask_classes, to_forget
@@ -27,13 +28,13 @@ def scrub(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    gamma: float = 1.0,
-    alpha: float = 0.5,
-    temperature: float = 4.0,
-    msteps: int = 30,
-    forget_steps: int | None = 1,
-    retain_steps: int | None = 1,
-    nudge: float = 0.3,
+    gamma: NonNegative = 1.0,
+    alpha: NonNegative = 0.5,
+    temperature: Positive = 4.0,
+    msteps: CountOrZero = 30,
+    forget_steps: CountOrZero | None = 1,
+    retain_steps: CountOrZero | None = 1,
+    nudge: NonNegative = 0.3,
     rewind: bool = False,
     validation: Any = None,
     seed: int = 0,
@@ -76,9 +77,6 @@ def scrub(
     Source: Kurmanji et al. 2023, arXiv 2302.09880.
     """
     training = Training(**options)
-    for name, value in (("gamma", gamma), ("alpha", alpha), ("nudge", nudge)):
-        check_number(name, value, low=0)
-    check_count("msteps", msteps, low=0)
     epochs = check_count("epochs", training.epochs, low=0)
     teacher = L.Teacher(model)  # The engine trains a copy of the model: this one stays as it is.
     ascent = L.Objective((-L.kl(on="forget", to=to_forget(task, teacher), temperature=temperature),))
@@ -89,9 +87,6 @@ def scrub(
     def phase(objective: L.Objective | L.Term, name: str, steps: int | None) -> Phase:
         return training.phase(objective, task, name=name, epochs=1 if steps is None else None, steps=steps)
 
-    for name, steps in (("forget_steps", forget_steps), ("retain_steps", retain_steps)):
-        if steps is not None:
-            check_count(name, steps, low=0)
     phases = [phase(ascent, "ascend", forget_steps), phase(descent, "descend", retain_steps)]
     program = Alternate(phases, epochs, shared_optimizer=True, turns={"ascend": msteps})
     if not rewind:

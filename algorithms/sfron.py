@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Between, Count, NonNegative
 from unlearn_kit.data.tensors import in_order, subset
 from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOptions, WeightAverage, revision
 from unlearn_kit.errors import check_count, check_number
 from unlearn_kit.gradients import cross_entropy, mean_squared_gradients
 from unlearn_kit.losses import distances
-from unlearn_kit.schedules import ScalarOrSchedule, cosine
+from unlearn_kit.schedules import NonNegativeSchedule, cosine
 from unlearn_kit.seeding import generator
 
 from .masks import forget_loss, to_forget
@@ -31,12 +32,12 @@ def sfron(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    forget_weight: ScalarOrSchedule = cosine(25.0, 0.0),  # noqa: B008 - frozen
-    forget_every: int = 5,
-    threshold: float = 1.0,
-    adaptivity: float = 0.5,
-    fisher_samples: int | None = 1000,
-    slow: float = 0.0,
+    forget_weight: NonNegativeSchedule = cosine(25.0, 0.0),  # noqa: B008 - frozen
+    forget_every: Count = 5,
+    threshold: NonNegative = 1.0,
+    adaptivity: NonNegative = 0.5,
+    fisher_samples: Count | None = 1000,
+    slow: Annotated[float, Between(0, 1, open_high=True)] = 0.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -72,9 +73,6 @@ def sfron(
     Source: Huang et al. 2024, arXiv 2409.19732.
     """
     training = Training(**options)
-    check_count("forget_every", forget_every)
-    check_number("adaptivity", adaptivity, low=0)
-    check_number("slow", slow, low=0, high=1, open_high=True)
     masks = saliency(model, task, threshold=threshold, samples=fisher_samples, seed=seed)
     ascent = forget_weight * -adaptive_cross_entropy(on="forget", to=to_forget(task), adaptivity=adaptivity)
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
+from unlearn_kit.arguments import Count, NonNegative
 from unlearn_kit.data import in_order
 from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.engine import FitResult, revision
-from unlearn_kit.errors import check_number
 from unlearn_kit.gradients import Named, SampleLoss, mean_absolute_gradients, mean_squared_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
 
@@ -21,9 +21,9 @@ def ssd(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    alpha: float | None = None,
-    dampening: float = 1.0,
-    samples: int | None = 2048,
+    alpha: NonNegative | None = None,
+    dampening: NonNegative = 1.0,
+    samples: Count | None = 2048,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> FitResult:
@@ -65,9 +65,9 @@ def lfssd(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    alpha: float | None = None,
-    dampening: float = 1.0,
-    samples: int | None = 2048,
+    alpha: NonNegative | None = None,
+    dampening: NonNegative = 1.0,
+    samples: Count | None = 2048,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> FitResult:
@@ -116,10 +116,9 @@ def _own_norm(task: UnlearnTask) -> SampleLoss:
 def _dampen(
     model: nn.Module, task: UnlearnTask, own: Named, kept: Named, alpha: float | None, times: float, dampening: float
 ) -> FitResult:
-    check_number("dampening", dampening, low=0)
     share = len(task.forget) / (len(task.forget) + len(task.retain))
     # I_F > alpha I_D is then I_F > times I_R.
-    alpha = times / (1 - share + times * share) if alpha is None else check_number("alpha", alpha, low=0)
+    alpha = times / (1 - share + times * share) if alpha is None else alpha
     parameters, changed, count = dict(model.named_parameters()), 0, 0
     for name, importance in own.items():
         everything = share * importance + (1 - share) * kept[name]

@@ -10,11 +10,12 @@ from torch.utils.data import TensorDataset
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Count, CountOrZero, NonNegative
 from unlearn_kit.data.tensors import in_order, labels_of, subset
 from unlearn_kit.engine import FitResult, Phase, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_count, check_number
 from unlearn_kit.outputs import label_loss
-from unlearn_kit.schedules import ScalarOrSchedule
+from unlearn_kit.schedules import NonNegativeSchedule, ScalarOrSchedule
 from unlearn_kit.seeding import generator
 
 
@@ -27,12 +28,12 @@ def unsir(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    noise_samples: int = 256,
-    noise_steps: int = 25,
-    noise_lr: float = 0.1,
-    noise_penalty: float = 0.1,
-    retain_samples: int = 9000,
-    repair_lr: ScalarOrSchedule = 1e-3,
+    noise_samples: Count = 256,
+    noise_steps: CountOrZero = 25,
+    noise_lr: NonNegative = 0.1,
+    noise_penalty: NonNegative = 0.1,
+    retain_samples: Count = 9000,
+    repair_lr: NonNegativeSchedule = 1e-3,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -72,7 +73,6 @@ def unsir(
         raise ValueError(
             f"expected a classification task for unsir, which makes no sense for masks, but got {task.kind}"
         )
-    check_count("retain_samples", retain_samples)
     noise = TensorDataset(
         *noise_images(model, task, noise_samples, steps=noise_steps, lr=noise_lr, penalty=noise_penalty, seed=seed)
     )

@@ -24,7 +24,8 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 FLOORS = (
     ("command", "errors", "results"),
     ("arguments",),
-    ("files", "logits", "outputs", "processes", "safe_yaml", "schedules", "seeding"),
+    ("scores",),
+    ("files", "judging", "logits", "outputs", "processes", "safe_yaml", "schedules", "seeding"),
     ("heads",),
     ("memory", "modules"),
     ("gradients", "models", "plots"),

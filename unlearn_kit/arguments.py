@@ -4,18 +4,59 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-import torch
-
-from .errors import check_choice
+from .errors import check_choice, check_count, check_number
 
 T = TypeVar("T", bound=Callable[..., Any])
+
+
+class Limit:
+    """What else holds of an argument than its type: ``Annotated[float, Between(0, 1)]``."""
+
+    def check(self, name: str, value: Any) -> object:
+        """Refuse a value of the annotated type that the argument cannot be, by its name."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Between(Limit):
+    """A finite number in an interval, as :func:`~unlearn_kit.errors.check_number` takes it."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def check(self, name: str, value: Any) -> float:
+        """Refuse a number outside."""
+        return check_number(name, value, low=self.low, high=self.high, open_low=self.open_low, open_high=self.open_high)
+
+
+@dataclass(frozen=True)
+class AtLeast(Limit):
+    """An int of at least ``low``."""
+
+    low: int
+
+    def check(self, name: str, value: Any) -> int:
+        """Refuse a smaller one."""
+        return check_count(name, value, low=self.low)
+
+
+NonNegative = Annotated[float, Between(0)]
+Positive = Annotated[float, Between(0, open_low=True)]
+Share = Annotated[float, Between(0, 1)]
+PositiveShare = Annotated[float, Between(0, 1, open_low=True)]
+Count = Annotated[int, AtLeast(1)]
+CountOrZero = Annotated[int, AtLeast(0)]
 
 
 def checked(function: T) -> T:
@@ -61,7 +102,8 @@ def check_type(name: str, value: Any, hint: Any) -> None:
 
     Raises:
         TypeError: When it is of another type, or a member of it is.
-        ValueError: When it is none of the words of a ``Literal``, or larger than a float can be.
+        ValueError: When it is none of the words of a ``Literal``, larger than a float can be, or outside a
+            :class:`Limit` of an ``Annotated``.
     """
     options = _options(hint)
     if float in options and isinstance(value, int) and abs(value) > sys.float_info.max:
@@ -71,7 +113,9 @@ def check_type(name: str, value: Any, hint: Any) -> None:
             if option is not Any and _is(value, option):
                 for member, one, kind in _members(name, value, option):
                     check_type(member, one, kind)
-                return
+                break
+        for limit in _limits(value, hint):
+            limit.check(name, value)
         return
     words = [word for option in options if typing.get_origin(option) is Literal for word in typing.get_args(option)]
     if words and (len(options) == 1 or isinstance(value, str)):
@@ -83,9 +127,21 @@ def check_type(name: str, value: Any, hint: Any) -> None:
 
 def _options(hint: Any) -> tuple[Any, ...]:
     """Return the types of which one must fit."""
+    if typing.get_origin(hint) is Annotated:
+        return _options(hint.__origin__)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return tuple(option for part in typing.get_args(hint) for option in _options(part))
     return (hint,)
+
+
+def _limits(value: Any, hint: Any) -> Iterator[Limit]:
+    """Yield what else must hold of a value, by those of the annotated types that fit it."""
+    if typing.get_origin(hint) is Annotated:
+        if any(option is Any or _is(value, option) for option in _options(hint)):
+            yield from (limit for limit in hint.__metadata__ if isinstance(limit, Limit))
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for part in typing.get_args(hint):
+            yield from _limits(value, part)
 
 
 def _is(value: Any, hint: Any) -> bool:
@@ -96,20 +152,29 @@ def _is(value: Any, hint: Any) -> bool:
         return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
     if kind is tuple:
         return isinstance(value, (tuple, list))
-    if kind in (Sequence, list):
-        return (isinstance(value, Sequence) and not isinstance(value, (str, bytes))) or hasattr(value, "__array__")
-    if kind is Iterable:
-        return isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+    if kind in (Sequence, list, Iterable):
+        if hasattr(value, "__array__"):
+            return _holds(value, *typing.get_args(hint)[:1])
+        return isinstance(value, Iterable if kind is Iterable else Sequence) and not isinstance(value, (str, bytes))
     if kind is Callable:
         return callable(value)
     if kind is type(None):
         return value is None
-    if kind is torch.device:  # of which the number is a GPU's
-        return isinstance(value, torch.device) or (isinstance(value, int) and not isinstance(value, bool))
+    if getattr(kind, "__module__", "") == "torch" and kind.__name__ == "device":  # of which the number is a GPU's
+        return isinstance(value, kind) or (isinstance(value, int) and not isinstance(value, bool))
     if hasattr(kind, "_has_splits"):  # A task: whatever has its splits will do.
         return bool(kind._has_splits(value))
-    # A protocol, a type variable, whatever cannot be asked: the function itself must look.
-    return isinstance(value, kind) if isinstance(kind, type) and not getattr(kind, "_is_protocol", False) else True
+    # A type variable, a protocol of annotations alone, whatever cannot be asked: the function itself must look.
+    asked = not getattr(kind, "_is_protocol", False) or getattr(kind, "_is_runtime_protocol", False)
+    return isinstance(value, kind) if isinstance(kind, type) and asked else True
+
+
+def _holds(array: Any, member: Any = Any) -> bool:
+    """Return whether the members of a tensor or an array can be what is expected of those of a sequence."""
+    if isinstance(member, type) and member not in (int, float, bool, str, object):
+        return False
+    kind = getattr(getattr(array, "dtype", None), "kind", "f")  # of NumPy's types: a tensor holds numbers alone
+    return kind in ("U" if member is str else "biuf")
 
 
 def _members(name: str, value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -192,7 +257,7 @@ def _resolved(owner: Any) -> dict[str, Any]:
     for name, annotation in inspect.get_annotations(owner).items():
         alone = types.SimpleNamespace(__annotations__={name: annotation})
         try:
-            hints[name] = typing.get_type_hints(alone, names)[name]
+            hints[name] = typing.get_type_hints(alone, names, include_extras=True)[name]
         except NameError:
             hints[name] = Any
     return hints

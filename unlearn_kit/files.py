@@ -37,6 +37,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_folder(name: str, path: str | Path) -> Path:
+    """Make a folder and those above it, where they are not there yet, and return its path.
+
+    Raises:
+        ValueError: When a file is in the way, by the name of the argument.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"expected {name} to be a folder, but got {str(path)!r}, where a file is") from error
+    return folder
+
+
 def write_json(value: Any, path: Path) -> Path:
     """Write ``value`` to ``path``: a reader, or a crash, finds the old file or the new one, never half of one.
 

@@ -104,21 +104,23 @@ def last_blocks(model: nn.Module, k: int) -> list[str]:
     return [*body[max(0, len(body) - k) :], head]
 
 
-def parameters_under(model: nn.Module, modules: Sequence[str]) -> list[str]:
+def parameters_under(model: nn.Module, modules: Sequence[str], name: str = "modules") -> list[str]:
     """Return names of the parameters of the submodules ``modules`` (dotted names), in the model's order.
+
+    Errors call the modules ``name``.
 
     Raises:
         TypeError: On a string in place of names.
         ValueError: On a name the model does not have, and when there is no parameter.
     """
     if isinstance(modules, str):
-        raise TypeError(f"expected a sequence of names of submodules, but got the string {modules!r}")
-    known = [name for name, _ in model.named_modules() if name]
-    for name in modules:
-        check_choice(f"submodule of {type(model).__name__}", name, known)
-    found = [name for name, _ in model.named_parameters() if any(name.startswith(f"{module}.") for module in modules)]
+        raise TypeError(f"expected {name} to be a sequence of names of submodules, but got the string {modules!r}")
+    known = [inside for inside, _ in model.named_modules() if inside]
+    for module in modules:
+        check_choice(f"every one of {name}", module, known)
+    found = [key for key, _ in model.named_parameters() if any(key.startswith(f"{module}.") for module in modules)]
     if not found:
-        raise ValueError(f"expected submodules that own parameters, but got {list(modules)}")
+        raise ValueError(f"expected {name} to be submodules that own parameters, but got {list(modules)}")
     return found
 
 

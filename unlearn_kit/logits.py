@@ -115,6 +115,21 @@ def described(returned: Any) -> str:
     return type(returned).__name__
 
 
+def answer(model: nn.Module, x: Tensor) -> Any:
+    """Return what ``model`` returns for ``x``.
+
+    Raises:
+        ValueError: When it cannot be called so, with what it raised.
+    """
+    try:
+        return model(x)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        mode = "training" if model.training else "eval"
+        raise ValueError(
+            f"expected the model to run in {mode} mode on inputs {described(x)}, but it raised {error!r}"
+        ) from error
+
+
 def precision_of(model: nn.Module) -> torch.dtype:
     """Return the dtype of the first floating-point parameter or buffer (float32 where there is none)."""
     tensors = (*model.parameters(), *model.buffers())

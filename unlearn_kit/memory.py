@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def reset_resident_peak() -> None:
@@ -31,6 +33,8 @@ def resident_peak() -> int | None:
 
 def reset_device_peak(device: torch.device | str) -> None:
     """Let :func:`device_peak` begin anew; nothing is done, and no GPU is woken, where ``device`` is none."""
+    import torch
+
     if torch.device(device).type == "cuda":
         torch.cuda.init()  # else the allocator that keeps the peak does not know its devices yet
         torch.cuda.reset_peak_memory_stats(device)
@@ -41,4 +45,6 @@ def device_peak(device: torch.device | str) -> int | None:
 
     "cuda" without a number is the current GPU.
     """
+    import torch
+
     return torch.cuda.max_memory_allocated(device) if torch.device(device).type == "cuda" else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -134,6 +134,18 @@ def check_model(model: object, name: str = "model") -> nn.Module:
         if tensor.is_floating_point() and key in stored:  # Others are constants, such as a mask of -inf.
             check_finite(f"{name}'s {key!r}", stored[key])
     return model
+
+
+def built(build: Callable[[], nn.Module]) -> nn.Module:
+    """Return the network that a function of the caller's makes.
+
+    Raises:
+        TypeError: When it is a network itself, or makes none.
+        ValueError: As :func:`check_model`.
+    """
+    if isinstance(build, nn.Module):
+        raise TypeError(f"expected build to be a function that makes a network, but got {type(build).__name__}")
+    return check_model(build(), "what build returns")
 
 
 def blank_copy(model: nn.Module) -> nn.Module:

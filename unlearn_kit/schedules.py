@@ -13,8 +13,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Annotated
 
-from .arguments import checked
+from .arguments import Limit, checked
 from .errors import check_count, check_number
 
 
@@ -78,6 +79,21 @@ def check_scalar_or_schedule(name: str, value: ScalarOrSchedule, *, low: float =
         check_number(f"what {name} returns", first)
         return value
     return check_number(name, value, low=low)
+
+
+@dataclass(frozen=True)
+class ScheduledAtLeast(Limit):
+    """A number of at least ``low``, a schedule, or a function of progress."""
+
+    low: float
+
+    def check(self, name: str, value: ScalarOrSchedule) -> ScalarOrSchedule:
+        """Refuse a smaller number, and a function that gives no number."""
+        return check_scalar_or_schedule(name, value, low=self.low)
+
+
+# A weight or a rate.
+NonNegativeSchedule = Annotated[ScalarOrSchedule, ScheduledAtLeast(0)]
 
 
 def formula(value: ScalarOrSchedule) -> str:

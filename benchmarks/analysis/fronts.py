@@ -69,12 +69,12 @@ def interval(values: Mapping[Any, Sequence[float]]) -> Interval:
         ValueError: When there is no value.
     """
     import numpy as np
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     runs = [list(group) for group in values.values() if len(group)]
     if not runs:
         raise ValueError("expected at least one value, but got none")
     spread = [float(np.mean(group)) for group in runs] if len(runs) > 1 else runs[0]
     n = len(spread)
-    half = float(t.ppf(0.975, n - 1) * np.std(spread, ddof=1) / math.sqrt(n)) if n > 1 else None
+    half = float(stdtrit(n - 1, 0.975) * np.std(spread, ddof=1) / math.sqrt(n)) if n > 1 else None
     return Interval(float(np.mean(spread)), half, sum(map(len, runs)), len(runs))

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_kit.errors import check_choice
-from unlearn_kit.metrics import Evaluation
+from unlearn_kit.scores import Evaluation
 
-from ..suites.plan import without_places
-from ..suites.records import Record, Status
+from ..suites.records import Record, Status, without_places
 from ..suites.store import Store, planned_nodes, read_json
 
 BARE = ("original", "reference")  # what is shown beside the methods: doing nothing, and retraining

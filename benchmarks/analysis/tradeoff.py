@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from unlearn_kit import DivergenceError, UnlearnResult, UnlearnTask
+from unlearn_kit import DivergenceError
 from unlearn_kit.errors import check_choice
-from unlearn_kit.metrics import Evaluation, evaluate
+from unlearn_kit.scores import Evaluation
 
 from .fronts import Interval, hypervolume, interval, mean, pareto_front
 from .rows import BARE, ResultRow, name_of, task_of, titles
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
+
+    from unlearn_kit import UnlearnResult, UnlearnTask
 
 AXES = ("forget", "retain", "forget_test", "retain_test", "test", "membership")
 PAIRS = (("forget", "retain"), ("forget", "test"), ("membership", "test"))
@@ -168,7 +169,9 @@ def tradeoff_curve(
     """
     if not len(values) or not len(seeds):
         raise ValueError(f"expected at least one value and one seed, but got {list(values)} and {list(seeds)}")
-    theirs = evaluate(reference, task) if isinstance(reference, nn.Module) else reference
+    from unlearn_kit.metrics import evaluate
+
+    theirs = reference if reference is None or isinstance(reference, Evaluation) else evaluate(reference, task)
     before = evaluate(model, task).as_dict()
     beside = None if theirs is None else theirs.as_dict()
     runs = []

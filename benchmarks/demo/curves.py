@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from unlearn_kit import UnlearnTask
-from unlearn_kit.evidence.judging import choose_by_held_out
+from unlearn_kit.judging import choose_by_held_out
 from unlearn_kit.metrics import Evaluation, accuracy, evaluate
 
 from ..setup.methods import Attempt

@@ -12,8 +12,8 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data import load_tensors, subset
-from unlearn_kit.evidence.judging import forget_score, retain_score
 from unlearn_kit.evidence.software import versions
+from unlearn_kit.judging import forget_score, retain_score
 from unlearn_kit.memory import resident_peak
 from unlearn_kit.metrics import Evaluation
 from unlearn_kit.modules import device_of, evaluating

@@ -14,8 +14,8 @@ import algorithms
 from unlearn_kit import UnlearnTask, save_model
 from unlearn_kit.data import DataBundle, load
 from unlearn_kit.engine import train
-from unlearn_kit.evidence.judging import beside_itself, nothing_to_forget, over_forgets
 from unlearn_kit.files import write_json
+from unlearn_kit.judging import beside_itself, nothing_to_forget, over_forgets
 from unlearn_kit.metrics import Evaluation, evaluate
 from unlearn_kit.seeding import isolated
 

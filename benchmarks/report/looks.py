@@ -11,19 +11,24 @@ from typing import Any
 
 from unlearn_kit.plots import PALETTE
 
-from ..setup.methods import METHODS
 from .rows import ReportRow
 from .tasks import ReportTask
 
 Figure = dict[str, Any]
 SYMBOLS = ("circle", "diamond", "triangle-up", "cross", "triangle-down", "x")
-FIRST = ("perturbed_sign", "erase_to_retain")  # the methods that the toolkit is about
+# Who has the first colours: the methods that the toolkit is about, then the others. A new method goes to the end, so
+# that no other looks different from then on. By name: what shows results needs none of the methods.
+ORDER = (
+    "perturbed_sign", "erase_to_retain", "amun", "bad_teacher", "boundary_expand", "boundary_shrink",
+    "catastrophic_forget_k", "damp", "delete", "exact_unlearn_k", "finetune", "fisher_forgetting", "influence", "jit",
+    "l1_sparse", "lfssd", "masked_small_gradient", "mean_feature_head", "neg_grad", "neg_grad_plus", "random_label",
+    "salun", "scrub", "sfron", "ssd", "unsir",
+)  # fmt: skip
 
 
 def looks(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return colour and symbol of each method: the same in every chart of every report, no two alike up to 48."""
-    known = [*FIRST, *(name for name in METHODS if name not in FIRST)]
-    order = [*known, *sorted(set(methods) - set(known))]
+    order = [*ORDER, *sorted(set(methods) - set(ORDER))]
     kinds = [(color, symbol) for symbol in SYMBOLS for color in PALETTE]
     return {name: kinds[place % len(kinds)] for place, name in enumerate(order) if name in methods}
 

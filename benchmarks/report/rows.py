@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from unlearn_kit.evidence.judging import forget_score, nothing_to_forget, over_forgets
-from unlearn_kit.metrics import Evaluation
+from unlearn_kit.judging import forget_score, nothing_to_forget, over_forgets
+from unlearn_kit.scores import Evaluation
 
 from ..analysis.fronts import Interval, interval, mean
 from ..analysis.rows import BARE, ResultRow

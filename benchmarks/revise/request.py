@@ -13,7 +13,8 @@ from unlearn_kit.safe_yaml import read_yaml
 
 from ..setup.devices import check_device_name
 from ..setup.methods import Method, Variant
-from ..suites.schema import Count, Finite, Strict, error_lines
+from ..suites.mistakes import error_lines
+from ..suites.schema import Count, Finite, Strict
 
 
 def _source(value: Any) -> Any:

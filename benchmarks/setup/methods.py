@@ -8,18 +8,16 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from torch import nn
 
 import algorithms
 from unlearn_kit import DivergenceError, UnlearnResult, UnlearnTask
+from unlearn_kit.arguments import check_type, hints_of
 from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.engine import Callback, ProgressBar, facts_of
 from unlearn_kit.errors import check_choice
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
 Status = Literal["ok", "n/a", "diverged"]
 METHODS = tuple(name for name in algorithms.__all__ if name != "retrain")
@@ -111,50 +109,32 @@ def check_option(method: str, option: str) -> str:
 def check_values(method: str, options: Mapping[str, Any]) -> None:
     """Refuse values that an option of ``method`` cannot have, before anything runs.
 
-    Options of training are held against what the engine takes, all others against their types.
+    Options of training are held against what the engine takes, all others against their annotations, as at every call.
 
     Raises:
         ValueError: When one is refused, naming the option.
     """
-    from pydantic import ValidationError
-
     if not options:
         return
-    given, types = as_options(options), _types_of(method)
-    for option, value in given.items():
-        if option not in types:
-            continue
-        hint, adapter = types[option]
-        try:
-            adapter.validate_python(value)
-        except ValidationError:
-            raise ValueError(f"expected {option} of {method!r} to be {hint}, but got {value!r}") from None
+    given, own = as_options(options), _own_options(getattr(algorithms, method))
     declared = facts_of(getattr(algorithms, method)).training
     presets = [name for name in declared if ":" not in name]  # Others are for one kind of task.
-    if presets:
-        preset = check_choice(f"preset of {method!r}", given.get("preset", presets[0]), presets)
-        try:
-            declared[preset].override({option: value for option, value in given.items() if option not in types})
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{error} (an option of {method!r})") from error
-
-
-def _types_of(method: str) -> Mapping[str, tuple[str, TypeAdapter[Any]]]:
-    """Return the type of every option that a method has of its own, as it is written, and what checks it."""
-    return _types(getattr(algorithms, method))
+    try:
+        for option, value in given.items():
+            if option in own:
+                check_type(option, value, own[option])
+        if presets:
+            preset = check_choice("preset", given.get("preset", presets[0]), presets)
+            declared[preset].override({option: value for option, value in given.items() if option not in own})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{error} (an option of {method!r})") from error
 
 
 @functools.cache  # by the function: a name may come to stand for another
-def _types(function: Callable[..., Any]) -> Mapping[str, tuple[str, TypeAdapter[Any]]]:
-    from pydantic import ConfigDict, TypeAdapter
-
-    config = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
-    hints, written = get_type_hints(function), inspect.signature(function).parameters
-    return {
-        option: (str(written[option].annotation), TypeAdapter(hints[option], config=config))
-        for option in written
-        if option not in ("model", "task") and option in hints
-    }
+def _own_options(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """Return the annotation of every option that a method does not share with all that train."""
+    hints = hints_of(function)
+    return {option: hints[option] for option in inspect.signature(function).parameters if option in hints}
 
 
 def as_options(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from unlearn_kit.errors import check_choice
 from unlearn_kit.safe_yaml import check_plain, read_yaml
 
-from .schema import Suite, check_combinations, error_lines
+from .mistakes import error_lines
+
+if TYPE_CHECKING:
+    from .schema import Suite
 
 FOLDER = Path(__file__).parent
 
@@ -53,6 +56,9 @@ def parse_suite(values: Any, source: str = "suite") -> Suite:
     Raises:
         ValueError: As :func:`read_suite`.
     """
+    # With all that a suite may name, and torch: what only reads results needs neither.
+    from .schema import Suite, check_combinations
+
     check_plain(values, source)
     check_combinations(values, source)
     try:

@@ -18,10 +18,10 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data import DataBundle, TensorImages, in_order, load_tensors, subset
 from unlearn_kit.engine import FitResult, train
-from unlearn_kit.evidence.judging import beside_itself
 from unlearn_kit.evidence.software import versions
 from unlearn_kit.files import plain
 from unlearn_kit.hashing import hash_config, hash_model, sample_hashes
+from unlearn_kit.judging import beside_itself
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.memory import device_peak, reset_device_peak, reset_resident_peak, resident_peak
 from unlearn_kit.metrics import Evaluation, evaluate, evaluate_seeds

@@ -26,11 +26,9 @@ from unlearn_kit.models import MODELS
 
 from ..setup.recipes import RECIPES
 from ..setup.scenarios import Scenario, tell_duplicates
-from .records import Kind
+from .records import Kind, without_places
 from .schema import Block, Data, Suite
 
-# Where data come from changes nothing of what they are, which their hash says.
-PLACES = ("root", "download")
 # What of this program decides what a node holds; how runs are planned, spread, stored and reported does not.
 MAKERS = (
     "unlearn_kit",
@@ -193,11 +191,6 @@ def _add(
 def code_of(kind: Kind) -> str:
     """Return the hash of the source that makes nodes of a kind, as it was when this process first asked."""
     return hash_code(*MAKERS, *(() if kind in ("difficulty", "original") else ("algorithms",)))
-
-
-def without_places(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the ``data`` of a config without where they come from: what keys and tasks are made of."""
-    return {**data, "options": {name: value for name, value in data["options"].items() if name not in PLACES}}
 
 
 def training_of(block: Block, data: str) -> dict[str, Any]:

@@ -21,12 +21,14 @@ from pydantic import (
 )
 
 from unlearn_kit.errors import check_choice, check_count, check_number
-from unlearn_kit.evidence.judging import evaluation_of
-from unlearn_kit.metrics.evaluate import SPLITS, Evaluation
+from unlearn_kit.judging import evaluation_of
+from unlearn_kit.scores import SPLITS, Evaluation
 
-from .schema import error_lines
+from .mistakes import error_lines
 
 FORMAT = 1
+# Where data come from changes nothing of what they are, which their hash says.
+PLACES = ("root", "download")
 Kind = Literal["difficulty", "original", "reference", "result"]
 Status = Literal["ok", "n/a", "diverged"]
 # The fields of the file that results alone have, or trained models alone.
@@ -257,6 +259,11 @@ class Record:
         requests = () if self.kind == "result" and self.status == "ok" else ("requests",)
         values = {name: value for name, value in asdict(self).items() if name not in (*others, *requests)}
         return {"format": FORMAT, **values, "cost": self.cost.as_dict()}
+
+
+def without_places(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``data`` of a config without where they come from: what keys and tasks are made of."""
+    return {**data, "options": {name: value for name, value in data["options"].items() if name not in PLACES}}
 
 
 @lru_cache(maxsize=1)

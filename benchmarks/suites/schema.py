@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from unlearn_kit.data import LOADERS
 from unlearn_kit.errors import check_choice, check_count
@@ -21,6 +21,8 @@ from ..setup.recipes import RECIPES
 from ..setup.scenarios import Scenario
 
 MAX_RUNS = 10_000  # of one suite
+# Options of methods that a suite cannot give.
+NOT_OF_A_FILE = ("seed", "device", "callbacks", "accelerator", "validation")
 MAX_NAME = 100  # characters; it becomes a part of the names of files
 
 
@@ -160,8 +162,8 @@ class MethodRow(Strict):
     def _method_takes_them(self) -> Self:
         for option in (*self.options, *self.grid):
             check_option(self.name, option)
-            if option in ("seed", "device", "callbacks", "model", "task"):
-                raise ValueError(f"expected options without {option!r}, which the runner gives")
+            if option in NOT_OF_A_FILE:
+                raise ValueError(f"expected options without {option!r}, which the runner gives, or no file can")
         both = [option for option in self.options if option in self.grid]
         if both:
             raise ValueError(f"expected each option in options or in grid, but got {both} in both")
@@ -267,27 +269,3 @@ def check_combinations(values: Any, source: str) -> None:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def error_lines(source: str, error: ValidationError) -> str:
-    """Return a line for each value that pydantic refuses: where it stands, what was expected and what came.
-
-    Args:
-        source: What holds the values, a file as a rule.
-        error: What pydantic says of them.
-    """
-    return "\n".join(dict.fromkeys(_line(source, found) for found in error.errors(include_url=False)))
-
-
-def _line(source: str, found: Any) -> str:
-    """Return the line for one value."""
-    # What pydantic calls the steps inside an annotated type is nothing to who wrote the file.
-    path = ".".join(str(part) for part in found["loc"] if "[" not in str(part))
-    where = f"{source}: {path or 'the whole file'}"
-    if found["type"] == "missing":
-        return f"{where}: expected a value, but got none"
-    message = str(found["msg"]).removeprefix("Value error, ")
-    if message.startswith("expected"):
-        return f"{where}: {message}"
-    what = message[:1].lower() + message[1:].replace("Input should", "should")
-    return f"{where}: expected {what.removeprefix('input should ').removeprefix('be ')}, but got {found['input']!r}"

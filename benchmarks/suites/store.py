@@ -10,7 +10,8 @@ A folder holds::
     suites/NAME.json          a suite as it was last run, whole or in part, and the keys of all its nodes
     claims/KEY.lock           held (flock) by the runner that is working on a node; the system frees it when that dies
 
-What a record holds is said by :class:`.records.Record`.
+What a record holds is said by :class:`.records.Record`. Torch is imported where tensors are read or written: a report
+needs none.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from unlearn_kit.checkpoints import load_tensors_file, save_tensors
 from unlearn_kit.errors import CheckpointError
 from unlearn_kit.files import write_json
 
 from .records import FORMAT, Record
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FOLDERS = ("results", "tensors", "failures", "samples", "receipts", "suites", "claims")
 STALE = 600  # seconds after which a temporary file is nobody's any more
@@ -97,6 +98,8 @@ class Store:
             CheckpointError: When the file is damaged.
             FileNotFoundError: When it is gone.
         """
+        from unlearn_kit.checkpoints import load_tensors_file
+
         try:
             return load_tensors_file(self.path("tensors", key, ".safetensors"))[0]
         except CheckpointError as error:
@@ -127,6 +130,8 @@ class Store:
         key = record.key
         try:
             if tensors:
+                from unlearn_kit.checkpoints import save_tensors
+
                 save_tensors(tensors, self.path("tensors", key, ".safetensors"))
             write_json(replace(record, tensors=bool(tensors)).as_dict(), self.path("results", key))
             self.path("failures", key).unlink(missing_ok=True)

@@ -100,7 +100,7 @@ def test_bad_blocks_are_named(setting, method):
     task, model = setting
     with pytest.raises(ValueError, match="expected k to be at least 0, but got -1"):
         method(model, task, k=-1)
-    with pytest.raises(ValueError, match=r"expected submodule of Sequential to be one of .*did you mean 'block5'"):
+    with pytest.raises(ValueError, match=r"expected every one of blocks to be one of .*did you mean 'block5'"):
         method(model, task, blocks=["block55"])
 
 

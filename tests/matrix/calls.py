@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import tempfile
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,20 @@ from torch import nn
 import algorithms
 import unlearn_kit
 from cells import OPTIONS, labels, masks
-from unlearn_kit import adapters, audits, boundary, composition, data, engine, losses, metrics, models, tuning
+from unlearn_kit import (
+    adapters,
+    audits,
+    boundary,
+    composition,
+    data,
+    deployed,
+    engine,
+    evidence,
+    losses,
+    metrics,
+    models,
+    tuning,
+)
 from unlearn_kit.tasks import UnlearnTask
 
 ROOMS = {
@@ -25,7 +39,9 @@ ROOMS = {
     "boundary": boundary,
     "composition": composition,
     "data": data,
+    "deployed": deployed,
     "engine": engine,
+    "evidence": evidence,
     "losses": losses,
     "metrics": metrics,
     "models": models,
@@ -41,7 +57,9 @@ RECORDS = {
     "composition": {"BarrierBound", "Candidate", "CoefficientSearch", "Composition", "PathPoint", "Picked"}
     | {"RequestStep", "RequestsResult", "Soup", "TradeoffPath"},
     "data": {"Duplicate", "Duplicates", "Where"},
+    "deployed": {"Deployed", "FittedWeights", "Network", "Normalization", "Revision", "WeightsFile"},
     "engine": {"Callback", "Facts", "FitResult", "Run", "TrainingOptions"},
+    "evidence": {"Receipt"},
     "losses": {"Batch", "Goal", "ObjectiveValue", "Target", "Term"},
     "metrics": {"ClassLeakage", "Cost", "Evaluation", "Klom", "LayerDistances", "MembershipReport"}
     | {"PairedComparison", "QuantizedScores", "Reading", "Seeds", "Summary", "ULira", "VarianceComponents"},
@@ -64,6 +82,9 @@ def _made() -> SimpleNamespace:
         points = boundary.PerturbedSign(0.1)
         run = tuning.unroll(model, _loss, tuning.expected_accuracy(x, y), {"knob": 1.0}, [(x, y)])
         path = composition.tradeoff_path(model, other, task, points=2)
+        bundle = data.DataBundle("mine", task.forget.dataset, task.forget.dataset, 3, "classification", ("a", "b", "c"))
+        scores = metrics.evaluate(model, task)
+        result = algorithms.neg_grad(model, task, steps=1, batch_size=6)
     return SimpleNamespace(**locals())
 
 
@@ -150,6 +171,7 @@ call(
         "train_metadata": {"device": torch.arange(12).numpy()},
         "test_metadata": {"device": torch.arange(12).numpy()},
         "predicate": lambda table: table["device"] < 5,
+        "validation_metadata": None,
         **HELD,
     },
     UnlearnTask.forget_where,
@@ -373,6 +395,73 @@ call(
     "iterate",
     lambda t: {"dataset": t.task.retain, "index_batches": [torch.tensor([0, 1]), torch.tensor([2])], "workers": 0},
     _all_of(data.iterate),
+)
+
+FIT: Arguments = lambda t: {"file": deployed.read_weights("saved.safetensors"), "model": t.model}  # noqa: E731
+call(
+    "deployed",
+    "build_network",
+    lambda t: {"source": "kit:small-cnn", "options": {"width": 2}, "num_classes": 3, "channels": 3},
+)
+SERVES: Arguments = lambda t: {  # noqa: E731
+    **{"model": "kit:small-cnn", "weights": "saved.safetensors", "data": t.bundle, "options": {"width": 2}},
+    **{"key": None, "mean": None, "std": None, "normalize": True},
+}
+call("deployed", "deployed", SERVES)
+call("deployed", "read_weights", lambda t: {"path": "saved.safetensors", "key": None})
+call("deployed", "fit_weights", FIT)
+call("deployed", "load_into", lambda t: {"fitted": deployed.fit_weights(**FIT(t)), "model": t.model})
+call(
+    "deployed",
+    "write_weights",
+    lambda t: {
+        **{"fitted": deployed.fit_weights(**FIT(t)), "state": t.model.state_dict()},
+        **{"path": "revised.safetensors", "form": None},
+    },
+)
+call("deployed", "preflight", lambda t: {"model": t.model, "task": t.task, "seed": 0})
+call("deployed", "preview", lambda t: {"task": t.task, "read": ["Model: mine"], "warnings": []})
+
+
+def _revise(**arguments: Any) -> deployed.Revision:
+    """Revise into a folder of its own, unless another one is given: a folder is revised once."""
+    if isinstance(arguments["out"], str) and arguments["out"] == "new":
+        arguments["out"] = tempfile.mkdtemp(dir=".")
+    return deployed.revise(**arguments)
+
+
+call(
+    "deployed",
+    "revise",
+    lambda t: {
+        **{
+            "serving": deployed.deployed(**SERVES(t)),
+            "task": t.task,
+            "method": algorithms.neg_grad,
+            "out": "new",
+            "form": None,
+        },
+        **{"reference": None, "seed": 0, "device": "cpu", "options": {"steps": 1, "batch_size": 6}},
+        **{"watching": None, "notes": ()},
+    },
+    _revise,
+)
+
+call("evidence", "versions", lambda t: {})
+call(
+    "evidence",
+    "receipt",
+    lambda t: {"task": t.task, "before": t.model, "result": t.result, "reference": None, "seed": 0},
+)
+call(
+    "evidence",
+    "assemble",
+    lambda t: {
+        **{"rules": ["class 0"], "digest": "abc", "count": 3, "hashes": ["a", "b", "c"]},
+        **{"method": {"name": "mine", "options": {}, "seconds": 1.0}, "status": ("ok", None), "seeds": {"a": 0}},
+        **{"models": {"before": "a", "after": "b", "reference": None}, "software": {"torch": "2"}},
+        "evaluations": {"before": t.scores, "after": t.scores, "reference": None},
+    },
 )
 
 PHASE = {"steps": 1, "batch_size": 4, "optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -53,6 +55,15 @@ WRONG: dict[str, Callable[[Things], Any]] = {
     "a task": lambda t: t.task,
     "an empty tensor": lambda t: torch.empty(0),
     "a tensor of nan": lambda t: torch.full((4, 3), math.nan),
+    "a tensor": lambda t: torch.full((4, 3), 0.5),
+    "an array of text": lambda t: np.array(["a", "b"]),
+    "-0.5": lambda t: -0.5,
+    "2": lambda t: 2,
+    "[nan]": lambda t: [math.nan],
+    "[-1]": lambda t: [-1],
+    "{'a': None}": lambda t: {"a": None},
+    "{3: 4}": lambda t: {3: 4},
+    "a generator": lambda t: (number for number in ()),
 }
 
 
@@ -76,10 +87,10 @@ def wrong_values(valid: Any) -> list[str]:
     return [name for name in WRONG if name not in left]
 
 
-def fault(key: str, argument: str, value: Any) -> str | None:
-    """Return what is wrong with what a call does when ``argument`` is ``value``; None when nothing is."""
+def fault(key: str, wrong: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with what a call does with wrong arguments; None when nothing is."""
     function, arguments = CALLS[key]
-    values = arguments(Things()) | {argument: value}
+    values = arguments(Things()) | wrong
     models = [value for value in _flat(values.values()) if isinstance(value, nn.Module)]
     before, world, raised = [snapshot(model) for model in models], surroundings(), False
     try:
@@ -91,8 +102,10 @@ def fault(key: str, argument: str, value: Any) -> str | None:
         raised, text = True, str(error)
         # Of arguments that do not fit together, either may be named; "to" and "on" are words of any sentence.
         others = [name for name in values if len(name) > 3]
-        file = isinstance(error, CheckpointError) and repr(value) in text  # Of files the path is told instead.
-        words = "|".join(map(re.escape, [argument, argument.removesuffix("s"), *others]))
+        file = isinstance(error, CheckpointError) and any(
+            repr(value) in text for value in wrong.values()
+        )  # Of files the path is told instead.
+        words = "|".join(map(re.escape, [*wrong, *(name.removesuffix("s") for name in wrong), *others]))
         if not file and not re.search(rf"\b({words})\b", text):
             return f"{type(error).__name__} names no argument: {text.splitlines()[0] if text else ''}"
     except Exception as error:  # Whatever else comes is what is looked for
@@ -160,7 +173,29 @@ def test_a_wrong_argument_is_named(room: str) -> None:
     for key, argument, name in random.Random(room).sample(every, min(EXAMPLES, len(every))):
         if (
             name in wrong_values(valid[key][argument])
-            and (words := fault(key, argument, WRONG[name](Things()))) is not None
+            and (words := fault(key, {argument: WRONG[name](Things())})) is not None
         ):
             found[f"{key}({argument}={name})"] = words
     assert found == {}
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_swapped_arguments_are_named(room: str) -> None:
+    # The first two are what people swap: model and task, model and data set; of the others some are drawn.
+    pairs = {key: list(swaps(key)) for key in CALLS if key.startswith(f"{room}.") and key not in EXEMPT}
+    first = [(key, *some[0]) for key, some in pairs.items() if some]
+    others = [(key, *pair) for key, some in pairs.items() for pair in some[1:]]
+    found = {}
+    for key, a, b in first + random.Random(room).sample(others, min(EXAMPLES // 3, len(others))):
+        values = CALLS[key][1](Things())
+        if (words := fault(key, {a: values[b], b: values[a]})) is not None:
+            found[f"{key}({a} and {b})"] = words
+    assert found == {}
+
+
+def swaps(key: str) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of arguments of a call whose values are of different kinds."""
+    values = CALLS[key][1](Things())
+    for a, b in itertools.combinations(values, 2):
+        if type(values[a]) is not type(values[b]) and {type(values[a]), type(values[b])} != {int, float}:
+            yield a, b

@@ -19,9 +19,9 @@ from ..data.checks import check_dataset
 from ..data.tensors import as_tensor, in_order, load_tensors
 from ..errors import CheckpointError, DivergenceError, check_choice, check_count, check_number
 from ..logits import giving_logits
-from ..modules import blank_copy, check_device, check_model
+from ..modules import blank_copy, built, check_device, check_model
 from ..outputs import check_finite
-from ..schedules import ScalarOrSchedule, cosine, is_schedule
+from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, cosine, is_schedule
 from ..seeding import isolated, standardized
 from .ensemble_training import (
     OPTIMIZERS,
@@ -179,7 +179,7 @@ def train_ensemble(
     recipe = _recipe(epochs, batch_size, lr, optimizer, momentum, weight_decay)
     check_choice("mode", mode, get_args(Mode))
     check_count("chunk", chunk)
-    check_dataset("dataset", dataset)
+    check_dataset("dataset", dataset, empty=False)
     if len(subsets) == 0 or len(subsets) != len(seeds):
         raise ValueError(f"expected one seed for each of some subsets, but got {len(subsets)} and {len(seeds)} seeds")
     started = time.perf_counter()
@@ -226,7 +226,8 @@ def train_ensemble(
 def _recipe(
     epochs: int, batch_size: int, lr: ScalarOrSchedule, optimizer: str, momentum: float, weight_decay: float
 ) -> EnsembleRecipe:
-    rate: Any = lr if is_schedule(lr) else cosine(check_number("lr", lr, low=0), 0.0)
+    check_scalar_or_schedule("lr", lr, low=0)
+    rate: Any = lr if is_schedule(lr) else cosine(float(lr), 0.0)  # type: ignore[arg-type]
     return EnsembleRecipe(
         check_count("epochs", epochs, low=0),
         check_count("batch_size", batch_size),
@@ -256,7 +257,7 @@ def _positions(place: int, chosen: Sequence[int] | Tensor, size: int) -> Tensor:
 
 def _built(build: Callable[[], nn.Module], seed: int, device: torch.device) -> nn.Module:
     with isolated(seed):
-        return check_model(build(), "what build returns").to(device)
+        return built(build).to(device)
 
 
 def _check_same(first: nn.Module, other: nn.Module) -> None:

@@ -15,6 +15,7 @@ from ..checkpoints import load_tensors_file, save_tensors
 from ..data.checks import check_dataset
 from ..data.tensors import labels_of, load_tensors
 from ..errors import CheckpointError
+from ..files import make_folder
 from ..metrics.predict import class_labels
 from ..outputs import check_finite, label_margin
 from ..seeding import isolated
@@ -67,11 +68,9 @@ class TensorCache:
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else make_folder("folder", folder)
         self.hits, self.misses = 0, 0
         self._held: dict[str, dict[str, Tensor]] = {}
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, key: str) -> Path | None:
         """Return the file of ``key``, whether it exists or not; None without a folder."""

@@ -203,8 +203,6 @@ def anamnesis_index(
         TypeError: As :func:`relearn_time`.
         DivergenceError: When lr is too large.
     """
-    if settings.get("limit") is not None:
-        check_count("limit", settings["limit"])
     judged = _judged(task, settings.get("limit", 2_000), settings.get("seed", 0))
     best = _original_score(original, judged, settings.get("workers", 0))
     if best is None:
@@ -225,6 +223,8 @@ def anamnesis_index(
 
 def _judged(task: UnlearnTask, limit: int | None, seed: int) -> UnlearnTask:
     """Return the task with at most ``limit`` of its forget samples."""
+    if limit is not None:
+        check_count("limit", limit)
     chosen = random_subset(task.forget, limit, seed=derive(seed, "relearn", "judged"))
     return task if chosen is task.forget else replace(task, forget=chosen, forget_indices=None)
 

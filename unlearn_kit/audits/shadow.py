@@ -289,11 +289,13 @@ def with_random_labels(
     sure to differ, to see whether an audit and a method work at all. Not a measurement of natural data.
     """
     check_count("num_classes", num_classes, low=2)
-    check_dataset("dataset", dataset, kind="classification")
+    check_dataset("dataset", dataset, kind="classification", empty=False)
     inputs, targets = load_tensors(dataset)
     chosen, changed = torch.as_tensor(indices), targets.clone()
     if chosen.is_floating_point() or chosen.dtype == torch.bool:
         raise TypeError(f"expected indices to be integers, but got {chosen.dtype}")
+    if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(targets):
+        raise ValueError(f"expected indices in 0..{len(targets) - 1}, but got {int(chosen.min())}..{int(chosen.max())}")
     shift = torch.randint(1, num_classes, chosen.shape, generator=generator(seed, "random labels"))
     changed[chosen] = (targets[chosen] + shift) % num_classes
     return TensorImages(inputs, changed)

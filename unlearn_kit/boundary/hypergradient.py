@@ -23,7 +23,7 @@ from ..outputs import label_loss, per_sample
 from ..schedules import is_schedule
 from .conjugate import conjugate_gradients
 from .noise import check_broadcast, expected_sign
-from .search import PerturbedSign
+from .search import PerturbedSign, check_labels
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -146,7 +146,9 @@ class _Inner:
 
     def slope(self, u: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the loss ``(B,)``, its gradient at u, and the direction of ascent: with a graph of their own."""
-        loss = per_sample(label_loss(self.forward(u), self.y), self.y)
+        logits = self.forward(u)
+        check_labels("y", self.y, logits)
+        loss = per_sample(label_loss(logits, self.y), self.y)
         (gradient,) = torch.autograd.grad(loss.sum(), u, create_graph=True)
         return loss, gradient, gradient - self.pull(step) * (u - self.x)
 

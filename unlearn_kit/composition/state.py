@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data.checks import check_dataset
 from ..errors import check_choice, check_number
 from ..modules import BATCH_NORM, check_model, unwrapped
 from ..outputs import check_finite
@@ -154,12 +155,14 @@ def retain_of(name: str, data: Any) -> Any:
 
     Raises:
         TypeError: When it is neither, by the name of the argument.
+        ValueError: When a sample of the data set is not finite.
     """
-    retain = data.retain if isinstance(data, UnlearnTask) else data
-    sized = hasattr(retain, "__len__") and hasattr(retain, "__getitem__")
-    if not sized or isinstance(retain, (str, bytes, Mapping, Tensor, nn.Module)):
+    if isinstance(data, UnlearnTask):
+        return data.retain
+    if isinstance(data, nn.Module) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise TypeError(f"expected {name} to be a task or a data set, but got {type(data).__name__}")
-    return retain
+    check_dataset(name, data)
+    return data
 
 
 @torch.no_grad()

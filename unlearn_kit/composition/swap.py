@@ -10,6 +10,7 @@ from torch import nn
 
 from .. import losses as L
 from ..arguments import checked
+from ..data.checks import check_dataset
 from ..engine import Phase, fit
 from ..engine.phases import BatchNorm
 from ..errors import check_choice
@@ -81,6 +82,7 @@ def swap_head(
     if finetune_on is None:
         return out
     retain = retain_of("finetune_on", finetune_on)
+    check_dataset("finetune_on", retain, empty=False)
     phase = Phase(
         L.cross_entropy(on="retain"),
         {"retain": retain},

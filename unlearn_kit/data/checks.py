@@ -25,22 +25,31 @@ REMEDY = "; ignore_index= names the label of pixels that nobody labelled"
 
 @checked
 def check_dataset(
-    name: str, dataset: Any, *, kind: str | None = None, num_classes: int | None = None, finite: bool = True
+    name: str,
+    dataset: Any,
+    *,
+    kind: str | None = None,
+    num_classes: int | None = None,
+    finite: bool = True,
+    empty: bool = True,
 ) -> None:
     """Refuse what is no data set of ``(input, target)``, by its first, its last and one other sample.
 
     Args:
         name: The argument, for the error.
-        dataset: What came as one; an empty one passes.
+        dataset: What came as one.
         kind: "classification" or "segmentation", where the targets must be class labels or masks.
         num_classes: The number of classes, where the labels must be among them.
         finite: Whether inputs must be finite; False where the outputs are looked at anyway.
+        empty: Whether one without samples passes.
 
     Raises:
         TypeError: As :func:`check_form`, or when a sample is no pair of numbers.
-        ValueError: When an input is not finite, or a label is out of range.
+        ValueError: When an input is not finite, a label is out of range, or there is no sample and must be one.
     """
     check_form(name, dataset)
+    if not empty and len(dataset) == 0:
+        raise ValueError(f"expected {name} to hold at least one sample, but got an empty data set")
     with isolated(0):  # a random transform of the inputs would draw from the caller
         for sample in _some(dataset):
             x, y = _pair(name, sample)

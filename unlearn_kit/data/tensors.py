@@ -113,7 +113,7 @@ def subset(dataset: Any, indices: Sequence[int | bool] | np.ndarray | Tensor) ->
 
     Raises:
         TypeError: When the indices are no integers.
-        ValueError: When a mask is of another length.
+        ValueError: When a mask is of another length, or an index is out of range.
     """
     base, outer = resolve(dataset)
     chosen = as_tensor(indices)
@@ -124,6 +124,8 @@ def subset(dataset: Any, indices: Sequence[int | bool] | np.ndarray | Tensor) ->
     elif chosen.numel() and (chosen.is_floating_point() or chosen.is_complex()):
         raise TypeError(f"expected indices to be integers or a bool mask, but got {chosen.dtype}")
     chosen = chosen.to("cpu", torch.int64)
+    if chosen.numel() and not -len(dataset) <= int(chosen.min()) <= int(chosen.max()) < len(dataset):
+        raise ValueError(f"expected indices in 0..{len(dataset) - 1}, but got {int(chosen.min())}..{int(chosen.max())}")
     return Subset(base, (chosen if outer is None else outer[chosen]).tolist())
 
 
@@ -317,6 +319,6 @@ def load_tensors(dataset: Any, *, workers: int = 0) -> tuple[Tensor, Tensor]:
     """
     check_form("dataset", dataset)
     if len(dataset) == 0:
-        raise ValueError("expected a data set with at least one sample, but got an empty one")
+        raise ValueError("expected dataset to hold at least one sample, but got an empty data set")
     parts = list(in_order(dataset, workers=workers))
     return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])

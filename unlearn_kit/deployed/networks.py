@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ..arguments import checked
 from ..errors import check_choice, check_path_exists
+from ..seeding import isolated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +56,7 @@ class Network:
     normalization: Normalization | None = None
 
 
+@checked
 def build_network(
     source: str,
     options: Mapping[str, Any] | None = None,
@@ -77,20 +80,19 @@ def build_network(
         ImportError: When the library is not installed, or a module of your own cannot be imported.
         FileNotFoundError: When a Hugging Face folder is not there.
     """
-    if not isinstance(source, str):
-        raise TypeError(f"expected model to be a str, but got {type(source).__name__}")
     origin, colon, name = source.partition(":")
     if not colon or not origin or not name:
         raise ValueError(
-            f"expected model to be LIBRARY:NAME with one of {[*LIBRARIES]}, or MODULE:FUNCTION of your own, "
-            f"but got {source!r}"
+            f"expected the model's source to be LIBRARY:NAME with one of {[*LIBRARIES]}, or MODULE:FUNCTION of your "
+            f"own, but got {source!r}"
         )
     given = dict(options or {})
     wanted = {"num_classes": num_classes, "channels": channels}
-    if origin not in LIBRARIES:
-        model, said = _own(origin, name, given, wanted)
-    else:
-        model, said = LIBRARIES[origin](name, given, wanted)
+    with isolated(0):  # fresh weights are drawn, and some libraries draw numbers when they are imported
+        if origin not in LIBRARIES:
+            model, said = _own(origin, name, given, wanted)
+        else:
+            model, said = LIBRARIES[origin](name, given, wanted)
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected {source!r} to return a torch.nn.Module, but got {type(model).__name__}")
     return Network(model, source, given, said)
@@ -181,8 +183,8 @@ def _own(module: str, name: str, options: dict[str, Any], wanted: Mapping[str, i
         found = importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"expected model to be LIBRARY:NAME with one of {[*LIBRARIES]}, or MODULE:FUNCTION of your own, but module "
-            f"{module!r} cannot be imported: {error}"
+            f"expected the model's source to be LIBRARY:NAME with one of {[*LIBRARIES]}, or MODULE:FUNCTION of your "
+            f"own, but module {module!r} cannot be imported: {error}"
         ) from error
     build = getattr(found, name, None)
     if not callable(build):
@@ -205,13 +207,10 @@ LIBRARIES: dict[str, Callable[[str, dict[str, Any], Mapping[str, int | None]], B
 
 
 def _library(module: str, package: str) -> Any:
-    from ..seeding import isolated
-
-    with isolated(0):  # some draw random numbers when they are imported
-        try:
-            return importlib.import_module(module)
-        except ImportError as error:
-            raise ImportError(f"this model needs {package}: pip install {package}") from error
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"this model needs {package}: pip install {package}") from error
 
 
 def _fill(options: dict[str, Any], **values: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..data.tensors import load_tensors, subset
 from ..evidence.receipt import LIMIT, SCORES, Receipt
 from ..metrics.predict import predict
@@ -44,6 +45,7 @@ def page(receipt: Receipt, task: UnlearnTask, before: nn.Module, after: nn.Modul
     )
 
 
+@checked
 def preview(task: UnlearnTask, read: list[str], warnings: list[str]) -> str:
     """Return the page of a revision that was not made: what would be forgotten."""
     pictures = [

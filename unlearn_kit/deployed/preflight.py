@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..data.tensors import load_tensors, subset
 from ..metrics.predict import predict
 from ..metrics.utility import accuracy, iou
@@ -17,6 +18,7 @@ from ..tasks import UnlearnTask
 SAMPLES = 256
 
 
+@checked
 def preflight(model: nn.Module, task: UnlearnTask, *, seed: int = 0) -> list[str]:
     """Return what is suspicious about a model on its own training data, in words; an empty list for nothing.
 

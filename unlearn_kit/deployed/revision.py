@@ -14,10 +14,11 @@ from typing import Any
 from torch import nn
 
 from .. import adapters
+from ..arguments import checked
 from ..checkpoints import same_bits
 from ..errors import CheckpointError
 from ..evidence import Receipt, receipt
-from ..files import write_text
+from ..files import make_folder, write_text
 from ..hashing import hash_code, hash_config, hash_dataset, hash_file, hash_model
 from ..results import UnlearnResult
 from ..tasks import UnlearnTask
@@ -48,6 +49,7 @@ class Revision:
     result: UnlearnResult | None
 
 
+@checked
 def revise(
     serving: Deployed,
     task: UnlearnTask,
@@ -99,7 +101,7 @@ def revise(
     paper = receipt(task, serving.model, replace(result, model=whole), reference=reference, seed=seed)
 
     # Beside the folder and renamed at the end: nobody finds half a revision.
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder("the folder of out", folder.parent)
     unfinished = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
     unfinished.mkdir()
     try:

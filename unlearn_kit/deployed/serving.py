@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from ..arguments import checked
 from ..data.bundle import DataBundle
 from ..models.normalization import as_list, with_normalization
 from ..modules import check_model
@@ -68,6 +69,7 @@ class Deployed:
         return said
 
 
+@checked
 def deployed(
     model: str,
     weights: str | Path | None,

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..checkpoints import WRAPPERS, check_tied, load_tensors_file, misfits, plain_name, save_tensors
 from ..errors import CheckpointError, check_choice, check_path_exists
 from ..files import replacing
@@ -80,6 +81,7 @@ class FittedWeights:
     beside: tuple[str, ...]
 
 
+@checked
 def read_weights(path: str | Path, *, key: str | None = None) -> WeightsFile:
     """Read a file of weights: safetensors, or what ``torch.save`` wrote of tensors and plain values.
 
@@ -115,6 +117,7 @@ def read_weights(path: str | Path, *, key: str | None = None) -> WeightsFile:
     return WeightsFile(source, "pth", {name: tensor.detach() for name, tensor in found.items()}, place, content)
 
 
+@checked
 def fit_weights(file: WeightsFile, model: nn.Module) -> FittedWeights:
     """Find the model's tensors in a file, whatever stands before their names.
 
@@ -142,6 +145,7 @@ def fit_weights(file: WeightsFile, model: nn.Module) -> FittedWeights:
     return FittedWeights(file, names, stripped, beside)
 
 
+@checked
 def load_into(fitted: FittedWeights, model: nn.Module) -> nn.Module:
     """Give ``model`` the weights of the file, in the dtypes of the file, and return it.
 
@@ -158,6 +162,7 @@ def load_into(fitted: FittedWeights, model: nn.Module) -> nn.Module:
     return model
 
 
+@checked
 def write_weights(
     fitted: FittedWeights, state: Mapping[str, Tensor], path: str | Path, *, form: str | None = None
 ) -> tuple[str, ...]:

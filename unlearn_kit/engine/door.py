@@ -16,6 +16,7 @@ from ..adapters.structure import plain_name
 from ..logits import (
     HALVES,
     Output,
+    answer,
     check_inputs,
     could_be_logits,
     described,
@@ -101,21 +102,6 @@ def first_sample(dataset: Any) -> tuple[Tensor, Any]:
     if not isinstance(x, Tensor):
         raise TypeError(f"expected the data set to yield inputs as tensors, but got {type(x).__name__}")
     return check_inputs(x), y
-
-
-def answer(model: nn.Module, x: Tensor) -> Any:
-    """Return what ``model`` returns for ``x``.
-
-    Raises:
-        ValueError: When it cannot be called so, with what it raised.
-    """
-    try:
-        return model(x)
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        mode = "training" if model.training else "eval"
-        raise ValueError(
-            f"expected the model to run in {mode} mode on inputs {described(x)}, but it raised {error!r}"
-        ) from error
 
 
 def _try(model: nn.Module, leg: Leg) -> None:

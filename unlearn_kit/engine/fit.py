@@ -111,6 +111,8 @@ def fit(
         if not isinstance(checkpoint, (str, Path)):
             raise TypeError(f"expected checkpoint to be a path, but got {type(checkpoint).__name__}")
         check_path_exists("the folder of checkpoint", Path(checkpoint).parent)
+        if Path(checkpoint).is_dir():
+            raise ValueError(f"expected checkpoint to name a file, but got the folder {str(checkpoint)!r}")
     devices = Devices(device_of(model) if device is None else check_device(device), accelerator)
     with isolated(derive(seed, "fit")):
         trained, legs = blank_copy(model).to(devices.device), plan(program)

@@ -19,12 +19,12 @@ from ..adapters.structure import plain_name
 from ..arguments import check_type, checked, hints_of
 from ..errors import check_choice
 from ..heads import declare_head, head_name
-from ..logits import hook, unhook
+from ..logits import answer, hook, unhook
 from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs
 from ..results import UnlearnResult
 from ..seeding import derive, isolated, refuse_inference_mode
 from ..tasks import UnlearnTask
-from .door import answer, first_sample, raise_precision, restore_precision, told_if_unchanged
+from .door import first_sample, raise_precision, restore_precision, told_if_unchanged
 from .fit import FitResult
 from .training import HELP, Training, TrainingOptions, described
 

@@ -41,9 +41,7 @@ class Stream:
 
     def __init__(self, name: str, dataset: Any, batch_size: int, seed: int, *, workers: int = 0) -> None:
         self.batch_size = check_count("batch_size", batch_size)
-        check_dataset(f"dataset of stream {name!r}", dataset)
-        if len(dataset) == 0:
-            raise ValueError(f"expected stream {name!r} to hold at least one sample, but got an empty data set")
+        check_dataset(f"dataset of stream {name!r}", dataset, empty=False)
         self.name, self.dataset, self.seed, self.workers = name, dataset, seed, workers
         self.batches_per_epoch = math.ceil(len(dataset) / batch_size)
         self._order: tuple[int, Tensor] | None = None

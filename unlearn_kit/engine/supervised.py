@@ -51,7 +51,7 @@ def supervised_phase(
         ValueError: When an argument is out of range, by its name.
         TypeError: When an argument is of another type, by its name.
     """
-    check_dataset("dataset", dataset)
+    check_dataset("dataset", dataset, empty=False)
     dataset = with_ignore_index(dataset, ignore_index)
     schedule: ScalarOrSchedule | None = None if lr is None else cosine(check_number("lr", lr, low=0), 0.0)
     return Phase(

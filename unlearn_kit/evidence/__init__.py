@@ -1,4 +1,4 @@
-"""What may be said of one revision, and to whom: the receipt, and the rules by which figures become words."""
+"""What may be said of one revision, and to whom: the receipt."""
 
 from .receipt import Receipt, assemble, receipt
 from .software import versions

@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import nn
 
-from ..files import write_json, write_text
+from ..arguments import checked
+from ..files import make_folder, write_json, write_text
 from ..hashing import hash_config, hash_model, sample_hashes
+from ..judging import over_forgets
 from ..metrics import Evaluation, evaluate
 from ..results import UnlearnResult
 from ..tasks import UnlearnTask
-from .judging import over_forgets
 from .software import versions
 
 SCORES = {
@@ -46,10 +47,10 @@ class Receipt:
         """Write ``NAME.json`` and ``NAME.md``, and return their paths.
 
         Raises:
+            ValueError: When a file is where the folder should be.
             OSError: When the folder cannot be written to.
         """
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
+        target = make_folder("folder", folder)
         return (
             write_json(self.values, target / f"{name}.json"),
             write_text(self.markdown(), target / f"{name}.md"),
@@ -94,6 +95,7 @@ class Receipt:
         return "\n".join(lines)
 
 
+@checked
 def receipt(
     task: UnlearnTask,
     before: nn.Module,
@@ -140,6 +142,7 @@ def receipt(
     )
 
 
+@checked
 def assemble(
     *,
     rules: Sequence[str],
@@ -167,6 +170,9 @@ def assemble(
         software: Versions.
         evaluations: Of the same three models.
     """
+    missing = [who for who in ("before", "after", "reference") if who not in evaluations]
+    if missing:
+        raise ValueError(f"expected evaluations of 'before', 'after' and 'reference', but got none of {missing}")
     plain = {
         who: None if found is None else replace(found, reference=None).as_dict() for who, found in evaluations.items()
     }

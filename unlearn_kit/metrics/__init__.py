@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from ..scores import Evaluation, average_gap, tug_of_war, tug_of_war_mia
 from .cost import Cost, measured
-from .evaluate import Evaluation, evaluate, evaluate_seeds, split_score
+from .evaluate import evaluate, evaluate_seeds, split_score
 from .features import feature_distance
 from .leakage import ClassLeakage, class_leakage
 from .membership import (
@@ -41,15 +42,12 @@ from .statistics import (
 )
 from .utility import (
     accuracy,
-    average_gap,
     correct,
     dice,
     dice_scores,
     iou,
     iou_scores,
     per_class_accuracy,
-    tug_of_war,
-    tug_of_war_mia,
 )
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, Unpack
 
 import torch
@@ -12,65 +12,12 @@ from torch import Tensor, nn
 
 from ..arguments import checked
 from ..errors import check_choice
+from ..scores import SPLITS, Evaluation, average_gap, tug_of_war, tug_of_war_mia
 from ..seeding import standardized
 from ..tasks import UnlearnTask, check_task
 from .membership import class_matched, loss, probability_smaller
 from .predict import Reading, class_labels, map_batches
-from .utility import average_gap, class_means, correct, iou_scores, mean_of_present, tug_of_war, tug_of_war_mia
-
-SPLITS = ("forget", "retain", "forget_test", "retain_test")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a model does on the four splits of a task, and how far that is from the reference. None is "n/a".
-
-    The score of a split is accuracy for classification; for segmentation it is the IoU of the foreground, per
-    image, then the mean; several classes count where the image or its prediction holds them. In [0, 1].
-
-    Attributes:
-        kind: "classification" or "segmentation". Where one class of the masks is to be forgotten, the forget splits
-            score that class, and all else the other ones.
-        sizes: Number of samples in each split.
-        forget, retain: Scores on training data.
-        forget_test, retain_test: Scores on held-out data, split by the same rule.
-        test: The score on all held-out data, ``forget_test`` and ``retain_test`` together.
-        membership: Probability that a forget sample has a smaller loss than a held-out one (ties half): of
-            ``forget_test``, or where that is empty of a class-matched part of ``retain_test``, with the forget
-            samples of its classes.
-        per_class: The score of each class on all held-out data; for segmentation class 0 is the background.
-        dice: Dice of each split and of ``test``; segmentation only.
-        reference: The reference's evaluation.
-        average_gap: Mean absolute difference to the reference of ``forget``, ``retain``, ``retain_test`` and
-            ``membership``. The "test" here and in the next two is ``retain_test``, so that forgetting a class
-            counts once, in ``forget``.
-        tug_of_war, tug_of_war_mia: 1 is the reference; the second has ``membership`` in place of ``forget``.
-    """
-
-    kind: str
-    sizes: dict[str, int]
-    forget: float | None
-    retain: float | None
-    forget_test: float | None
-    retain_test: float | None
-    test: float | None
-    membership: float | None
-    per_class: dict[int, float | None] | None
-    dice: dict[str, float | None] | None = None
-    reference: Evaluation | None = None
-    average_gap: float | None = None
-    tug_of_war: float | None = None
-    tug_of_war_mia: float | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain values that JSON can hold: None for n/a, class indices as text."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["sizes"] = dict(self.sizes)
-        values["dice"] = None if self.dice is None else dict(self.dice)
-        if self.per_class is not None:
-            values["per_class"] = {str(label): score for label, score in self.per_class.items()}
-        values["reference"] = None if self.reference is None else self.reference.as_dict()
-        return values
+from .utility import class_means, correct, iou_scores, mean_of_present
 
 
 class _Samples(NamedTuple):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..arguments import checked
-from ..data.forms import check_form
+from ..data.checks import check_dataset
 from ..data.tensors import read_labels, subset
 from ..errors import check_choice, check_count, check_number
 from ..outputs import label_margin, per_sample
@@ -211,8 +211,8 @@ def loss_auc(model: nn.Module, members: Any, non_members: Any, **reading: Unpack
     In [0, 1]; at .5 the loss does not leak membership, ideal is the reference's value. None where a set is
     empty.
     """
-    check_form("members", members)
-    check_form("non_members", non_members)
+    check_dataset("members", members, finite=False)
+    check_dataset("non_members", non_members, finite=False)
     found = [map_batches([model], data, lambda *o: (loss(*o),), **reading) for data in (members, non_members)]
     if found[0] is None or found[1] is None:
         return None

@@ -13,7 +13,7 @@ from ..arguments import checked
 from ..data.checks import check_dataset
 from ..data.relabel import with_ignore_index
 from ..data.tensors import drawn, in_order
-from ..logits import giving_logits
+from ..logits import answer, giving_logits
 from ..modules import blank_copy, check_device, check_model, device_of, evaluating
 from ..outputs import check_finite, hard_labels, is_binary, is_ignored
 from ..seeding import derive, isolated, seed_draws, standardized
@@ -84,7 +84,7 @@ def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
-    logits: Tensor = model(x.to(device_of(model)))
+    logits: Tensor = answer(model, x.to(device_of(model)))
     if logits.dim() < 2 or len(logits) != len(x):
         raise ValueError(f"expected logits (B, C, ...) with B = {len(x)}, but got shape {tuple(logits.shape)}")
     check_finite("logits", logits)

@@ -8,14 +8,13 @@ samples (never of batch means) and None, "n/a", where there is no sample. ``**re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, Unpack, overload
 
 import torch
 from torch import Tensor, nn
 
 from ..arguments import checked
-from ..errors import check_number
 from ..outputs import IGNORE, per_sample, predicted_labels
 from ..seeding import standardized
 from .predict import Reading, class_labels, map_batches, mean_score, predict
@@ -184,53 +183,3 @@ def _mask_score(
     if len(scores) == 0:
         return None
     return dict(enumerate(scores.mean(dim=0).tolist())) if per_class else float(mean_of_present(scores[:, 1:]).mean())
-
-
-@checked
-def average_gap(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:
-    """Return mean absolute difference to the reference over ``forget``, ``retain``, ``test`` and ``membership``.
-
-    Both mappings hold those four scores in [0, 1]; others are ignored. In [0, 1], ideal 0. None when a score
-    is n/a.
-
-    Raises:
-        ValueError: When one of the four is missing or outside [0, 1].
-    """
-    gaps = _gaps(values, reference, ("forget", "retain", "test", "membership"))
-    return None if gaps is None else sum(gaps) / len(gaps)
-
-
-@checked
-def tug_of_war(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:
-    """Return product over ``forget``, ``retain`` and ``test`` of (1 - |difference to the reference|).
-
-    Mappings, n/a and errors as :func:`average_gap`. In [0, 1], ideal 1. Source: arXiv 2406.01257.
-    """
-    return _product(_gaps(values, reference, ("forget", "retain", "test")))
-
-
-@checked
-def tug_of_war_mia(values: Mapping[str, float | None], reference: Mapping[str, float | None]) -> float | None:
-    """Return :func:`tug_of_war` with ``membership`` in the place of ``forget``."""
-    return _product(_gaps(values, reference, ("membership", "retain", "test")))
-
-
-def _gaps(
-    values: Mapping[str, float | None], reference: Mapping[str, float | None], names: tuple[str, ...]
-) -> list[float] | None:
-    mine, theirs = _scores("values", values, names), _scores("reference", reference, names)
-    gaps = [abs(a - b) for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None]
-    return gaps if len(gaps) == len(names) else None
-
-
-def _scores(kind: str, scores: Mapping[str, float | None], names: tuple[str, ...]) -> list[float | None]:
-    for name in names:
-        if name not in scores:
-            raise ValueError(f"expected {kind} to hold {list(names)}, but got {list(scores)}")
-        if scores[name] is not None:
-            check_number(f"{kind}[{name!r}]", scores[name], low=0, high=1)
-    return [scores[name] for name in names]
-
-
-def _product(gaps: list[float] | None) -> float | None:
-    return None if gaps is None else math.prod(1 - gap for gap in gaps)

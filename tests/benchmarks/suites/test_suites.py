@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import inspect
 import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.setup.methods import METHODS
+import algorithms
+from benchmarks.setup.methods import METHODS, Method
 from benchmarks.suites import find, parse_suite, read_suite, shipped
 from benchmarks.suites.plan import training_of
+from benchmarks.suites.schema import NOT_OF_A_FILE
+from unlearn_kit.arguments import hints_of
 from unlearn_kit.boundary import PerturbedSign
 
 SHIPPED = {
@@ -173,6 +179,8 @@ BAD_OPTIONS: dict[str, tuple[str, Any]] = {
     "sfron": ("forget_weight", "x" * 5000),
     "amun": ("radius", "(" * 500),
     "boundary_expand": ("callbacks", ["x"]),
+    "mean_feature_head": ("accelerator", "gpu"),
+    "masked_small_gradient": ("objective", "cross_entropy"),
 }
 
 
@@ -186,7 +194,65 @@ def test_values_that_no_method_takes_are_refused_before_anything_runs(method: st
     text = str(caught.value)
     assert text.startswith("mine.yaml: matrix.0.methods.1: expected ")
     assert option in text
-    assert method in text or option == "callbacks"  # which the runner gives
+    assert method in text or option in NOT_OF_A_FILE
+
+
+SHARED = ("epochs", "steps", "batch_size", "lr", "momentum", "weight_decay", "clip", "workers")
+
+
+def numbers(method: str) -> Iterator[tuple[str, str]]:
+    """Yield the options of a method that are numbers, or may be, and their annotations ("" of those of training)."""
+    function = getattr(algorithms, method)
+    hints = hints_of(function)
+    for name in inspect.signature(function).parameters:
+        hint = repr(hints.get(name, ""))
+        if name in SHARED or (name != "seed" and re.search(r"\b(float|int)\b", hint)):
+            yield name, "" if name in SHARED else hint
+
+
+# What is too large, and what is too small though it is not below 0.
+TOO_LARGE = {
+    "share": 1.5, "slow": 1.5, "density": 1.5, "retain_share": 1.5, "confidence": 1.5, "mix": 1.5, "pace": 1.5,
+    "stop_at": 1.5, "forget_to": 1.5, "retain_drop": 1.5, "dropout": 1.0, "strength": 2.5, "momentum": 1.0,
+}  # fmt: skip
+TOO_SMALL = {
+    "temperature": 0, "clip": 0, "batch_size": 0, "damping": 0, "tolerance": 0, "iterations": 0, "samples": 0,
+    "search_samples": 0, "search_steps": 0, "growth": {"amun": 1.0}, "radius": {"amun": 0}, "max_radius": 0, "std": 0,
+    "draws": 0, "cap": 0, "density": 0, "retain_share": 0, "pace": 0, "rank": 0, "stop_every": 0, "top_k": 0,
+    "class_samples": 0, "rounds": {"mean_feature_head": 0}, "forget_every": 0, "fisher_samples": 0,
+    "noise_samples": 0, "retain_samples": 0, "alpha": {"neg_grad_plus": 0, "erase_to_retain": 0},
+}  # fmt: skip
+
+
+def outside(method: str) -> Iterator[tuple[str, float]]:
+    """Yield every numeric option of a method with numbers outside its range."""
+    for option, _ in numbers(method):
+        yield option, -1
+        yield option, math.inf
+        for table in (TOO_LARGE, TOO_SMALL):
+            value = table.get(option)
+            value = value.get(method) if isinstance(value, dict) else value
+            if value is not None:
+                yield option, value
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_number_outside_its_range_is_refused_before_anything_runs(method: str) -> None:
+    for option, value in outside(method):
+        with pytest.raises(ValueError, match="expected") as caught:
+            parse_suite(suite(methods=["finetune", {"name": method, "options": {option: value}}]), "mine.yaml")
+        text = str(caught.value)
+        assert text.startswith("mine.yaml: matrix.0.methods.1: expected "), (option, value, text)
+        assert option in text, (option, value, text)
+        # And so does the command line's short form.
+        with pytest.raises(ValueError, match=f"expected .*{option}.*{method}"):
+            Method(f"{method}:{option}={value}")
+
+
+def test_every_number_of_a_method_has_a_range() -> None:
+    own = {(method, name): hint for method in algorithms.__all__ for name, hint in numbers(method) if hint}
+    assert len(own) > 60
+    assert [place for place, hint in own.items() if "Annotated" not in hint] == []
 
 
 @pytest.mark.parametrize(

@@ -456,7 +456,7 @@ def test_load_tensors_joins_all_batches(kind):
 
 
 def test_load_tensors_refuses_an_empty_data_set():
-    with pytest.raises(ValueError, match="expected a data set with at least one sample, but got an empty one"):
+    with pytest.raises(ValueError, match="expected dataset to hold at least one sample, but got an empty data set"):
         load_tensors(subset(images(), []))
 
 

@@ -96,8 +96,8 @@ def test_a_function_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ("resnet18", ValueError, "expected model to be LIBRARY:NAME with one of"),
-        ("timm:", ValueError, "expected model to be LIBRARY:NAME with one of"),
+        ("resnet18", ValueError, "expected the model's source to be LIBRARY:NAME with one of"),
+        ("timm:", ValueError, "expected the model's source to be LIBRARY:NAME with one of"),
         ("timm:resnet10", ValueError, "expected model of timm .* did you mean 'resnet10t'"),
         ("torchvision:resnet19", ValueError, "did you mean 'resnet1"),
         ("smp:Unett", ValueError, "expected options that smp:Unett takes, but it says"),
@@ -105,7 +105,7 @@ def test_a_function_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("monai:Unett", ValueError, "expected network of monai .* did you mean"),
         ("hf:/no/such/folder", FileNotFoundError, "expected the folder of hf: to be an existing path"),
         ("no_module_of_this_name:net", ImportError, "module 'no_module_of_this_name' cannot be imported"),
-        (3, TypeError, "expected model to be a str, but got int"),
+        (3, TypeError, "expected source to be a str, but got int"),
     ],
 )
 def test_what_cannot_be_built_is_named(source: str, error: type[Exception], message: str) -> None:

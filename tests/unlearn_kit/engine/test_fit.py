@@ -608,7 +608,7 @@ def test_a_later_phase_that_cannot_run_is_refused_before_the_first_one_starts() 
     for late, text in (
         (phase(steps=1, trainable=["tail"]), r"expected trainable to name parameters of the model, but got \['tail'\]"),
         (phase(steps=1, masks={"head.bias": torch.ones(2).bool()}), r"to be bool or float of shape \(3,\)"),
-        (phase(epochs=1, streams={"retain": empty}), "expected stream 'retain' to hold at least one sample"),
+        (phase(epochs=1, streams={"retain": empty}), "expected dataset of stream 'retain' to hold at least one sample"),
     ):
         with pytest.raises(ValueError, match=text):
             fit(dense(), [phase(steps=1), late], callbacks=[Started()])

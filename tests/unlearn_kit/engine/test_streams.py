@@ -160,7 +160,9 @@ def test_draws_are_seeded_as_everywhere_else() -> None:
 
 
 def test_a_stream_without_samples_or_batch_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected stream 'retain' to hold at least one sample, but got an empty"):
+    with pytest.raises(
+        ValueError, match="expected dataset of stream 'retain' to hold at least one sample, but got an empty"
+    ):
         Stream("retain", Subset(numbered(3), []), 4, 0)
     with pytest.raises(ValueError, match="expected batch_size to be at least 1, but got 0"):
         Stream("retain", numbered(3), 0, 0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearn_kit.evidence.judging import auc_margin, choose_by_held_out, margin, nothing_to_forget, over_forgets
+from unlearn_kit.judging import auc_margin, choose_by_held_out, margin, nothing_to_forget, over_forgets
 from unlearn_kit.metrics import Evaluation
 
 

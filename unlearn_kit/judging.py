@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from ..metrics import Evaluation, average_gap, tug_of_war, tug_of_war_mia
+from .scores import Evaluation, average_gap, tug_of_war, tug_of_war_mia
 
 MARGIN = 0.02  # differences below two points are never called one
 
