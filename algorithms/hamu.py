@@ -9,6 +9,7 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Share
 from unlearn_kit.engine import Cone, FitResult, Training, TrainingOptions, revision
 from unlearn_kit.schedules import cosine as falling
 
@@ -24,7 +25,7 @@ def hamu(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    cosine: float = 0.5,
+    cosine: Share = 0.5,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],

@@ -11,12 +11,12 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import NonNegative
 from unlearn_kit.engine import Callback, FitResult, Run, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_number
 from unlearn_kit.losses.batch import GoalKind
 from unlearn_kit.losses.targets import outputs_of
 from unlearn_kit.metrics import accuracy
-from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
+from unlearn_kit.schedules import NonNegativeSchedule, cosine, is_schedule
 
 from .stopping import stop_level
 
@@ -86,9 +86,9 @@ def lotus(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    strength: float = 8.0,
-    tolerance: float = 0.01,
-    retain_weight: ScalarOrSchedule = 1.0,
+    strength: NonNegative = 8.0,
+    tolerance: NonNegative = 0.01,
+    retain_weight: NonNegativeSchedule = 1.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -124,14 +124,12 @@ def lotus(
     Source: Spartalis et al. 2025, arXiv 2503.18314.
     """
     training = Training(**options)
-    check_number("strength", strength, low=0)
-    check_number("tolerance", tolerance, low=0)
     if task.kind != "classification":
         raise ValueError(f"expected a classification task for lotus, not masks, but got {task.kind}")
     level = 0.0 if task.forget_classes else stop_level(model, task, "held-out")
     heat = Uncertainty(task, level, strength, tolerance if task.forget_classes else level - tolerance)
     objective = L.Objective((L.cross_entropy(on="forget", to=GumbelSoftmax(model, heat)),))
-    if is_schedule(retain_weight) or check_number("retain_weight", retain_weight, low=0) > 0:
+    if is_schedule(retain_weight) or retain_weight:
         objective = objective + retain_weight * L.cross_entropy(on="retain", to=GumbelSoftmax(model))
     phase = training.phase(objective, task, name="unlearn")
     fitted = training.fit(model, phase, seed=seed, device=device, watching=[heat])

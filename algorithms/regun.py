@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_number
 from unlearn_kit.losses.batch import GoalKind
 from unlearn_kit.metrics.predict import predict
 from unlearn_kit.outputs import is_binary, probabilities
-from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
+from unlearn_kit.schedules import NonNegativeSchedule, cosine, is_schedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +47,7 @@ def regun(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    retain_weight: ScalarOrSchedule = 1.0,
+    retain_weight: NonNegativeSchedule = 1.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -81,7 +80,7 @@ def regun(
     if task.kind != "classification":
         raise ValueError(f"expected a classification task for regun, not masks, but got {task.kind}")
     objective = L.Objective((L.kl(on="forget", to=ClassPredictions(class_predictions(model, task))),))
-    if is_schedule(retain_weight) or check_number("retain_weight", retain_weight, low=0) > 0:
+    if is_schedule(retain_weight) or retain_weight:
         objective = objective + retain_weight * L.cross_entropy(on="retain")
     return training.fit(model, training.phase(objective, task, name="unlearn"), seed=seed, device=device)
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import NonNegative, Share
 from unlearn_kit.data import in_order
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_choice, check_number
 from unlearn_kit.gradients import Named, mean_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.models import fresh_copy
@@ -31,8 +31,8 @@ def reload(
     task: UnlearnTask,
     *,
     stored: Named | None = None,
-    ascent: float = 0.325,
-    share: float = 0.1,
+    ascent: NonNegative = 0.325,
+    share: Share = 0.1,
     reset: Literal["low", "high"] = "high",
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -72,9 +72,6 @@ def reload(
     Source: Newatia et al. 2026, arXiv 2604.10636.
     """
     training = Training(**options)
-    check_number("ascent", ascent, low=0)
-    check_number("share", share, low=0, high=1)
-    check_choice("reset", reset, ("low", "high"))
     s = len(task.forget) / (len(task.forget) + len(task.retain))
     kept = mean_gradients(model, in_order(task.retain, 256, device=device), loss=label_cross_entropy)
     if stored is None:

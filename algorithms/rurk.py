@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Count, NonNegative
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_count, check_number
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.outputs import hard_labels, predicted_labels
-from unlearn_kit.schedules import ScalarOrSchedule, cosine, is_schedule
+from unlearn_kit.schedules import NonNegativeSchedule, cosine
 
 
 @L.term(reduction="forward")
@@ -43,9 +43,9 @@ def rurk(
     model: nn.Module,
     task: UnlearnTask,
     *,
-    radius: float = 0.03,
-    draws: int = 2,
-    forget_weight: ScalarOrSchedule = 1.0,
+    radius: NonNegative = 0.03,
+    draws: Count = 2,
+    forget_weight: NonNegativeSchedule = 1.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -75,10 +75,6 @@ def rurk(
     Source: Hsu et al. 2025, arXiv 2601.22359.
     """
     training = Training(**options)
-    check_number("radius", radius, low=0)
-    check_count("draws", draws)
-    if not is_schedule(forget_weight):
-        check_number("forget_weight", forget_weight, low=0)
     if task.kind != "classification":
         raise ValueError(f"expected a classification task for rurk, not masks, but got {task.kind}")
     objective = forget_weight * recognition(on="forget", radius=radius, draws=draws) + L.cross_entropy(on="retain")
