@@ -10,17 +10,23 @@ from .delete import delete
 from .erase_to_retain import erase_to_retain
 from .finetune import finetune
 from .fisher_forgetting import fisher_forgetting
+from .hamu import hamu
 from .influence import influence
 from .jit import jit
 from .l1_sparse import l1_sparse
 from .last_layers import catastrophic_forget_k, exact_unlearn_k
+from .lotus import lotus
 from .masked_small_gradient import masked_small_gradient
 from .mean_feature_head import mean_feature_head
+from .munba import munba
 from .neg_grad import neg_grad, neg_grad_plus
 from .perturbed_sign import perturbed_sign
 from .quantile_matching import quantile_matching
 from .random_label import random_label
+from .regun import regun
+from .reload import reload
 from .retrain import retrain
+from .rurk import rurk
 from .salun import salun
 from .scrub import scrub
 from .sfron import sfron
@@ -40,18 +46,24 @@ __all__ = [
     "exact_unlearn_k",
     "finetune",
     "fisher_forgetting",
+    "hamu",
     "influence",
     "jit",
     "l1_sparse",
     "lfssd",
+    "lotus",
     "masked_small_gradient",
     "mean_feature_head",
+    "munba",
     "neg_grad",
     "neg_grad_plus",
     "perturbed_sign",
     "quantile_matching",
     "random_label",
+    "regun",
+    "reload",
     "retrain",
+    "rurk",
     "salun",
     "scrub",
     "sfron",

@@ -53,7 +53,7 @@ ROOMS = {
 # Made by the toolkit for its callers to read, or called by it alone: nobody gives these arguments.
 RECORDS = {
     "unlearn_kit": {"CheckpointError", "DataNotFoundError", "DivergenceError", "UnlearnResult"},
-    "audits": {"AnamnesisIndex", "Ensemble", "ProbeReport", "RelearnReport", "ShadowReport"},
+    "audits": {"AnamnesisIndex", "Ensemble", "FewShotReport", "ProbeReport", "RelearnReport", "ShadowReport"},
     "boundary": {"BoundaryPoints", "BoundaryRadii", "Certificate", "SmoothPoints"},
     "composition": {"BarrierBound", "Candidate", "CoefficientSearch", "Composition", "PathPoint", "Picked"}
     | {"RequestStep", "RequestsResult", "Soup", "TradeoffPath"},
@@ -242,6 +242,12 @@ call(
     "audits",
     "linear_probe",
     lambda t: {"model": t.model, "task": t.task, "reference": t.other, "limit": 9, "pixels": 2, "seed": 0, **READING},
+)
+SHOTS = {"shots": [1], "draws": 2, "limit": 9, "seed": 0}
+call(
+    "audits",
+    "few_shot_recovery",
+    lambda t: {"model": t.model, "task": t.task, "reference": t.other, **SHOTS, **READING},
 )
 ENSEMBLE = {"epochs": 1, "batch_size": 4, "lr": 0.05, "optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
 ENSEMBLE |= {"mode": "vmap", "chunk": 2, "device": None, "progress": lambda done, of: None}
@@ -497,6 +503,7 @@ call(
     lambda t: {"phases": [_phase(t)], "rounds": 1, "shared_optimizer": False, "turns": {"train": 1}},
 )
 call("engine", "BestSoFar", lambda t: {"score": _score, "name": "best"})
+call("engine", "Cone", lambda t: {"cosine": 0.5})
 call("engine", "Log", lambda t: {"every": 2})
 call("engine", "ProgressBar", lambda t: {"description": "training"})
 call("engine", "Stationarity", lambda t: {"phase": _phase(t), "every": 1, "samples": 4, "seed": 0})

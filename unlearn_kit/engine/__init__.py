@@ -1,5 +1,6 @@
 """The engine: phases, one training loop, callbacks, resume."""
 
+from .balance import Cone
 from .callbacks import BestSoFar, Callback, Log, ProgressBar, Run, StopWhen, WeightAverage
 from .fit import FitResult, fit
 from .phases import Alternate, Phase, streams_for
@@ -14,6 +15,7 @@ __all__ = [
     "Alternate",
     "BestSoFar",
     "Callback",
+    "Cone",
     "Facts",
     "FitResult",
     "Log",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_choice
+from ..arguments import checked
+from ..errors import check_choice, check_number
 from ..losses import Objective, ObjectiveValue
 
-Balance = Literal["nash", "pcgrad"]
 Gradient = list[Tensor]
+Rule = Literal["nash", "pcgrad"]
 
 # Below this, 1 + cos of the angle between two gradients is rounding: they are opposed, and nothing helps both.
 OPPOSED = 1e-6
@@ -49,16 +52,69 @@ def pcgrad(first: Gradient, second: Gradient) -> Gradient:
     return [a + b for a, b in zip(_freed(first, second), _freed(second, first), strict=True)]
 
 
+@checked
+@dataclass(frozen=True)
+class Cone:
+    """The second gradient, turned toward the first until the cosine between them is ``cosine``, tensor by tensor.
+
+    Of all directions that make at least so much of the first objective it is the one that makes most of the second, and
+    each tensor's step keeps the length of the second gradient. With the forget data first, ``cosine`` is the dial
+    between forgetting and keeping: at 0 nothing that is kept is given up but what works against forgetting, at 1 the
+    second gradient gives the length alone.
+
+    Attributes:
+        cosine: In [0, 1].
+
+    Source: HAMU, arXiv 2606.02119, in closed form: ``min g_r d`` under ``g_f d >= Q`` and ``|d| <= R`` with ``R = lr
+    |g_r|`` and ``Q = cosine R |g_f|``.
+    """
+
+    cosine: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_number("cosine", self.cosine, low=0, high=1)
+
+    def __call__(self, first: Gradient, second: Gradient) -> Gradient:
+        """Return the second gradient, each tensor of it turned toward the first's."""
+        return [self._turned(a, b) for a, b in zip(first, second, strict=True)]
+
+    def _turned(self, first: Tensor, second: Tensor) -> Tensor:
+        one, two = first.norm(), second.norm()
+        if one == 0 or two == 0:
+            return second
+        toward, own = first / one, second / two
+        along = (toward * own).sum()
+        if along >= self.cosine:
+            return second
+        across = own - along * toward
+        length = across.norm()
+        if length < OPPOSED:  # Straight against the first: there is no side to turn to.
+            return two * self.cosine * toward
+        return two * (self.cosine * toward + math.sqrt(1 - self.cosine**2) * across / length)
+
+
+Balance = Rule | Cone
+
 RULES: Mapping[str, Callable[[Gradient, Gradient], Gradient]] = {"nash": nash, "pcgrad": pcgrad}
 
 
-def check_balance(balance: str, objective: Objective) -> None:
+def check_rule(balance: object) -> None:
+    """Refuse what is no rule.
+
+    Raises:
+        ValueError: On an unknown name, suggesting the nearest.
+    """
+    if not isinstance(balance, Cone):
+        check_choice("balance", balance, get_args(Rule))
+
+
+def check_balance(balance: Balance, objective: Objective) -> None:
     """Refuse an unknown rule, and an objective that does not read just two streams.
 
     Raises:
         ValueError: When it is refused.
     """
-    check_choice("balance", balance, get_args(Balance))
+    check_rule(balance)
     if len(objective.streams) != 2:
         raise ValueError(
             f"expected balance={balance!r} with an objective of two streams, but got {list(objective.streams)}"
@@ -66,7 +122,7 @@ def check_balance(balance: str, objective: Objective) -> None:
 
 
 def balanced_backward(
-    balance: str,
+    balance: Balance,
     objective: Objective,
     evaluation: ObjectiveValue,
     parameters: Sequence[nn.Parameter],
@@ -93,7 +149,7 @@ def balanced_backward(
                 torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
             )
     first, second = (gradients[stream] for stream in objective.streams)
-    combined = RULES[balance](first, second)
+    combined = (balance if isinstance(balance, Cone) else RULES[balance])(first, second)
     for parameter, gradient, own in zip(parameters, combined, gradients[None], strict=True):
         parameter.grad = gradient + own
 

@@ -15,7 +15,7 @@ from ..errors import check_choice, check_count, check_number
 from ..losses import Objective, Term
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, rate_at
 from ..tasks import UnlearnTask
-from .balance import Balance, check_balance
+from .balance import Balance, check_balance, check_rule
 from .streams import check_weights
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -52,7 +52,8 @@ class Phase:
             all streams as one batch.
         balance: how the gradients of an objective's two streams are combined: None adds them, by their weights; "nash"
             is their bargaining solution, of norm sqrt 2 whatever the weights; "pcgrad" frees each of what points
-            against the other. Terms of the parameters alone are added to either. See ``engine.balance``.
+            against the other; a ``Cone`` turns the second's toward the first's. Terms of the parameters alone are added
+            to each. See ``engine.balance``.
         lead: the stream whose length is an epoch (default: "forget" where it is read, else the first).
         workers: processes that decode, for data not held in tensors; any number gives the same bits.
         before: called with the model, in eval mode and without gradients, at the start of the phase and of each of its
@@ -313,7 +314,7 @@ def check_settings(settings: Any) -> None:
     if settings.lr is not None:
         check_scalar_or_schedule("lr", settings.lr, low=0)
     if settings.balance is not None:
-        check_choice("balance", settings.balance, get_args(Balance))
+        check_rule(settings.balance)
     sizes = settings.batch_size
     for stream, size in sizes.items() if isinstance(sizes, Mapping) else [(None, sizes)]:
         if size is not None:

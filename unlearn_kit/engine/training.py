@@ -59,7 +59,7 @@ class Training:
         class_weight: What each class weighs in every term toward the data's own labels, one number a class; of a
             multi-label task how much more a finding weighs where it is present (``pos_weight``); None for all alike.
         batch_norm: "frozen", "update" or "trained", as in :class:`~unlearn_kit.engine.Phase`.
-        balance: How the gradients of two streams are combined: None, "nash" or "pcgrad".
+        balance: How the gradients of two streams are combined: None, "nash", "pcgrad" or a ``Cone``.
         workers: Processes that decode the data; 0 decodes in this one.
         accelerator: An ``accelerate.Accelerator`` for mixed precision or several devices; None for one device.
         callbacks: What watches the training, in order.
@@ -181,7 +181,7 @@ HELP: dict[str, str] = {
     "clip": "Largest gradient norm; None for no bound.",
     "class_weight": "One weight a class, or a finding, in every term toward the data's own labels; None: all alike.",
     "batch_norm": '"frozen", "update" or "trained", as in ``engine.Phase``.',
-    "balance": 'How the gradients of two streams are combined: None, "nash" or "pcgrad".',
+    "balance": 'How the gradients of two streams are combined: None, "nash", "pcgrad" or a ``Cone``.',
     "workers": "Processes that decode the data.",
     "accelerator": "An ``accelerate.Accelerator`` for mixed precision or several devices.",
     "callbacks": "What watches the training.",

@@ -213,10 +213,12 @@ def numbers(method: str) -> Iterator[tuple[str, str]]:
 # What is too large, and what is too small though it is not below 0.
 TOO_LARGE = {
     "share": 1.5, "slow": 1.5, "density": 1.5, "retain_share": 1.5, "confidence": 1.5, "mix": 1.5, "pace": 1.5,
-    "stop_at": 1.5, "forget_to": 1.5, "retain_drop": 1.5, "dropout": 1.0, "strength": 2.5, "momentum": 1.0,
+    "stop_at": 1.5, "forget_to": 1.5, "retain_drop": 1.5, "dropout": 1.0, "strength": {"damp": 2.5}, "momentum": 1.0,
+    "cosine": 1.5,
 }  # fmt: skip
 TOO_SMALL = {
-    "temperature": 0, "clip": 0, "batch_size": 0, "damping": 0, "tolerance": 0, "iterations": 0, "samples": 0,
+    "temperature": 0, "clip": 0, "batch_size": 0, "damping": 0, "tolerance": {"influence": 0}, "iterations": 0,
+    "samples": 0,
     "search_samples": 0, "search_steps": 0, "growth": {"amun": 1.0}, "radius": {"amun": 0}, "max_radius": 0, "std": 0,
     "draws": 0, "cap": 0, "density": 0, "retain_share": 0, "pace": 0, "rank": 0, "stop_every": 0, "top_k": 0,
     "class_samples": 0, "rounds": {"mean_feature_head": 0}, "forget_every": 0, "fisher_samples": 0,
