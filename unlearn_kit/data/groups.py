@@ -60,9 +60,14 @@ class Division:
     left: tuple[int, ...]
 
     @property
+    def plural(self) -> str:
+        """What the groups are called: "patients" of a column ``Patient_ID``."""
+        return f"{NUMBER.sub('', self.name.lower())}s"
+
+    @property
     def words(self) -> str:
         """How many groups are touched of how many: "10 of 40 patients"."""
-        return f"{self.touched} of {self.groups} {NUMBER.sub('', self.name.lower())}s"
+        return f"{self.touched} of {self.groups} {self.plural}"
 
     def note(self) -> str:
         """Return what is to be known of groups that are forgotten in part, with the remedy; empty for none."""
