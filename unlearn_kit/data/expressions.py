@@ -220,8 +220,8 @@ class Where:
         first = quoted(next(iter(named)))
         return (
             f"{int(open_.sum())} rows of {name} are not forgotten, since what is asked for is missing: {counts}. "
-            f"'(... or {first} is missing)' around what is asked forgets them, 'and {first} is not missing' says that they "
-            "stay"
+            f"'(... or {first} is missing)' around what is asked forgets them, "
+            f"'and {first} is not missing' says that they stay"
         )
 
     def __str__(self) -> str:
