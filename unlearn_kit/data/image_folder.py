@@ -19,7 +19,7 @@ from ..seeding import derive, isolated
 from .bundle import DataBundle
 from .classification import limit_train
 from .files import check_root
-from .groups import GROUP
+from .groups import GROUP, shared
 from .mask_pairs import MaskPairs, check_size, hold_out, list_names
 from .pictures import PictureFiles, is_picture
 from .tables import read_table
@@ -103,7 +103,8 @@ def load(
             needed.
         held_out: the share of the images to judge by, in (0, 1), where there is no split.
         group: the column whose samples belong together, such as the patient: its groups are held out whole, and a
-            request that divides them says so. Without it, tasks look for a column ``patient``, ``subject_id``, ...
+            request that divides them says so, as do the bundle's ``notes`` of a split. Without it, a column
+            ``patient``, ``subject_id``, ... is looked for.
         encoding, separator: of the table, such as ``"cp1252"`` and ``";"``; found out when None, and told in the
             bundle's ``notes``, by a warning where it may be wrong (see :func:`.csv_files.read_rows`).
         train_size: keep only that many training images, drawn at random by ``seed``.
@@ -132,7 +133,10 @@ def load(
         table.attrs[GROUP] = check_choice("group", group, [str(name) for name in table.columns])
     parts = _parts(folder, table, columns, held_out, group, seed)
     make = _classes if mask_column is None else _masks
-    bundle = replace(make(folder, parts, shape, channels), notes=notes)
+    bundle = make(folder, parts, shape, channels)
+    held = {"train": bundle.train, "validation": bundle.validation, "test": bundle.test}
+    twice = shared({name: data for name, data in held.items() if data is not None})
+    bundle = replace(bundle, notes=(*notes, twice) if twice else notes)
     return limit_train(bundle, train_size, seed)
 
 
