@@ -54,6 +54,7 @@ def small(text: str) -> str:
 
 @pytest.mark.usefixtures("hospital")
 @pytest.mark.filterwarnings("ignore:erase_to_retain changed no weight")
+@pytest.mark.filterwarnings("ignore:patient forgotten in part")
 def test_the_walk_from_a_served_file_to_a_revised_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 

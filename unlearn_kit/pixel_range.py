@@ -20,8 +20,9 @@ def normalizes_unit_pixels(model: nn.Module) -> bool:
     for module in model.modules():
         mean, std = (_numbers(getattr(module, name, None)) for name in ("mean", "std"))
         if mean is not None and std is not None:
-            # Those of pixels in 0..255 are in the hundreds.
-            return bool(((mean >= 0) & (mean <= 1)).all()) and bool(((std > 0) & (std <= 1)).all())
+            # Those of pixels in 0..255 are in the hundreds; zero and one leave everything as it is.
+            units = bool(((mean >= 0) & (mean <= 1)).all()) and bool(((std > 0) & (std <= 1)).all())
+            return units and not (bool((mean == 0).all()) and bool((std == 1).all()))
         if next(module.parameters(recurse=False), None) is not None:
             return False
     return False
@@ -32,13 +33,13 @@ def check_pixels(model: nn.Module, x: Tensor, name: str = "images") -> None:
 
     Args:
         model: Any network; of one that normalises nothing, nobody can tell.
-        x: Images ``(B, C, H, W)``, or of any shape.
+        x: Images ``(B, C, H, W)``, volumes, or one of them; vectors are no pixels, and pass.
         name: What they are, for the error.
 
     Raises:
         ValueError: With their range and what to do.
     """
-    if not x.numel() or not normalizes_unit_pixels(model):
+    if x.dim() < 3 or not x.numel() or not normalizes_unit_pixels(model):
         return
     low, high = (float(value) for value in torch.aminmax(x.detach()))
     if low < -SLACK or high > 1 + SLACK:

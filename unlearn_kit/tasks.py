@@ -21,7 +21,7 @@ from .data.forms import check_form
 from .data.groups import Division, Groups, divided, groups_of
 from .data.held_out import HeldOut, Parts, without_words
 from .data.relabel import with_ignore_index, without_class
-from .data.selection import columns_in_words, rows_where
+from .data.selection import none_chosen, rows_where
 from .data.tensors import as_tensor, labels_of, read_labels, subset
 from .errors import DataWarning, check_count, check_number
 from .seeding import generator, isolated, standardized
@@ -317,7 +317,7 @@ class UnlearnTask:
         if not masks[0].any():
             raise ValueError(
                 f"expected predicate to choose some of the {len(train)} rows of train_metadata, but got none; "
-                f"there are {columns_in_words(tables[0])}"
+                f"there are {none_chosen(tables[0], predicate)}"
             )
         if masks[0].all():
             raise ValueError("expected predicate to leave training samples to retain, but got all of them to forget")

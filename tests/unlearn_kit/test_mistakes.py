@@ -100,7 +100,7 @@ MISTAKES: dict[str, list[Callable[[Path], Any]]] = {
         lambda _: choose(where("device != B"), GAPS),
         lambda _: choose(where("not device in (A, B) or year == 2011"), GAPS),
     ],
-    "`&` without parentheses, or `and` between columns": [
+    "comparisons without parentheses around `&`, or `and` between columns": [
         lambda _: choose(lambda t: t["device"] == "B" and t["year"] < 2019),
         lambda _: choose(lambda t: t["device"] == "B" & t["year"] < 2019),
     ],

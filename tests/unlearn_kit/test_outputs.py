@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from unlearn_kit.outputs import (
     check_finite,
+    ends_in,
     is_binary,
     label_loss,
     label_margin,
@@ -115,3 +116,19 @@ def test_two_equal_infinite_forces_never_make_a_nan():
     loss.sum().backward()
     assert loss.tolist() == [0.0, 2e4]
     assert torch.equal(z.grad, torch.tensor([[0.0, 0.0], [-1.0, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "last"),
+    [
+        (torch.tensor([[0.2, 0.8], [1.0, 0.0]]), "softmax"),
+        (torch.tensor([[0.2, 0.9]]), None),  # in [0, 1], but of another sum
+        (torch.tensor([[-0.5, 1.5]]), None),  # of sum one, but outside
+        (torch.full((2, 4, 3, 3), 0.25), "softmax"),
+        (torch.tensor([[0.2], [0.9]]), "sigmoid"),
+        (torch.tensor([[0.2], [-0.9]]), None),
+        (torch.empty(0, 3), None),
+    ],
+)
+def test_probabilities_are_told_from_logits(outputs, last):
+    assert ends_in(outputs) == last

@@ -47,6 +47,7 @@ class Own(nn.Module):
         (nn.Sequential(nn.Identity(), nn.Sequential(transforms.Normalize([0.5] * 3, [0.2] * 3)), network()), True),
         (Own(), True),
         (Own(123.0, 58.0), False),  # of pixels in 0..255
+        (models.with_normalization(network(), 0.0, 1.0), False),  # which does nothing
         (network(), False),
         (nn.Sequential(nn.BatchNorm2d(3), network()), False),
         (nn.Sequential(network(), transforms.Normalize([0.5] * 3, [0.2] * 3)), False),  # of what it returns
@@ -57,6 +58,7 @@ def test_models_that_normalise_are_known(model: nn.Module, normalizes: bool) -> 
     check_pixels(model, X)
     check_pixels(model, X * 1.2 - 0.1)  # an augmentation
     check_pixels(model, X[:0])
+    check_pixels(model, 9 * torch.ones(4, 3))  # vectors are no pixels
     for wrong in (X * 255, (X - 0.5) / 0.2, X * 2 - 1):
         if normalizes:
             with pytest.raises(ValueError, match=r"expected images with pixels in \[0, 1\]"):

@@ -18,6 +18,7 @@ MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM
 GUESS = "cp1252"
 # The first line by which Excel tells itself the separator.
 SAYS_SEPARATOR = re.compile(r'"?sep=(.)"?(?:\r\n|\r|\n|$)')
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how files of Excel begin, .xlsx and .xls
 SAMPLES = 3  # words, at most, by which a person sees whether a guess is right
 
 
@@ -49,9 +50,13 @@ def read_rows(path: Path, column: str, encoding: str | None = None, separator: s
             comma, semicolon, tab and ``|`` that gives the header ``column``.
 
     Raises:
+        TypeError: When ``encoding`` or ``separator`` is no text.
         ValueError: Naming the file, where it cannot be decoded, its header lacks ``column`` or has a name twice, or a
             row has another number of fields.
     """
+    for name, value in (("encoding", encoding), ("separator", separator)):
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"expected {name} to be a str or None, but got {type(value).__name__}: {value!r}")
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
         raise ValueError(f"expected separator to be one character, but got {separator!r}")
     text, notes, guess = _decoded(path, encoding)
@@ -80,6 +85,8 @@ def _decoded(path: Path, encoding: str | None) -> tuple[str, list[str], str]:
         raw = path.read_bytes()
     except OSError as error:
         raise ValueError(f"expected {path} to be a CSV table, but got: {error}") from error
+    if raw.startswith(WORKBOOKS):
+        raise ValueError(f"expected {path} to be a CSV table, but got an Excel workbook; save it as CSV UTF-8")
     if encoding is not None:
         try:
             return raw.decode(codecs.lookup(encoding).name), [], ""

@@ -199,6 +199,11 @@ class Where:
         """
         self._root.check(Columns(table))
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the expression asks for."""
+        return list(dict.fromkeys(self._root.names()))
+
     def undecided(self, table: Any) -> int:
         """Return how many rows are left out because of a missing value."""
         return int(self._root.rows(Columns(table))[1].sum())
@@ -207,7 +212,7 @@ class Where:
         """Return how many rows of the table ``name`` a missing value leaves out, with the remedy; empty for none."""
         columns = Columns(table)
         open_ = self._root.rows(columns)[1]
-        lacking = {column: int((columns.text(column)[1] & open_).sum()) for column in dict.fromkeys(self._root.names())}
+        lacking = {column: int((columns.text(column)[1] & open_).sum()) for column in self.columns}
         named = {column: count for column, count in lacking.items() if count}
         if not named:
             return ""
@@ -215,7 +220,8 @@ class Where:
         first = quoted(next(iter(named)))
         return (
             f"{int(open_.sum())} rows of {name} are not forgotten, since what is asked for is missing: {counts}. "
-            f"'or {first} is missing' forgets them, 'and {first} is not missing' says that they stay"
+            f"'(... or {first} is missing)' around what is asked forgets them, "
+            f"'and {first} is not missing' says that they stay"
         )
 
     def __str__(self) -> str:

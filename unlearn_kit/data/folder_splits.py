@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from ..errors import DataNotFoundError, check_choice, check_path_exists
 from ..seeding import derive, isolated
 from . import finding_tables
 from .bundle import DataBundle
-from .groups import GROUP
+from .groups import GROUP, shared
 from .mask_pairs import hold_out, list_names
 from .pictures import is_picture
 from .tables import read_table
@@ -115,6 +115,13 @@ def bundle_of(parts: dict[str, Part], data: dict[str, Any], task: Any, names: tu
         data.get("validation"),
         None if validation is None else validation.table,
     )
+
+
+def with_notes(bundle: DataBundle, notes: tuple[str, ...]) -> DataBundle:
+    """Return a bundle with what was found out of its table, and which groups are in several of its splits."""
+    held = {"train": bundle.train, "validation": bundle.validation, "test": bundle.test}
+    twice = shared({name: data for name, data in held.items() if data is not None})
+    return replace(bundle, notes=(*notes, twice) if twice else notes)
 
 
 def _split_folders(folder: Path) -> dict[str, str]:

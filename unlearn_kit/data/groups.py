@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -60,9 +60,14 @@ class Division:
     left: tuple[int, ...]
 
     @property
+    def plural(self) -> str:
+        """What the groups are called: "patients" of a column ``Patient_ID``."""
+        return f"{NUMBER.sub('', self.name.lower())}s"
+
+    @property
     def words(self) -> str:
         """How many groups are touched of how many: "10 of 40 patients"."""
-        return f"{self.touched} of {self.groups} {NUMBER.sub('', self.name.lower())}s"
+        return f"{self.touched} of {self.groups} {self.plural}"
 
     def note(self) -> str:
         """Return what is to be known of groups that are forgotten in part, with the remedy; empty for none."""
@@ -126,6 +131,25 @@ def groups_of(
     else:
         name = check_choice("groups", groups, columns.names)
     return None if name is None or columns is None else Groups(name, *columns.text(name), column=True)
+
+
+def shared(datasets: Mapping[str, Any]) -> str:
+    """Return which groups are in the training data and in others as well, in words; empty for none.
+
+    Args:
+        datasets: By name, the training data first; those that keep no table are left out.
+    """
+    found = {name: groups_of(data, None) for name, data in datasets.items()}
+    (first, own), *others = found.items()
+    told = []
+    for name, groups in others:
+        if own is not None and groups is not None and groups.name == own.name:
+            both = sorted(set(own.values[~own.missing]) & set(groups.values[~groups.missing]))
+            more = f" and {len(both) - NAMED} more" if len(both) > NAMED else ""
+            told += [f"{first} and {name} share {', '.join(map(repr, both[:NAMED]))}{more}"] if both else []
+    if own is None or not told:
+        return ""
+    return f"{own.name} in two splits, which flatters: {'; '.join(told)}; held_out= with group= holds them out whole"
 
 
 def _people(names: Sequence[str]) -> Iterator[str]:

@@ -27,6 +27,7 @@ from .folder_splits import (
     mark_group,
     read_folder_table,
     split_folder,
+    with_notes,
 )
 from .mask_pairs import MaskPairs, check_size
 from .pictures import PictureFiles
@@ -87,7 +88,8 @@ def load(
         blank: what an empty cell of such a column says: "unknown", so that nothing is learned from it, or "absent".
         held_out: the share of the images to judge by, in (0, 1), where there is no split.
         group: the column whose samples belong together, such as the patient: its groups are held out whole, and a
-            request that divides them says so. Without it, tasks look for a column ``patient``, ``subject_id``, ...
+            request that divides them says so, as do the bundle's ``notes`` of a split. Without it, a column
+            ``patient``, ``subject_id``, ... is looked for.
         encoding, separator: of the table, such as ``"cp1252"`` and ``";"``; found out when None, and told in the
             bundle's ``notes``, by a warning where it may be wrong (see :func:`.csv_files.read_rows`).
         train_size: keep only that many training images, drawn at random by ``seed``.
@@ -119,7 +121,7 @@ def load(
     make = _classes if mask_column is None else _masks
     if columns.between is not None:
         make = partial(_findings, columns=columns, blank=blank)
-    bundle = replace(make(folder, parts, shape, channels), notes=notes)
+    bundle = with_notes(make(folder, parts, shape, channels), notes)
     return limit_train(bundle, train_size, seed)
 
 

@@ -15,7 +15,8 @@ from .columns import Columns
 from .expressions import Where
 from .mask_pairs import list_names
 
-SHOWN = 8  # columns, and values of each, that an error tells
+SHOWN = 6  # columns, and values of each, that an error tells
+SHORT = 40  # characters of each
 FILLED = 1000  # values, at most, that are tried in the place of a missing one
 
 
@@ -85,17 +86,19 @@ def _reason(error: Exception, table: Any) -> str:
     )
 
 
-def columns_in_words(table: Any) -> str:
-    """Return the columns of a table with some of their values, for an error about a choice of none."""
+def none_chosen(table: Any, predicate: Callable[[Any], Any]) -> str:
+    """Return what a predicate that chose no row could have chosen by: columns with some of their values, in words."""
     columns = Columns(table)
+    asked = predicate.columns if isinstance(predicate, Where) else columns.names
     parts = []
-    for name in dict.fromkeys(columns.names[:SHOWN]):
+    for name in asked[:SHOWN]:
         if columns.names.count(name) == 1:
             text, missing = columns.text(name)
             known = list(dict.fromkeys(text[~missing].tolist()))
-            more = ", ..." if len(known) > SHOWN else ""
-            parts.append(f"{name} ({', '.join(map(repr, known[:SHOWN]))}{more})")
-    return ", ".join(parts) + (", ..." if len(columns.names) > SHOWN else "")
+            some = [*(f"{value[:SHORT]!r}" for value in known[:SHOWN]), *(["..."] if len(known) > SHOWN else [])]
+            parts.append(f"{name} ({', '.join(some)})")
+    left = predicate.note("these", table) if isinstance(predicate, Where) else ""
+    return ", ".join([*parts, *(["..."] if len(asked) > SHOWN else [])]) + (f"; {left}" if left else "")
 
 
 def _missing(table: Any) -> Iterable[tuple[str, np.ndarray]]:

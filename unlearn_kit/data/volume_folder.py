@@ -12,7 +12,7 @@ import torch
 from ..errors import DataNotFoundError, check_count, check_number
 from .bundle import DataBundle
 from .files import check_root
-from .folder_splits import FolderColumns, Part, bundle_of, mark_group, read_folder_table, split_folder
+from .folder_splits import FolderColumns, Part, bundle_of, mark_group, read_folder_table, split_folder, with_notes
 from .mask_pairs import list_names
 from .tables import read_table
 from .volumes import VolumeFiles, check_sides, check_window, is_volume
@@ -84,7 +84,7 @@ def load(
     if others:
         raise ValueError(f"expected volumes (.nii, .nii.gz, .npy, .npz), but got {list_names(others)}")
     bundle = (_masks if mask_column else _classes)(folder, parts, options)
-    return replace(bundle, name="volume-folder", notes=notes)
+    return replace(with_notes(bundle, notes), name="volume-folder")
 
 
 def holds_volumes(root: str | Path, metadata: str | Path | None = None, file_column: str = "file") -> bool:

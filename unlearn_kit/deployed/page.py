@@ -78,9 +78,19 @@ def preview(
 
 
 def counts(task: UnlearnTask) -> list[tuple[str, int, int]]:
-    """Return how many samples of training, validation and test data are on either side of the request."""
+    """Return how many samples of training, validation and test data are on either side of the request.
+
+    And of groups such as patients, where they are known, how many the request touches and how many it does not.
+    """
+    division = task.division
+    groups = (
+        []
+        if division is None
+        else [(f"{division.plural}, of training data", division.touched, division.groups - division.touched)]
+    )
     return [
         ("training data", len(task.forget), len(task.retain)),
+        *groups,
         ("validation data, to choose by", len(task.forget_validation), len(task.retain_validation)),
         ("test data, to judge by", len(task.forget_test), len(task.retain_test)),
     ]

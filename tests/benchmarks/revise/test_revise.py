@@ -328,3 +328,24 @@ def test_progress_is_for_terminals_and_the_rehearsal_trains_nothing(
     assert hash_model(model) == before
     assert TimeEstimate(10.0, 2.0, 31).seconds == 70
     assert str(TimeEstimate(10.0, 2.0, 31)) == "training takes up to 70 s: 31 steps of 2 s"
+
+
+def test_what_is_known_of_the_table_and_the_request_is_told(place: Path) -> None:
+    path = place / "images" / "metadata.csv"
+    rows = path.read_text().replace(",A,", ",Gerät,").replace(",", ";").splitlines()
+    rows = [f"{row};{'patient' if i == 0 else f'p{i // 4}'}" for i, row in enumerate(rows)]
+    path.write_bytes("\n".join(rows).encode("cp1252"))
+    asked = [*GIVEN, "--forget", "device == Gerät and year < 2019", *METHOD, "--dry-run"]
+    look = run(*asked)
+    assert look.exit_code == 0, look.output
+    for told in (
+        "metadata.csv: fields are separated by ';'",
+        "metadata.csv: read as cp1252, which is a guess",
+        "1 rows of train_metadata are not forgotten, since what is asked for is missing: 'year' in 1",
+        "patient forgotten in part: 'p0'",
+        "patients, of training data",
+    ):
+        assert told in look.output, look.output
+    said = run(*asked, "--encoding", "cp1252", "--separator", ";")
+    assert said.exit_code == 0, said.output
+    assert "a guess" not in said.output

@@ -219,13 +219,19 @@ def ask(predicate: Any, table: Any = None) -> list[int]:
         (where("devise == B"), "one of 'device', 'year', but got 'devise'; did you mean 'device'"),
         (where("device == b"), "one of 'A', 'B', 'C', but got 'b'; did you mean 'B'"),
         (where("device == D"), "one of 'A', 'B', 'C', but got 'D'"),
-        (where("year < 1900"), "but got none; there are"),
+        (where("year < 1900"), r"but got none; there are year \('2015', '2016', .*\.\.\.\)$"),
         (where("year > 0"), "leave training samples to retain, but got all of them"),
     ],
 )
 def test_a_question_that_does_not_fit_the_table_is_told_what_would(predicate: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ask(predicate)
+
+
+def test_none_chosen_since_values_are_missing_says_so() -> None:
+    table = pd.DataFrame({"device": list("AABBCCAB"), "year": [None, None, 2, 3, 4, 5, 6, 7]})
+    with pytest.raises(ValueError, match=r"'C'\), year \('2'.*; 2 rows of these are not forgotten, .*: 'year' in 2"):
+        ask(where("device == A and year < 3"), table)
 
 
 IDS = ["07", "7", "1.1", "1.10", "1E5", "100000", "12345678901234567", "12345678901234568"]

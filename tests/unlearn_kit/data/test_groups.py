@@ -131,7 +131,18 @@ def test_rows_left_open_by_a_missing_value_are_told_with_the_remedy() -> None:
     assert task.forget_indices.tolist() == [3, 7, 11]
     assert note == (
         "6 rows of train_metadata are not forgotten, since what is asked for is missing: 'device' in 3, "
-        "'scan year' in 6. 'or device is missing' forgets them, 'and device is not missing' says that they stay"
+        "'scan year' in 6. '(... or device is missing)' around what is asked forgets them, "
+        "'and device is not missing' says that they stay"
     )
     said = where("not device == A and `scan year` is not missing and device is not missing")
     assert told(lambda: UnlearnTask.forget_where(DATA, DATA, table, table, said))[1] == []
+
+
+def test_patients_in_two_splits_are_told(tmp_path: Path) -> None:
+    path = folder(tmp_path) / "metadata.csv"
+    path.write_text(
+        path.read_text().replace("14.png,a,test,new", "14.png,a,test,07").replace("15.png,b,test", "15.png,b,val")
+    )
+    assert load("image-folder", tmp_path).notes == (
+        "patient in two splits, which flatters: train and test share '07'; held_out= with group= holds them out whole",
+    )

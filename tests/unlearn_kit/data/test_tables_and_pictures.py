@@ -201,12 +201,15 @@ def test_a_guess_about_a_table_warns_with_words_to_look_at(tmp_path):
         (b"sep=;\nfile;device\na.png;A;x\n", {}, "the 2 fields of its header, but got 3 in line 3"),
         (b"file,,\na.png,1,2\n", {}, "columns of distinct names, but got twice ''"),
         (b"", {}, "to be a CSV table, but got: no columns"),
+        (b"PK\x03\x04\x14\x00", {}, "but got an Excel workbook; save it as CSV UTF-8"),
+        (b"file\n", {"encoding": 8}, "expected encoding to be a str or None, but got int: 8"),
+        (b"file\n", {"separator": b";"}, "expected separator to be a str or None, but got bytes"),
     ],
 )
 def test_what_cannot_be_read_as_a_table_is_told(tmp_path, raw, options, text):
     path = tmp_path / "metadata.csv"
     path.write_bytes(raw)
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises((ValueError, TypeError), match=text):
         read_table(path, text=("file",), **options)
 
 
