@@ -110,7 +110,7 @@ def mean_of_present(scores: Tensor) -> Tensor:
 
 def _areas(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return pixels of overlap, prediction and target of each image and class: three ``(B, C)``."""
-    if logits.dim() < 3:
+    if logits.dim() < 3 or is_multi_hot(targets):
         raise ValueError(f"expected logits of masks, (B, C, H, W), but got shape {tuple(logits.shape)}")
     found, labels = predicted_labels(logits).flatten(1), class_labels(logits, targets).flatten(1)
     B, C = len(logits), max(logits.shape[1], 2)
