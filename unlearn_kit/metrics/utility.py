@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..arguments import checked
 from ..errors import check_number
-from ..outputs import IGNORE, is_multi_hot, per_sample, predicted_labels
+from ..outputs import IGNORE, decisions, is_multi_hot, per_sample, predicted_labels
 from ..seeding import standardized
 from .predict import Reading, class_labels, map_batches, mean_score, predict
 
@@ -31,6 +31,7 @@ def correct(logits: Tensor, targets: Tensor) -> Tensor:
     Raises:
         ValueError: On non-finite logits, or targets that do not fit them.
     """
+    logits = decisions(logits, targets)
     labels = class_labels(logits, targets)
     return per_sample((predicted_labels(logits) == labels).double(), labels, empty=math.nan)
 
