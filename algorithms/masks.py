@@ -31,7 +31,7 @@ class Part:
 
     Attributes:
         labels: Classes of the masks: the decisions with one of these labels.
-        findings: Places in the rows of a multi-label task.
+        findings: Places in the rows of a multi-label task: the decisions there on findings that are present.
     """
 
     labels: tuple[int, ...] = ()
@@ -51,7 +51,7 @@ class Part:
             return one_of(targets, self.labels)
         chosen = torch.zeros(targets.shape, dtype=torch.bool, device=targets.device)
         chosen[:, list(self.findings)] = True
-        return chosen
+        return chosen & (targets == 1)
 
 
 EVERYTHING = Part()
@@ -84,7 +84,7 @@ def to_forget(task: UnlearnTask, target: L.Target | None = None) -> L.Target:
     if isinstance(target, L.Cached):
         return L.Cached(to_forget(task, target.target), target.refresh)
     if part.findings:
-        return L.Findings(target, part.findings)
+        return L.Findings(target, part.findings, label=1)
     return L.Within(target, part.labels[0] if len(part.labels) == 1 else part.labels)
 
 

@@ -243,6 +243,8 @@ def boundary_objective(
 
     Where ``task`` forgets a class of the masks, the boundary's labels are those of its pixels.
     """
+    if retain_target is not None and not isinstance(retain_target, L.Target):
+        raise TypeError(f"expected retain_target to be a target of losses, but got {type(retain_target).__name__}")
     boundary = L.Boundary(model, search, soft=soft, top_k=top_k, mix=mix, uncrossed=uncrossed)
     if hypergradient == "none":
         target: L.Target = boundary if refresh == "step" else L.Cached(boundary, refresh)

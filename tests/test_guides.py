@@ -125,6 +125,49 @@ def test_the_walk_through_requests_over_months(tmp_path: Path, monkeypatch: pyte
     assert ledger.active() == ["patient-03", "patient-06"]
 
 
+@pytest.fixture
+def radiology(tmp_path: Path) -> None:
+    """Write what the section on several findings begins with: images of both forms of tables, and a file of weights."""
+    import timm
+    import torch
+    from PIL import Image
+
+    (tmp_path / "x-rays").mkdir()
+    rows = ["file,Finding Labels,split,patient"]
+    for i in range(32):
+        Image.new("RGB", (32, 32), (120 * (i % 2), 60 * (i % 4 // 2), 5 * i)).save(tmp_path / "x-rays" / f"{i:02}.png")
+        seen = ("No Finding", "Cardiomegaly", "Effusion", "Cardiomegaly|Effusion")[i % 4]
+        rows.append(f"{i:02}.png,{seen},{'test' if i >= 20 else 'train'},{i // 2}")
+    (tmp_path / "x-rays" / "metadata.csv").write_text("\n".join(rows))
+    torch.save(timm.create_model("resnet10t", num_classes=2).state_dict(), tmp_path / "xray.pth")
+
+
+@pytest.mark.usefixtures("radiology")
+def test_several_findings_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from benchmarks.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    (guide,) = [guide for guide in GUIDES if guide.stem == "deployed-models"]
+    section = guide.read_text(encoding="utf-8").partition("## Several findings an image")[2].partition("\n## ")[0]
+    commands = [
+        command for block in SHELL.findall(section) for command in block.replace("\\\n", " ").strip().splitlines()
+    ]
+    assert len(commands) == 2
+    for command in commands:
+        program, *arguments = shlex.split(small(command))
+        found = CliRunner().invoke(app, [*arguments, "--method", "perturbed_sign:steps=1"])
+        assert (program, found.exit_code) == ("unlearn-kit", 0), found.output
+    assert (tmp_path / "out" / "effusion" / "xray.pth").is_file()
+    (code,) = FENCED.findall(section)
+    short = small(code).replace('where="all"', 'where="all", rounds=1, rank=2').replace("64, 64", "32, 32")
+    (tmp_path / "guide.py").write_text(short)
+    names = runpy.run_path("guide.py")
+    assert names["x_rays"].class_names == ("Cardiomegaly", "Effusion")
+    assert names["weights"] == (1.0, 1.0)
+
+
 ALONE = [guide for guide in GUIDES if guide.stem not in ("deployed-models", "ledger")]
 
 

@@ -93,8 +93,8 @@ def test_adapters_on_a_multi_label_head_are_reversible(original: nn.Module) -> N
 def test_what_is_asked_of_a_finding_is_asked_of_it_alone() -> None:
     task = TASKS["finding"]
     assert part_to_forget(task) == Part(findings=(1,))
-    assert to_forget(task) == L.Findings(L.Labels(), (1,))
-    assert to_forget(task, L.Cached(L.Background())) == L.Cached(L.Findings(L.Background(), (1,)))
+    assert to_forget(task) == L.Findings(L.Labels(), (1,), label=1)
+    assert to_forget(task, L.Cached(L.Background())) == L.Cached(L.Findings(L.Background(), (1,), label=1))
     assert to_forget(TASKS["samples"]) == L.Labels()
     z, y = torch.randn(5, K), torch.ones(5, K)
     y[0, 3] = IGNORE

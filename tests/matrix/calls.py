@@ -62,7 +62,7 @@ RECORDS = {
     "engine": {"Callback", "Facts", "FitResult", "Run", "TrainingOptions"},
     "evidence": {"Receipt"},
     "losses": {"Batch", "Goal", "ObjectiveValue", "Target", "Term"},
-    "metrics": {"ClassLeakage", "Cost", "Evaluation", "Klom", "LayerDistances", "MembershipReport"}
+    "metrics": {"ClassLeakage", "Cost", "Evaluation", "FindingScores", "Klom", "LayerDistances", "MembershipReport"}
     | {"PairedComparison", "QuantizedScores", "Reading", "Seeds", "Summary", "ULira", "VarianceComponents"},
     "models": {"ModelEntry"},
     "tuning": {"Fast", "Reached", "Trial", "Tuned", "Unrolled"},
@@ -79,6 +79,7 @@ def _made() -> SimpleNamespace:
         unet = models.unet(num_classes=2, channels=1, widths=(2, 4, 4), decoder_widths=(4, 4, 2)).eval()
         adapted = adapters.attach(adapters.attach(model, "all", rank=1, name="first"), "head", rank=1, name="second")
         x, y = torch.rand(4, 3, 8, 8), torch.arange(4) % 3
+        findings = data.TensorImages(x, torch.tensor([[1, 0, 0], [0, 1, 1], [1, 1, 0], [0, 0, 1]]))
         bare = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval()
         points = boundary.PerturbedSign(0.1)
         run = tuning.unroll(model, _loss, tuning.expected_accuracy(x, y), {"knob": 1.0}, [(x, y)])
@@ -402,6 +403,7 @@ call("data", "where", lambda t: {"expression": "device == B"})
 call("data", "check_dataset", lambda t: {"name": "dataset", "dataset": t.task.retain, "kind": "classification"})
 call("data", "duplicates", lambda t: {"datasets": {"a": t.task.retain, "b": t.task.forget}, "distance": None})
 call("data", "with_ignore_index", lambda t: {"dataset": t.masked.retain, "ignore_index": 255})
+call("data", "class_weights", lambda t: {"dataset": t.task.forget.dataset, "num_classes": 3})
 call("data", "TensorImages", lambda t: {"inputs": t.x, "targets": t.y})
 call("data", "labels_of", lambda t: {"dataset": t.task.retain})
 call("data", "resolve", lambda t: {"dataset": t.task.retain})
@@ -562,6 +564,7 @@ call("losses", "Teacher", lambda t: {"model": t.model})
 call("losses", "Transform", lambda t: {"name": "mine", "apply": losses.FLIPS[0].apply, "invert": torch.flip})
 call("losses", "Transformed", lambda t: {"model": t.model, "transforms": losses.FLIPS})
 call("losses", "Uniform", lambda t: {"num_classes": 3})
+call("losses", "Findings", lambda t: {"target": losses.Background(), "findings": (1, 2), "label": 1})
 call("losses", "Within", lambda t: {"target": losses.Background(), "label": 1})
 for name in ("bce", "cross_entropy", "dice", "dice_bce"):
     call("losses", name, lambda t: {"on": "retain", "to": losses.Labels(), "name": "mine"})
@@ -584,6 +587,10 @@ JUDGED: Arguments = lambda t: {"model": t.model, "task": t.task, **READING}  # n
 LOGITS: Arguments = lambda t: {"logits": torch.rand(4, 3), "other": torch.rand(4, 3)}  # noqa: E731
 for name in ("accuracy", "per_class_accuracy", "predict"):
     call("metrics", name, DATA)
+FINDINGS: Arguments = lambda t: {"model": t.model, "dataset": t.findings, **READING}  # noqa: E731
+for name in ("exact_match", "finding_scores"):
+    call("metrics", name, FINDINGS)
+call("metrics", "auroc", lambda t: {**FINDINGS(t), "per_finding": False})
 for name in ("activation_distance", "completeness", "js_divergence"):
     call("metrics", name, lambda t: {**DATA(t), "reference": t.other})
 for name in ("activation_distances", "agreement", "js_divergences"):

@@ -7,19 +7,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.audits import linear_probe, train_ensemble
+from unlearn_kit.audits.probe import _halves
 from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.boundary.hypergradient import smoothed_search
-from unlearn_kit.data import TensorImages, with_ignore_index
+from unlearn_kit.composition import cumulative_tasks, joint_task
+from unlearn_kit.data import TensorImages, load_tensors, subset, with_ignore_index
 from unlearn_kit.data.findings import strata
+from unlearn_kit.engine import train
 from unlearn_kit.gradients import per_sample_gradients
+from unlearn_kit.metrics import evaluate
+from unlearn_kit.models import declare_head
 from unlearn_kit.outputs import IGNORE, decisions
+from unlearn_kit.seeding import derive, isolated
 
 K = 4
 SOURCE = torch.Generator().manual_seed(0)
@@ -128,6 +137,20 @@ def test_of_a_finding_to_forget_the_others_are_left_out() -> None:
     assert value(distilled, model, X, Y) == pytest.approx(each.mean(), rel=1e-4)
     with pytest.raises(ValueError, match=r"expected targets \(B, K\) with the findings \[4\], but got shape \(12, 4\)"):
         value(L.cross_entropy(on="forget", to=L.Findings(L.Labels(), (4,))), model, X, Y)
+
+
+def test_a_finding_may_be_asked_only_where_it_is_present() -> None:
+    model = network()
+    term = L.cross_entropy(on="forget", to=L.Findings(L.Background(), (0, 2), label=1))
+    each = F.binary_cross_entropy_with_logits(model(X).detach(), torch.zeros_like(Y), reduction="none")[:, [0, 2]]
+    asked = Y[:, [0, 2]] == 1
+    rows = [float(own[there].mean()) if there.any() else 0.0 for own, there in zip(each, asked, strict=True)]
+    assert value(term, model, X, Y) == pytest.approx(np.mean(rows), rel=1e-5)
+    assert str(term).startswith("cross_entropy(forget -> Findings(Background(index=0), [0, 2], label=1)")
+    with pytest.raises(ValueError, match="expected label to be 0, 1 or None, but got 2"):
+        L.Findings(L.Labels(), (0,), label=2)
+    with pytest.raises(ValueError, match="expected findings to hold at least one, but got an empty tuple"):
+        L.Findings(L.Labels(), ())
 
 
 def test_gradients_are_those_of_each_samples_own_loss() -> None:
@@ -312,3 +335,65 @@ def test_rows_that_look_like_classes_are_told() -> None:
     one_hot = TensorDataset(torch.rand(8, 6), F.one_hot(torch.arange(8) % K, K))
     with pytest.warns(UserWarning, match=r"every target of train has exactly one 1 of 4: .* \(targets.argmax\(1\)\)"):
         UnlearnTask.forget_random(one_hot, one_hot, 0.5)
+
+
+def test_requests_of_findings_and_of_samples_are_not_one() -> None:
+    train, test = data(), data(60, seed=2)
+    finding, other = (UnlearnTask.forget_class(train, test, k) for k in (1, 2))
+    samples = UnlearnTask.forget_random(train, test, 0.2)
+    both = joint_task([finding, other])
+    assert both.forget_classes == (1, 2)
+    with pytest.raises(
+        ValueError, match="expected requests that forget findings, or requests that forget whole samples"
+    ):
+        joint_task([finding, samples])
+    first, second = cumulative_tasks([finding, samples])
+    assert (first.forget_classes, second.forget_classes) == ((1,), ())
+    assert not set(second.retain.indices) & set(finding.forget.indices)
+    # An image that was forgotten for one finding is scored by that one.
+    source = network()
+    known = []
+    for x, y in both.forget:
+        there = y[[1, 2]] == 1
+        known.append(float((source(x)[[1, 2]] > 0)[there].float().mean()))
+    assert evaluate(source, both).forget == pytest.approx(np.mean(known))
+
+
+def test_a_probe_of_several_findings_is_one_each() -> None:
+    source = network()
+    declare_head(source, "2")
+    task = UnlearnTask.forget_random(data(60), data(60, seed=2), 0.5)
+    report = linear_probe(source, task, seed=3)
+    assert report is not None
+
+    def features(part: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, y = load_tensors(subset(part, rows))
+        return source[1](source[0](x)).detach().double().numpy(), y.numpy()
+
+    halves = {name: _halves(np.arange(30), 5_000, derive(3, "probe", name)) for name in ("forget", "retain")}
+    fitted = [features(getattr(task, name), own[0]) for name, own in halves.items()]
+    x, y = (np.concatenate(both) for both in zip(*fitted, strict=True))
+    judged, truth = features(task.forget, halves["forget"][1])
+    scaler = StandardScaler().fit(x)
+    right = []
+    for k in range(K):
+        probe = LogisticRegression(max_iter=1000).fit(scaler.transform(x), y[:, k])
+        right.append((probe.predict(scaler.transform(judged)) == truth[:, k]).mean())
+    assert report.forget == pytest.approx(np.mean(right))
+
+
+def test_ensembles_train_as_the_engine_does() -> None:
+    rows = data()
+    rows.tensors[1][3] = IGNORE
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 10, "lr": 0.1}
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, K))
+
+    with isolated(4):
+        start = build()
+    alone = train(start, rows, seed=4, **options).model
+    for mode in ("vmap", "sequential"):
+        ensemble = train_ensemble(build, rows, [torch.arange(40)] * 2, seeds=[4, 5], mode=mode, **options)
+        for name, wanted in alone.state_dict().items():
+            assert torch.allclose(ensemble.stack[name][0], wanted, atol=1e-5)

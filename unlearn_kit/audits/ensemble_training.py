@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ..gradients import cross_entropy
 from ..logits import giving_logits, hook
-from ..outputs import is_binary
+from ..outputs import decisions, is_binary
 from ..schedules import Schedule, rate_at
 from ..seeding import derive, generator, isolated
 from .stacked import stackable
@@ -53,7 +53,8 @@ class EnsembleRecipe:
 
 
 def sample_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return cross-entropy in nats ``(B,)``, of masks the mean over pixels."""
+    """Return cross-entropy in nats ``(B,)``, of masks the mean over pixels, of findings over those that are known."""
+    logits = decisions(logits, targets)
     if logits.dim() == 2 and not is_binary(logits):
         return F.cross_entropy(logits, targets.long(), reduction="none")
     return cross_entropy(logits, targets)

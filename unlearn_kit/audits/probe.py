@@ -18,10 +18,10 @@ from ..errors import check_count
 from ..heads import head_name
 from ..metrics.evaluate import forgets_mask_class, score_columns
 from ..metrics.features import captured
-from ..metrics.predict import Reading, class_labels, map_batches
+from ..metrics.predict import Reading, class_labels, map_batches, mean_of_judged
 from ..metrics.utility import correct, iou_scores, mean_of_present
 from ..modules import check_model, device_of
-from ..outputs import IGNORE
+from ..outputs import IGNORE, is_multi_hot
 from ..seeding import derive, generator, isolated, standardized
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """What :func:`linear_probe` found. Scores are accuracies, for masks IoU per image, then the mean; in [0, 1].
+    """What :func:`linear_probe` found. Scores are those of ``metrics.evaluate``, in [0, 1].
 
     Attributes:
         forget: the probe's score on forget images that it was not fitted on; ideal: the reference's.
@@ -60,9 +60,9 @@ def linear_probe(
     """Fit a linear head on the frozen features of half of the forget and retain data; judge it on the other half.
 
     The features are the input of the declared head; the probe is a logistic regression on standardised features, with
-    the true labels. For masks each pixel has a feature vector (enlarged bilinearly where the head enlarges): some of an
-    image's pixels fit the probe, all are judged. Where one class of the masks is forgotten, only retain images without
-    it take part, since the others would come with two masks.
+    the true labels; of several findings one each. For masks each pixel has a feature vector (enlarged bilinearly where
+    the head enlarges): some of an image's pixels fit the probe, all are judged. Where one class of the masks is
+    forgotten, only retain images without it take part, since the others would come with two masks.
 
     High is no failure by itself: good features of other classes separate an unseen class too, which is what the
     reference's own probe shows.
@@ -101,7 +101,8 @@ def linear_probe(
 
     tables = drawn("forget", forget) + drawn("retain", retain)
     features, labels = (torch.cat(column).numpy() for column in zip(*tables, strict=True))
-    probe = _classifier(len(np.unique(labels)) > 1).fit(features, labels)
+    probe: Any = _FindingProbes() if task.kind == "multilabel" else _classifier(len(np.unique(labels)) > 1)
+    probe.fit(features, labels)
 
     def judged(name: str, rows: np.ndarray) -> float | None:
         def score(x: Tensor, y: Tensor, _at: slice) -> tuple[Tensor]:
@@ -110,6 +111,8 @@ def linear_probe(
         found = _read(model, getattr(task, name), rows, score, reading)
         if found is None:
             return None
+        if task.kind == "multilabel":
+            return mean_of_judged(found[0][:, score_columns(task, name)].nanmean(dim=1))
         scores = found[0] if found[0].dim() == 1 else mean_of_present(found[0][:, score_columns(task, name)])
         return float(scores.mean())
 
@@ -143,7 +146,7 @@ def _read(
         def batch(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
             nonlocal done
             x, y = held[head].cpu().double(), class_labels(logits, targets)
-            if logits.dim() == 2:
+            if logits.dim() == 2 or is_multi_hot(targets):
                 x = x.flatten(1)
             elif x.shape[2:] != logits.shape[2:]:
                 x = F.interpolate(x, size=logits.shape[2:], mode="bilinear")
@@ -171,8 +174,25 @@ def _score(probe: Any, x: Tensor, y: Tensor, num_classes: int) -> Tensor:
     """Return the accuracy ``(B,)``, or of masks the IoU of each class ``(B, C)``, NaN where it is absent."""
     rows = x.movedim(1, -1).flatten(0, -2) if x.dim() > 2 else x
     found = torch.from_numpy(probe.predict(rows.numpy())).view(y.shape)
+    if is_multi_hot(y):
+        return torch.where(y == IGNORE, math.nan, (found == y).double())
     logits = F.one_hot(found, num_classes).movedim(-1, 1).double()
     return correct(logits, y) if x.dim() == 2 else iou_scores(logits, y, absent=math.nan)
+
+
+class _FindingProbes:
+    """A probe of each finding, on the samples in which it is known; one that is known nowhere is said to be absent."""
+
+    def fit(self, features: np.ndarray, labels: np.ndarray) -> None:
+        self.probes = []
+        for own in labels.T:
+            known = own != IGNORE
+            several = len(np.unique(own[known])) > 1
+            self.probes.append(_classifier(several).fit(features[known], own[known]) if known.any() else None)
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        absent = np.zeros(len(features), dtype=np.int64)
+        return np.stack([absent if one is None else one.predict(features) for one in self.probes], axis=1)
 
 
 def head_inputs(model: nn.Module, dataset: Any, **reading: Unpack[Reading]) -> tuple[np.ndarray, np.ndarray]:

@@ -31,8 +31,20 @@ def joint_task(requests: Sequence[UnlearnTask]) -> UnlearnTask:
     """Return all requests as one: the union of what they forget, and what all of them retain.
 
     Raises:
-        ValueError: When they are not split from one training set and one held-out set, or leave nothing to retain.
+        ValueError: When they are not split from one training set and one held-out set, or leave nothing to retain; when
+            some forget findings and others whole samples.
     """
+    first, *others = _check_requests(requests)
+    of_findings = {bool(request.forget_classes) for request in (first, *others) if request.kind == "multilabel"}
+    if len(of_findings) > 1:
+        raise ValueError(
+            "expected requests that forget findings, or requests that forget whole samples, but got both: what is "
+            "asked of the former is asked of one finding alone"
+        )
+    return _joined(requests)
+
+
+def _joined(requests: Sequence[UnlearnTask]) -> UnlearnTask:
     first, *others = _check_requests(requests)
     forget, retain = _sets(requests, "forget"), _sets(requests, "retain")
     joined = replace(
@@ -62,7 +74,7 @@ def cumulative_tasks(requests: Sequence[UnlearnTask]) -> list[UnlearnTask]:
 
 def beside(request: UnlearnTask, others: Sequence[UnlearnTask]) -> UnlearnTask:
     """Return ``request`` with nothing to retain that one of ``others`` (or itself) forgets, held-out data alike."""
-    joined = joint_task([request, *others])
+    joined = _joined([request, *others])
     return replace(
         request,
         retain=joined.retain,

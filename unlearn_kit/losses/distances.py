@@ -1,6 +1,7 @@
 """Distances between outputs and what they are led toward: pure functions, one value a sample ``(B,)``.
 
-Outputs are logits ``(B, C, ...)`` (see ``unlearn_kit.outputs``); a sample with many decisions (pixels) gets their mean.
+Outputs are logits ``(B, C, ...)``, of K findings ``(B, 1, K)`` (see ``unlearn_kit.outputs``); a sample with many
+decisions (pixels, findings) gets their mean.
 """
 
 from __future__ import annotations

@@ -315,6 +315,7 @@ class Findings:
     Args:
         target: What they are led toward.
         findings: Their places ``k`` in the targets ``(B, K)``.
+        label: 1 to ask only where they are present, 0 where they are absent; None for both.
 
     Raises:
         ValueError: On places that are none; when evaluated, on one that the targets have not, or without findings.
@@ -323,6 +324,7 @@ class Findings:
 
     target: Target
     findings: tuple[int, ...]
+    label: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.target, Target):
@@ -331,6 +333,8 @@ class Findings:
             raise ValueError("expected findings to hold at least one, but got an empty tuple")
         for finding in self.findings:
             check_count("findings", finding, low=0)
+        if self.label not in (None, 0, 1):
+            raise ValueError(f"expected label to be 0, 1 or None, but got {self.label!r}")
 
     @property
     def gives(self) -> tuple[GoalKind, ...]:
@@ -345,12 +349,14 @@ class Findings:
             )
         others = torch.ones(y.shape, dtype=torch.bool, device=y.device)
         others[:, list(self.findings)] = False
+        others |= torch.zeros_like(others) if self.label is None else y != self.label
         signed = y if y.is_floating_point() else y.long()
         goal = self.target(replace(batch, targets=signed.masked_fill(others, IGNORE)))
         return _without_logits(goal).without(others)
 
     def __repr__(self) -> str:
-        return f"Findings({self.target}, {list(self.findings)})"
+        where = "" if self.label is None else f", label={self.label}"
+        return f"Findings({self.target}, {list(self.findings)}{where})"
 
 
 @checked

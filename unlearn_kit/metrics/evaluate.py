@@ -104,7 +104,7 @@ def evaluate_seeds(
     held_out = [part for name in names if (part := splits[name]) is not None]
     test = _Samples(*(torch.cat(column) for column in zip(*held_out, strict=True))) if held_out else None
     columns = {name: score_columns(task, name) for name in SPLITS}
-    scores = {name: _mean(part, columns[name]) for name, part in splits.items()}
+    scores = {name: _mean(part, columns[name], present=_asks_present(task, name)) for name, part in splits.items()}
     dice = None
     if task.kind == "segmentation":
         dice = {name: _mean(part, columns[name], _dice_of_iou) for name, part in splits.items()}
@@ -144,7 +144,8 @@ def split_score(model: nn.Module, task: UnlearnTask, split: str, **reading: Unpa
     """
     check_task(task)
     check_choice("split", split, SPLITS)
-    return _mean(_read(model, getattr(task, split), task.kind, reading), score_columns(task, split))
+    part = _read(model, getattr(task, split), task.kind, reading)
+    return _mean(part, score_columns(task, split), present=_asks_present(task, split))
 
 
 def _check_same_data(reference: Evaluation, kind: str, sizes: dict[str, int]) -> None:
@@ -190,6 +191,11 @@ def forgets_mask_class(task: UnlearnTask) -> bool:
     return task.kind == "segmentation" and bool(task.forget_classes)
 
 
+def _asks_present(task: UnlearnTask, split: str) -> bool:
+    """Return whether a split scores findings where they are present: those that are to be forgotten."""
+    return task.kind == "multilabel" and bool(task.forget_classes) and split.startswith("forget")
+
+
 def score_columns(task: UnlearnTask, split: str) -> list[int]:
     """Return the mask classes that count: the foreground, divided where one class of the masks is to be forgotten.
 
@@ -205,14 +211,23 @@ def score_columns(task: UnlearnTask, split: str) -> list[int]:
 
 
 def _mean(
-    part: _Samples | None, columns: list[int], change: Callable[[Tensor], Tensor] = lambda scores: scores
+    part: _Samples | None,
+    columns: list[int],
+    change: Callable[[Tensor], Tensor] = lambda scores: scores,
+    *,
+    present: bool = False,
 ) -> float | None:
-    """Return the mean over samples of the changed scores, where they are per class of ``columns`` alone."""
+    """Return the mean over samples of the changed scores, where they are per class of ``columns`` alone.
+
+    Of findings, with ``present``, those that are there.
+    """
     if part is None:
         return None
     scores = change(part.scores)
     if part.truth.shape[1]:  # An image none of whose findings that count is known tells nothing.
-        return mean_of_judged(scores[:, columns].nanmean(dim=1))
+        marks = scores[:, columns]
+        marks = marks.masked_fill(part.truth[:, columns] != 1, math.nan) if present else marks
+        return mean_of_judged(marks.nanmean(dim=1))
     return float((scores if scores.dim() == 1 else mean_of_present(scores[:, columns])).mean())
 
 

@@ -20,7 +20,7 @@ from ..arguments import checked
 from ..data.checks import check_dataset
 from ..data.tensors import read_labels, subset
 from ..errors import check_choice, check_count, check_number
-from ..outputs import label_margin, per_sample
+from ..outputs import decisions, label_margin, per_sample
 from ..seeding import derive, isolated, standardized
 from ..tasks import UnlearnTask, check_task
 from .predict import Reading, class_labels, class_logits, map_batches
@@ -28,19 +28,22 @@ from .utility import correct
 
 
 def confidence(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return probability of the true class, ``(B,)`` in [0, 1], float64; for masks the mean over pixels."""
+    """Return probability of the true class, ``(B,)`` in [0, 1], float64; of masks and findings their mean."""
+    logits = decisions(logits, targets)
     labels = class_labels(logits, targets)
     return per_sample(label_margin(logits.double(), labels).sigmoid(), labels, empty=math.nan)
 
 
 def loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return cross-entropy in nats, ``(B,)``, float64, exact when saturated; for masks the mean over pixels."""
+    """Return cross-entropy in nats, ``(B,)``, float64, exact when saturated; of masks and findings their mean."""
+    logits = decisions(logits, targets)
     labels = class_labels(logits, targets)
     return per_sample(-F.logsigmoid(label_margin(logits.double(), labels)), labels, empty=math.nan)
 
 
 def entropy(logits: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return entropy of the prediction in nats, ``(B,)`` in [0, log C], float64; for masks the mean over pixels."""
+    """Return entropy of the prediction in nats, ``(B,)`` in [0, log C], float64; of masks and findings their mean."""
+    logits = logits if targets is None else decisions(logits, targets)
     log_p, _ = _log_probabilities(logits)
     labels = None if targets is None else class_labels(logits, targets)
     return per_sample(-(log_p.exp() * log_p).sum(dim=1), labels, empty=math.nan)
@@ -52,6 +55,7 @@ def modified_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Nats, ``(B,)`` in [0, inf), float64, exact when saturated; for masks the mean over pixels. Source: arXiv
     2003.10595.
     """
+    logits = decisions(logits, targets)
     log_p, log_not = _log_probabilities(logits)
     labels = class_labels(logits, targets)
     index = labels.clamp(min=0).unsqueeze(1)

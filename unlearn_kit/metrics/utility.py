@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import checked
-from ..outputs import IGNORE, is_multi_hot, per_sample, predicted_labels
+from ..outputs import IGNORE, decisions, is_multi_hot, per_sample, predicted_labels
 from ..seeding import standardized
 from .predict import Reading, class_labels, map_batches, mean_score, predict
 
@@ -30,6 +30,7 @@ def correct(logits: Tensor, targets: Tensor) -> Tensor:
     Raises:
         ValueError: On non-finite logits, or targets that do not fit them.
     """
+    logits = decisions(logits, targets)
     labels = class_labels(logits, targets)
     return per_sample((predicted_labels(logits) == labels).double(), labels, empty=math.nan)
 
@@ -109,7 +110,7 @@ def mean_of_present(scores: Tensor) -> Tensor:
 
 def _areas(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return pixels of overlap, prediction and target of each image and class: three ``(B, C)``."""
-    if logits.dim() < 3:
+    if logits.dim() < 3 or is_multi_hot(targets):
         raise ValueError(f"expected logits of masks, (B, C, H, W), but got shape {tuple(logits.shape)}")
     found, labels = predicted_labels(logits).flatten(1), class_labels(logits, targets).flatten(1)
     B, C = len(logits), max(logits.shape[1], 2)
