@@ -16,6 +16,7 @@ from unlearn_kit.safe_yaml import read_yaml
 from ..setup.devices import check_device_name
 from ..setup.methods import Method, Variant
 from ..suites.schema import Count, Finite, Strict, error_lines
+from .reference import read_reference
 
 
 def _source(value: Any) -> Any:
@@ -81,7 +82,8 @@ class RevisionRequest(Strict):
         forget: Which rows of the table, as ``device == "B" and year < 2019``.
         forget_class: A whole class instead, by its name.
         method: ``NAME:PRESET`` or ``NAME:OPTION=VALUE``, or a name with its options.
-        reference: A file of weights of the same architecture, retrained without the data.
+        reference: A file of weights of the same architecture, retrained without the data; "retrain" or
+            "subsample:SHARE" trains, with options of ``retrain`` after colons; "none".
         out: The folder to write.
         form: "safetensors" or "pth"; None for the original's.
         seed: Of the revision and the evaluation.
@@ -98,7 +100,7 @@ class RevisionRequest(Strict):
     forget: str | None = None
     forget_class: str | None = None
     method: str | dict[str, Any] = "perturbed_sign"
-    reference: Path | None = None
+    reference: str | None = None
     out: Path
     form: Literal["safetensors", "pth"] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
@@ -121,6 +123,12 @@ class RevisionRequest(Strict):
     def _readable(cls, value: str | None) -> str | None:
         if value is not None:
             where(value)
+        return value
+
+    @field_validator("reference")
+    @classmethod
+    def _known_reference(cls, value: str | None) -> str | None:
+        read_reference(value)
         return value
 
     @field_validator("device")

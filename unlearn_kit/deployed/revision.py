@@ -67,6 +67,7 @@ def revise(
     groups: Mapping[str, Sequence[Any]] | None = None,
     earlier: Sequence[str | Path] = (),
     beside: Mapping[str, str] | None = None,
+    told: Mapping[str, Any] | None = None,
     **measuring: Unpack[Measuring],
 ) -> Revision:
     """Make a deployed model forget, and write what serves and what proves it.
@@ -91,6 +92,7 @@ def revise(
         asked: Who asked, ticket, basis, date: free text for the receipt.
         groups: The group of every sample, such as its patient, as for :func:`unlearn_kit.evidence.measure`.
         earlier: Folders of earlier revisions that this one stands on; one whose checkpoint is revised again is found.
+        told: Further figures for the receipt, which are not judged.
         beside: Further files of text for the folder, by name, such as the request itself.
         **measuring: What :func:`unlearn_kit.evidence.measure` takes: audits, budget, class_names, thresholds.
 
@@ -103,7 +105,7 @@ def revise(
     folder = Path(out)
     options = dict(options or {})
     measured = {name: value for name, value in measuring.items() if value is not None}
-    proof = (dict(asked or {}), dict(groups or {}), [str(path) for path in earlier], measured)
+    proof = (dict(asked or {}), dict(groups or {}), [str(path) for path in earlier], measured, dict(told or {}))
     request = _request(serving, task, method, form, reference, seed, options, proof)
     found = _already(folder, request)
     if found is not None:
@@ -144,10 +146,11 @@ def revise(
                     f"expected beside to name further files, but got {name!r}, which is the revision's own"
                 )
             write_text(text, unfinished / name)
-        told = {"request": request, "read": serving.words, "warnings": warnings, "checkpoint": checkpoint.name}
+        said = {"request": request, "read": serving.words, "warnings": warnings, "checkpoint": checkpoint.name}
         before = {path.name: digest for path, digest in original.items()}
         files = {"files": _hashes(unfinished), "checkpoints": {"before": before, "after": after}}
-        paper = Receipt(paper.values | files | {"deployed": told})
+        figures = {"figures": paper.values["figures"] | dict(told or {})}
+        paper = Receipt(paper.values | files | figures | {"deployed": said})
         names = measuring.get("class_names")
         write_text(page(paper, task, serving.model, whole, class_names=names), unfinished / "index.html")
         seal(paper, unfinished)
