@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset, TensorDataset
 
 from ..audits.probe import head_inputs, logistic_regression
 from ..data.sampling import random_subset
-from ..data.tensors import load_tensors
+from ..data.tensors import load_tensors, subset
 from ..engine import Phase, fit
 from ..losses import cross_entropy
 from ..metrics import feature_distance
@@ -55,11 +55,13 @@ def residual_knowledge(compared: Compared) -> Found:
     name, task = "not just across the boundary", compared.task
     if task.kind != "classification":
         return untested(name, "it is defined for labels, not for masks"), {}
-    near = {
-        key: _nearby(random_subset(data, LIMIT, seed=derive(compared.seed, "residual", key)), compared.seed)
-        for key, data in (("forget", task.forget), ("unseen", compared.unseen_data))
-        if len(data)
-    }
+    near, groups = {}, {}
+    for which, (key, data) in enumerate((("forget", task.forget), ("unseen", compared.unseen_data))):
+        source = generator(compared.seed, "residual", key)
+        chosen = torch.randperm(len(data), generator=source)[:LIMIT].sort().values
+        groups[key] = compared.groups_of(which, chosen)
+        if len(chosen):
+            near[key] = _nearby(subset(data, chosen), compared.seed)
     read = {key: read_both(compared.before, compared.after, data, task) for key, data in near.items()}
     told = {
         f"share right near {key} samples, {when}": float(part.scores[i].mean())
@@ -73,8 +75,8 @@ def residual_knowledge(compared: Compared) -> Found:
     if forget is None or unseen is None:
         return untested(name, f"there are no {compared.words} to compare with"), told
     mine, theirs = (
-        side(part.scores.view(2, -1, COPIES).mean(dim=2).numpy(), part.labels[::COPIES].numpy())
-        for part in (forget, unseen)
+        side(part.scores.view(2, -1, COPIES).mean(dim=2).numpy(), part.labels[::COPIES].numpy(), groups[key])
+        for key, part in (("forget", forget), ("unseen", unseen))
     )
     found = gap(mine, theirs, differences, seed=compared.seed)
     return advantage_gone(name, found, compared.thresholds, what=f"changed {compared.words}"), told
@@ -88,7 +90,8 @@ def relearning(compared: Compared) -> Found:
     forget, unseen = _read(compared, compared.after)
     if forget is None or unseen is None:
         return untested(name, f"there are no {compared.words} to compare with"), {}
-    mine, theirs = compared.matched(forget, unseen)
+    places = compared.matched(forget, unseen)
+    mine, theirs = subset(task.forget, places[0]), subset(compared.unseen_data, places[1])
     phase = Phase(
         cross_entropy(on="forget"),
         {"forget": ConcatDataset([mine, theirs])},
@@ -100,7 +103,10 @@ def relearning(compared: Compared) -> Found:
         name="relearn",
     )
     relearned = fit(compared.after, phase, seed=derive(compared.seed, "relearn")).model
-    forget, unseen = (read_both(compared.before, relearned, data, task) for data in (mine, theirs))
+    forget, unseen = (
+        read_both(compared.before, relearned, data, task, compared.groups_of(which, places[which]))
+        for which, data in enumerate((mine, theirs))
+    )
     found = loss_gap(forget, unseen, compared.seed)
     return advantage_gone(name, found, compared.thresholds, what=f"relearned {compared.words}"), {}
 
@@ -125,7 +131,10 @@ def probe(compared: Compared) -> Found:
             column = np.searchsorted(fitted.classes_, np.where(known, labels[key], fitted.classes_[0]))
             said = fitted.predict_log_proba(x)[np.arange(len(x)), column]
             losses[key].append(np.where(known, -said, np.inf))
-    mine, theirs = (side(np.stack(losses[key]), labels[key]) for key in ("forget", "unseen"))
+    mine, theirs = (
+        side(np.stack(losses[key]), labels[key], compared.groups_of(which))
+        for which, key in enumerate(("forget", "unseen"))
+    )
     found = gap(mine, theirs, advantages, seed=compared.seed)
     return advantage_gone(name, found, compared.thresholds, what=f"probed {compared.words}"), {}
 
@@ -180,6 +189,7 @@ def _nearby(data: Any, seed: int) -> TensorDataset:
 def _read(compared: Compared, after: nn.Module) -> tuple[Readings | None, Readings | None]:
     """Return what the original and another model in place of the revised one do on forget and unseen data."""
     forget, unseen = (
-        read_both(compared.before, after, data, compared.task) for data in (compared.task.forget, compared.unseen_data)
+        read_both(compared.before, after, data, compared.task, compared.groups_of(which))
+        for which, data in enumerate((compared.task.forget, compared.unseen_data))
     )
     return forget, unseen

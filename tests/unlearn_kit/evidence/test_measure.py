@@ -140,3 +140,21 @@ def test_groups_are_named_and_wrong_arguments_refused(runs) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             measure(original, original, task, **wrong)
+
+
+def test_images_of_one_patient_are_no_patients(runs) -> None:
+    task, original, made = runs
+    audits = ("quantization", "residual knowledge", "relearning", "probe")
+    names = ("forgotten", "not brought back by rounding", "not just across the boundary", "not read off the features")
+    alone = measure(original, made["good"], task, audits=audits)
+    patients = {
+        "forget": [i // 10 for i in range(len(task.forget))],
+        "retain_test": [100 + i // 10 for i in range(len(task.retain_test))],
+    }
+    by_patient = measure(original, made["good"], task, audits=audits, groups=patients)
+    assert {by_patient[name].figure.count for name in names} == {10}
+    assert by_patient["kept"].figure.count == len(set(patients["retain_test"]))
+    assert {alone[name].figure.count for name in names} == {100}
+    # A device that is on both sides is no unit that one could draw again: images count.
+    device = {"forget": ["B"] * len(task.forget), "retain_test": ["B"] * len(task.retain_test)}
+    assert measure(original, made["good"], task, audits=(), groups=device)["forgotten"].figure.count == 100
