@@ -146,7 +146,10 @@ def measure(
             verdicts.append(verdict)
             figures |= told
     if "features" in audits and not spent():
-        figures |= features(compared)
+        try:
+            figures |= features(compared)
+        except ValueError as error:  # such as two networks without layers of one name
+            figures["likeness of the features to the original's (CKA)"] = f"not measured: {error}"
     return _evidence(verdicts, kept, figures, settings)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_what_comes_out_serves_as_what_went_in(served: Path, tmp_path: Path, mon
     # Verdicts stand first, classes by name under the pictures, false negatives by class.
     assert page.index("<h2>Verdicts</h2>") < page.index("<h2>Description of modifications</h2>")
     for one in values["verdicts"]:
-        assert f'<td class="{one["value"].replace(" ", "-")}">{one["value"]}</td><td>{one["claim"]}' in page
+        assert f'<td class="{one["value"].replace(" ", "-")}">{one["value"]}</td><td>{one["claim"]}' in unescape(page)
     assert "<br>a → " in page
     assert "false negatives before" in page
     assert "ticket R-17" in page
