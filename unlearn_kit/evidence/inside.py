@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import ConcatDataset, TensorDataset
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, Dataset
 
 from ..audits.probe import head_inputs, logistic_regression
 from ..data.sampling import random_subset
-from ..data.tensors import load_tensors, subset
+from ..data.tensors import in_order, subset
 from ..engine import Phase, fit
 from ..losses import cross_entropy
 from ..metrics import feature_distance
@@ -61,7 +61,7 @@ def residual_knowledge(compared: Compared) -> Found:
         chosen = torch.randperm(len(data), generator=source)[:LIMIT].sort().values
         groups[key] = compared.groups_of(which, chosen)
         if len(chosen):
-            near[key] = _nearby(subset(data, chosen), compared.seed)
+            near[key] = _Nearby(subset(data, chosen), compared.seed)
     read = {key: read_both(compared.before, compared.after, data, task) for key, data in near.items()}
     told = {
         f"share right near {key} samples, {when}": float(part.scores[i].mean())
@@ -177,13 +177,21 @@ def class_found(name: str, compared: Compared, readings: Readings | None, *, cop
     return class_forgotten(name, before, after, 1 / compared.task.num_classes)
 
 
-def _nearby(data: Any, seed: int) -> TensorDataset:
-    """Return changed copies of every sample, the copies of one after another."""
-    inputs, targets = load_tensors(data)
-    low, high = inputs.amin(), inputs.amax()
-    x = inputs.repeat_interleave(COPIES, dim=0)
-    noise = 2 * torch.rand(x.shape, generator=generator(seed, "residual", "noise"), dtype=x.dtype) - 1
-    return TensorDataset((x + noise * RADIUS * (high - low)).clamp(low, high), targets.repeat_interleave(COPIES, dim=0))
+class _Nearby(Dataset[tuple[Tensor, Tensor]]):
+    """Changed copies of every sample, the copies of one after another; made when they are read."""
+
+    def __init__(self, data: Any, seed: int) -> None:
+        self.data, self.seed = data, seed
+        ranges = [(float(x.min()), float(x.max())) for x, _ in in_order(data)]
+        self.low, self.high = min(low for low, _ in ranges), max(high for _, high in ranges)
+
+    def __len__(self) -> int:
+        return COPIES * len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        x, y = self.data[index // COPIES]
+        noise = 2 * torch.rand(x.shape, generator=generator(self.seed, "residual", index), dtype=x.dtype) - 1
+        return (x + noise * RADIUS * (self.high - self.low)).clamp(self.low, self.high), y
 
 
 def _read(compared: Compared, after: nn.Module) -> tuple[Readings | None, Readings | None]:
