@@ -55,7 +55,12 @@ def revise(
     method: Annotated[
         str | None, typer.Option(help="NAME:PRESET or NAME:OPTION=VALUE.", show_default="perturbed_sign")
     ] = None,
-    reference: Annotated[Path | None, typer.Option(help="Weights retrained without the data, to judge by.")] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights retrained without the data; or retrain, subsample:SHARE (with :OPTION=VALUE), none."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
     by: Annotated[str | None, typer.Option(help="Who asked, for the receipt.")] = None,
     ticket: Annotated[str | None, typer.Option(help="Of the request.")] = None,
@@ -89,7 +94,7 @@ def revise(
         import torch
 
         from ..revise.request import read_request
-        from ..revise.work import estimate, look, prepare, work
+        from ..revise.work import cost, estimate, look, prepare, work
 
         torch.set_num_threads(threads)
         given = read_request(
@@ -144,6 +149,8 @@ def revise(
                 _say(console, str(time))
             _say(console, f"nothing was changed; look at {page}")
             return
+        dear = cost(prepared)
+        _say(console, *([] if dear is None else [dear]))
         revision = work(prepared, lambda time: _say(console, str(time)))
     _warn(console, *revision.warnings)
     show_verdicts(console, revision.receipt.values)

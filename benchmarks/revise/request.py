@@ -19,6 +19,7 @@ from ..setup.devices import check_device_name
 from ..setup.methods import Method, Variant
 from ..suites.mistakes import error_lines
 from ..suites.schema import Count, Finite, Strict
+from .reference import read_reference
 
 
 def _source(value: Any) -> Any:
@@ -100,7 +101,8 @@ class RevisionRequest(Strict):
         forget: Which rows of the table, as ``device == "B" and year < 2019``.
         forget_class: A whole class instead, by its name.
         method: ``NAME:PRESET`` or ``NAME:OPTION=VALUE``, or a name with its options.
-        reference: A file of weights of the same architecture, retrained without the data.
+        reference: A file of weights of the same architecture, retrained without the data; "retrain" or
+            "subsample:SHARE" trains, with options of ``retrain`` after colons; "none".
         out: The folder to write.
         form: "safetensors" or "pth"; None for the original's.
         seed: Of the revision and the evaluation.
@@ -117,7 +119,7 @@ class RevisionRequest(Strict):
     forget: str | None = None
     forget_class: str | None = None
     method: str | dict[str, Any] = "perturbed_sign"
-    reference: Path | None = None
+    reference: str | None = None
     out: Path
     form: Literal["safetensors", "pth"] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
@@ -140,6 +142,12 @@ class RevisionRequest(Strict):
     def _readable(cls, value: str | None) -> str | None:
         if value is not None:
             where(value)
+        return value
+
+    @field_validator("reference")
+    @classmethod
+    def _known_reference(cls, value: str | None) -> str | None:
+        read_reference(value)
         return value
 
     @field_validator("device")

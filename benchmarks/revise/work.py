@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 
 import algorithms
 from unlearn_kit import UnlearnTask
@@ -22,6 +23,7 @@ from unlearn_kit.files import write_text
 
 from ..setup.methods import as_options, known_options
 from .progress import RevisionProgress, TimeEstimate, rehearse
+from .reference import Retraining, read_reference, seconds_of, small_verdicts, whole_reference
 from .request import RevisionRequest
 
 REQUEST = "revision.yaml"
@@ -153,7 +155,17 @@ def work(prepared: Prepared, estimated: Callable[[TimeEstimate], None] = lambda 
     function: Any = getattr(algorithms, method.name)
     watched = "callbacks" in known_options(method.name)
     watching = {"callbacks": [RevisionProgress(method.text, estimated)]} if watched else {}
-    reference = None if request.reference is None else prepared.serving.with_weights(request.reference)
+    wanted, told = read_reference(request.reference), dict[str, Any]()
+    reference: nn.Module | None = None
+    training: dict[str, Any] = {"seed": request.seed, "device": request.device}
+    if isinstance(wanted, Path):
+        reference = prepared.serving.with_weights(wanted)
+    elif wanted is not None and wanted.share == 1:
+        reference = whole_reference(wanted, prepared.serving.model, prepared.task, **training)
+    elif wanted is not None:
+        names = prepared.bundle.class_names
+        found = small_verdicts(wanted, prepared.serving.model, prepared.task, class_names=names, **training)
+        told[f"verdicts on a retraining with {wanted.share:.0%} of the data"] = found
     proof: dict[str, Any] = {} if request.audits is None else {"audits": tuple(request.audits)}
     return revise(
         prepared.serving,
@@ -170,11 +182,22 @@ def work(prepared: Prepared, estimated: Callable[[TimeEstimate], None] = lambda 
         asked=request.asked,
         groups=groups_of(prepared),
         earlier=request.earlier,
+        told=told,
         beside={REQUEST: yaml_of(request)},
         budget=request.budget,
         class_names=prepared.bundle.class_names,
         **proof,
     )
+
+
+def cost(prepared: Prepared) -> str | None:
+    """Return what it costs to train the reference that a request wants, in words; None where none is trained."""
+    wanted, request = read_reference(prepared.request.reference), prepared.request
+    if not isinstance(wanted, Retraining):
+        return None
+    seconds = seconds_of(wanted, prepared.serving.model, prepared.task, seed=request.seed, device=request.device)
+    what = "a reference" if wanted.share == 1 else f"a pair of models on {wanted.share:.0%} of the data"
+    return f"{what} is trained first, in about {seconds:.0f} s"
 
 
 def groups_of(prepared: Prepared) -> dict[str, list[str]]:

@@ -215,26 +215,51 @@ def study(
     return records
 
 
+def counted(records: list[dict[str, Any]], name: str, kinds: tuple[str, ...]) -> str:
+    """Return how often a verdict is "shown" of models of these kinds, with its interval, and how often not tested."""
+    values = [r["values"][name] for r in records if r["kind"] in kinds and name in r["values"]]
+    if not values:
+        return "n/a"
+    shown, idle = values.count("shown"), values.count("not tested")
+    found = share(shown, len(values))
+    apart = f"; {idle} not tested" if idle else ""
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}] ({shown} of {len(values)}{apart})"
+
+
 def tables(records: list[dict[str, Any]]) -> str:
-    """Return how often each verdict is "shown" and "not tested", by setting and kind, as Markdown."""
-    lines = []
+    """Return how often each verdict is "shown", over all settings and in each, as Markdown.
+
+    What must not be shown is by verdict: of most that a model forgot which did not, of "not marked" that one is not
+    which is, of "kept" that one kept which lost a class.
+    """
+    wrong = dict.fromkeys(CLAIMS, (NOTHING, OTHER, HARDLY)) | {
+        "weights changed": (NOTHING,),
+        "not marked": (NOTHING, OVER),
+        "kept": (NOTHING, DAMAGED),
+    }
+    lines = [
+        "## All settings",
+        "",
+        "Share of models of which a verdict is said to be shown, with its 95 % interval.",
+        "",
+        "Wanted: at most .05 where it is not so, at least .80 of a second reference. What asks for another class that",
+        "the model never saw is never tested where a class was forgotten.",
+        "",
+        "| verdict | shown though it is not so | of | shown of a second reference | where tested |",
+        "|---|---|---|---|---|",
+    ]
+    for name, kinds in wrong.items():
+        tested = [r for r in records if r["values"].get(name) != "not tested"]
+        cells = (counted(records, name, kinds), ", ".join(kinds), counted(records, name, (REFERENCE,)))
+        lines.append(f"| {name} | {' | '.join(cells)} | {counted(tested, name, (REFERENCE,))} |")
     for setting in dict.fromkeys(record["setting"] for record in records):
         rows = [record for record in records if record["setting"] == setting]
-        lines += [f"### {setting}", "", f"| verdict | {' | '.join(KINDS)} |", "|---|" + "---|" * len(KINDS)]
+        lines += ["", f"## {setting}", "", f"| verdict | {' | '.join(KINDS)} |", "|---|" + "---|" * len(KINDS)]
         for name in CLAIMS:
-            cells = []
-            for kind in KINDS:
-                values = [r["values"][name] for r in rows if r["kind"] == kind and name in r["values"]]
-                if not values:
-                    cells.append("n/a")
-                    continue
-                found, idle = share(values.count("shown"), len(values)), values.count("not tested")
-                apart = f", {idle} not tested" if idle else ""
-                cells.append(f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}] of {len(values)}{apart}")
-            if set(cells) != {"n/a"}:
-                lines.append(f"| {name} | {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines)
+            told = [counted(rows, name, (kind,)) for kind in KINDS]
+            if set(told) != {"n/a"}:
+                lines.append(f"| {name} | {' | '.join(told)} |")
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
@@ -249,10 +274,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     sizes = {"purpose": given.purpose, "draws": given.draws, "models": given.models, "slow": given.slow}
-    records = study(given.settings, **sizes)
     given.out.mkdir(parents=True, exist_ok=True)
-    write_json({"arguments": sizes, "versions": versions(), "records": records}, given.out / "verdicts.json")
-    write_text(tables(records), given.out / "verdicts.md")
+    records: list[dict[str, Any]] = []
+    for setting in given.settings:
+        records += study([setting], **sizes)
+        # After each setting, so that a run that is stopped leaves what it has.
+        write_json({"arguments": sizes, "versions": versions(), "records": records}, given.out / "verdicts.json")
+        write_text(tables(records), given.out / "verdicts.md")
 
 
 if __name__ == "__main__":

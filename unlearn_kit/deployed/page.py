@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..arguments import checked
 from ..data.tensors import load_tensors, subset
 from ..evidence import Receipt
-from ..evidence.words import CHANGES, LIMIT, SCORES, WHO, change_cells, figure, score
+from ..evidence.words import CHANGES, LIMIT, SCORES, WHO, change_cells, figure, score, told
 from ..metrics.predict import predict
 from ..outputs import decisions, predicted_labels
 from ..tasks import UnlearnTask
@@ -55,6 +55,7 @@ def page(
         scores=[(words, [score(metrics[who], name) for who in WHO]) for name, words in SCORES.items()],
         verdicts=[one | {"told": figure(one["figure"]), "was": figure(one["before"])} for one in values["verdicts"]],
         headings=CHANGES,
+        figures=[(name, told(value)) for name, value in values["figures"].items()],
         changes=[
             (title, [change_cells(row) for row in values[key]])
             for title, key in (("class", "classes"), ("group", "groups"))

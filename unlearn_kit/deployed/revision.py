@@ -72,6 +72,7 @@ def revise(
     groups: Mapping[str, Sequence[Any]] | None = None,
     earlier: Sequence[str | Path] = (),
     beside: Mapping[str, str] | None = None,
+    told: Mapping[str, Any] | None = None,
     **measuring: Unpack[Measuring],
 ) -> Revision:
     """Make a deployed model forget, and write what serves and what proves it.
@@ -97,6 +98,7 @@ def revise(
         asked: Who asked, ticket, basis, date: free text for the receipt.
         groups: The group of every sample, such as its patient, as for :func:`unlearn_kit.evidence.measure`.
         earlier: Folders of earlier revisions that this one stands on; one whose checkpoint is revised again is found.
+        told: Further figures for the receipt, which are not judged.
         beside: Further files of text for the folder, by name, such as the request itself.
         **measuring: What :func:`unlearn_kit.evidence.measure` takes: audits, budget, class_names, thresholds.
 
@@ -113,7 +115,7 @@ def revise(
         check_choice("form", form, FORMATS)
     task, reading = read_once(task)
     measured = {name: value for name, value in measuring.items() if value is not None}
-    proof = (dict(asked or {}), dict(groups or {}), [str(path) for path in earlier], measured)
+    proof = (dict(asked or {}), dict(groups or {}), [str(path) for path in earlier], measured, dict(told or {}))
     request = _request(serving, task, method, form, reference, seed, options, proof)
     found = _already(folder, request)
     if found is not None:
@@ -153,10 +155,11 @@ def revise(
                 )
             write_text(text, place.result / name)
         read = [*serving.words, *([] if reading is None else [reading])]
-        told = {"request": request, "read": read, "warnings": warnings, "checkpoint": checkpoint.name}
+        said = {"request": request, "read": read, "warnings": warnings, "checkpoint": checkpoint.name}
         before = {path.name: digest for path, digest in original.items()}
         files = {"files": _hashes(place.result), "checkpoints": {"before": before, "after": after}}
-        paper = Receipt(paper.values | files | {"deployed": told})
+        figures = {"figures": paper.values["figures"] | dict(told or {})}
+        paper = Receipt(paper.values | files | figures | {"deployed": said})
         names = measuring.get("class_names")
         write_text(page(paper, task, serving.model, whole, class_names=names), place.result / "index.html")
         seal(paper, place.result)

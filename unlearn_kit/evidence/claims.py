@@ -221,7 +221,10 @@ def advantage_gone(
     if after.low > 0:
         return say("not shown", "the revised model still tells the forget data from others", alarming=True)
     if too_few(left.high - left.value, part) or too_few(after.high - after.value, cap):
-        return say("not tested", f"{after.count} are too few to tell: a retrained model might not show it either")
+        return say(
+            "not tested",
+            f"{after.count} samples or groups are too few to tell: a retrained model might not show it either",
+        )
     return say("not shown", f"up to {left.high:.0%} of the original's advantage may be left")
 
 
@@ -276,7 +279,7 @@ def not_marked(after: Figure | None, thresholds: Thresholds = DEFAULT) -> Verdic
         words = "over-forgetting: the forget data are worse than data that nobody trained on, which marks them"
         return Verdict(**named, value="not shown", words=words, alarming=True)
     if too_few(after.value - after.low, limit.value):
-        return Verdict(**named, value="not tested", words=f"{after.count} are too few to tell")
+        return Verdict(**named, value="not tested", words=f"{after.count} samples or groups are too few to tell")
     return Verdict(**named, value="not shown", words="the forget data may be worse")
 
 
@@ -297,7 +300,7 @@ def kept(found: Kept | None, thresholds: Thresholds = DEFAULT) -> Verdict:
         words = "damage beyond noise: the score fell as a whole"
         return Verdict(**named, value="not shown", words=words, alarming=True)
     if too_few(found.change.value - found.change.low, limit.value):
-        return Verdict(**named, value="not tested", words=f"{found.change.count} are too few to tell")
+        return Verdict(**named, value="not tested", words=f"{found.change.count} samples or groups are too few to tell")
     return Verdict(**named, value="not shown", words=f"the score may have fallen by {limit.value:g}")
 
 
@@ -333,5 +336,6 @@ def _named(name: str) -> dict[str, Any]:
 def _figures(verdict: Verdict) -> str:
     """Return the figures of a verdict as the end of a sentence."""
     both = (("", verdict.figure), ("before ", verdict.before))
-    told = [f"{when}{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for when, one in both if one is not None]
+    known = [(when, one) for when, one in both if one is not None and one.low < one.high]
+    told = [f"{when}{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for when, one in known]
     return f" ({', '.join(told)})" if told else ""

@@ -189,8 +189,8 @@ def differences(forget: Side, unseen: Side, model: int, f_weights: Array, u_weig
 def mean_change(changes: Side, *, seed: int = 0) -> Figure | None:
     """Return the mean of paired changes, after less before, with a bootstrap interval over whole groups; None for none.
 
-    A set in which nothing changed still says only so much: the interval is never narrower than what one sample of
-    ``count`` that fell from right to wrong would move (the rule of three).
+    A set in which nothing changed still says only so much: its interval is that of the rule of three, 3 / count to
+    either side.
     """
     if not len(changes):
         return None
@@ -200,8 +200,11 @@ def mean_change(changes: Side, *, seed: int = 0) -> Figure | None:
         weights = _resampled(changes, rng)
         draws.append((weights * changes.values[0]).sum(axis=1) / weights.sum(axis=1))
     low, high = np.quantile(np.concatenate(draws), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    value, floor = float(changes.values.mean()), min(1.0, 3 / changes.count)
-    return Figure(value, min(float(low), value - floor), max(float(high), value + floor), changes.count)
+    value = float(changes.values.mean())
+    if low == high:
+        floor = min(1.0, 3 / changes.count)
+        low, high = value - floor, value + floor
+    return Figure(value, float(low), float(high), changes.count)
 
 
 def mean(shares: ArrayLike, *, seed: int = 0) -> Figure:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import ConcatDataset, TensorDataset
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, Dataset
 
 from ..audits.probe import head_inputs, logistic_regression
 from ..data.sampling import random_subset
-from ..data.tensors import load_tensors
+from ..data.tensors import in_order, subset
 from ..engine import Phase, fit
 from ..losses import cross_entropy
 from ..metrics import feature_distance
@@ -55,11 +55,13 @@ def residual_knowledge(compared: Compared) -> Found:
     name, task = "not just across the boundary", compared.task
     if task.kind != "classification":
         return untested(name, "it is defined for labels, not for masks"), {}
-    near = {
-        key: _nearby(random_subset(data, LIMIT, seed=derive(compared.seed, "residual", key)), compared.seed)
-        for key, data in (("forget", task.forget), ("unseen", compared.unseen_data))
-        if len(data)
-    }
+    near, groups = {}, {}
+    for which, (key, data) in enumerate((("forget", task.forget), ("unseen", compared.unseen_data))):
+        source = generator(compared.seed, "residual", key)
+        chosen = torch.randperm(len(data), generator=source)[:LIMIT].sort().values
+        groups[key] = compared.groups_of(which, chosen)
+        if len(chosen):
+            near[key] = _Nearby(subset(data, chosen), compared.seed)
     read = {key: read_both(compared.before, compared.after, data, task) for key, data in near.items()}
     told = {
         f"share right near {key} samples, {when}": float(part.scores[i].mean())
@@ -73,8 +75,8 @@ def residual_knowledge(compared: Compared) -> Found:
     if forget is None or unseen is None:
         return untested(name, f"there are no {compared.words} to compare with"), told
     mine, theirs = (
-        side(part.scores.view(2, -1, COPIES).mean(dim=2).numpy(), part.labels[::COPIES].numpy())
-        for part in (forget, unseen)
+        side(part.scores.view(2, -1, COPIES).mean(dim=2).numpy(), part.labels[::COPIES].numpy(), groups[key])
+        for key, part in (("forget", forget), ("unseen", unseen))
     )
     found = gap(mine, theirs, differences, seed=compared.seed)
     return advantage_gone(name, found, compared.thresholds, what=f"changed {compared.words}"), told
@@ -88,7 +90,8 @@ def relearning(compared: Compared) -> Found:
     forget, unseen = _read(compared, compared.after)
     if forget is None or unseen is None:
         return untested(name, f"there are no {compared.words} to compare with"), {}
-    mine, theirs = compared.matched(forget, unseen)
+    places = compared.matched(forget, unseen)
+    mine, theirs = subset(task.forget, places[0]), subset(compared.unseen_data, places[1])
     phase = Phase(
         cross_entropy(on="forget"),
         {"forget": ConcatDataset([mine, theirs])},
@@ -100,7 +103,10 @@ def relearning(compared: Compared) -> Found:
         name="relearn",
     )
     relearned = fit(compared.after, phase, seed=derive(compared.seed, "relearn")).model
-    forget, unseen = (read_both(compared.before, relearned, data, task) for data in (mine, theirs))
+    forget, unseen = (
+        read_both(compared.before, relearned, data, task, compared.groups_of(which, places[which]))
+        for which, data in enumerate((mine, theirs))
+    )
     found = loss_gap(forget, unseen, compared.seed)
     return advantage_gone(name, found, compared.thresholds, what=f"relearned {compared.words}"), {}
 
@@ -125,7 +131,10 @@ def probe(compared: Compared) -> Found:
             column = np.searchsorted(fitted.classes_, np.where(known, labels[key], fitted.classes_[0]))
             said = fitted.predict_log_proba(x)[np.arange(len(x)), column]
             losses[key].append(np.where(known, -said, np.inf))
-    mine, theirs = (side(np.stack(losses[key]), labels[key]) for key in ("forget", "unseen"))
+    mine, theirs = (
+        side(np.stack(losses[key]), labels[key], compared.groups_of(which))
+        for which, key in enumerate(("forget", "unseen"))
+    )
     found = gap(mine, theirs, advantages, seed=compared.seed)
     return advantage_gone(name, found, compared.thresholds, what=f"probed {compared.words}"), {}
 
@@ -168,18 +177,27 @@ def class_found(name: str, compared: Compared, readings: Readings | None, *, cop
     return class_forgotten(name, before, after, 1 / compared.task.num_classes)
 
 
-def _nearby(data: Any, seed: int) -> TensorDataset:
-    """Return changed copies of every sample, the copies of one after another."""
-    inputs, targets = load_tensors(data)
-    low, high = inputs.amin(), inputs.amax()
-    x = inputs.repeat_interleave(COPIES, dim=0)
-    noise = 2 * torch.rand(x.shape, generator=generator(seed, "residual", "noise"), dtype=x.dtype) - 1
-    return TensorDataset((x + noise * RADIUS * (high - low)).clamp(low, high), targets.repeat_interleave(COPIES, dim=0))
+class _Nearby(Dataset[tuple[Tensor, Tensor]]):
+    """Changed copies of every sample, the copies of one after another; made when they are read."""
+
+    def __init__(self, data: Any, seed: int) -> None:
+        self.data, self.seed = data, seed
+        ranges = [(float(x.min()), float(x.max())) for x, _ in in_order(data)]
+        self.low, self.high = min(low for low, _ in ranges), max(high for _, high in ranges)
+
+    def __len__(self) -> int:
+        return COPIES * len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        x, y = self.data[index // COPIES]
+        noise = 2 * torch.rand(x.shape, generator=generator(self.seed, "residual", index), dtype=x.dtype) - 1
+        return (x + noise * RADIUS * (self.high - self.low)).clamp(self.low, self.high), y
 
 
 def _read(compared: Compared, after: nn.Module) -> tuple[Readings | None, Readings | None]:
     """Return what the original and another model in place of the revised one do on forget and unseen data."""
     forget, unseen = (
-        read_both(compared.before, after, data, compared.task) for data in (compared.task.forget, compared.unseen_data)
+        read_both(compared.before, after, data, compared.task, compared.groups_of(which))
+        for which, data in enumerate((compared.task.forget, compared.unseen_data))
     )
     return forget, unseen

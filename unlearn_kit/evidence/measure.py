@@ -22,7 +22,7 @@ from . import claims
 from .claims import DEFAULT, Change, Kept, Thresholds, Verdict
 from .estimates import FEW, holm, mean_change, p_of_drop, side
 from .inside import AUDITS, class_found, features
-from .readings import Compared, Readings, loss_gap, read_both
+from .readings import Compared, Readings, apart_groups, loss_gap, read_both
 
 ALL_AUDITS = (*AUDITS, "features")
 SPLITS = ("forget", "forget_test", "retain_test")
@@ -115,7 +115,8 @@ def measure(
         return _evidence([claims.weights_changed(same, None, thresholds), *others], None, {}, settings)
     read = {name: read_both(before, after, getattr(task, name), task, known.get(name)) for name in SPLITS}
     unseen = "forget_test" if len(task.forget_test) or task.forget_classes else "retain_test"
-    compared = Compared(before, after, task, unseen, thresholds, seed)
+    apart = apart_groups(known.get("forget"), known.get(unseen))
+    compared = Compared(before, after, task, unseen, thresholds, seed, apart)
     moved = max(part.moved for part in read.values() if part is not None)
     found = loss_gap(read["forget"], read[unseen], seed)
     verdicts = [claims.weights_changed(same, moved, thresholds)]
@@ -145,7 +146,10 @@ def measure(
             verdicts.append(verdict)
             figures |= told
     if "features" in audits and not spent():
-        figures |= features(compared)
+        try:
+            figures |= features(compared)
+        except ValueError as error:  # such as two networks without layers of one name
+            figures["likeness of the features to the original's (CKA)"] = f"not measured: {error}"
     return _evidence(verdicts, kept, figures, settings)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.tensors import subset
 from ..metrics import class_matched, correct, iou_scores
 from ..metrics.evaluate import forgets_mask_class
 from ..metrics.membership import loss
@@ -56,6 +55,8 @@ class Compared:
         unseen: The split that stands in for the ideal.
         thresholds: What verdicts are judged by.
         seed: Of all that is drawn.
+        groups: The group of each sample of the forget and of the unseen data, where groups are known on both sides and
+            none is on both; else empty.
     """
 
     before: nn.Module
@@ -64,6 +65,13 @@ class Compared:
     unseen: str
     thresholds: Thresholds
     seed: int
+    groups: tuple[tuple[str, ...], ...] = ()
+
+    def groups_of(self, which: int, chosen: Tensor | None = None) -> tuple[str, ...] | None:
+        """Return the groups of the forget (0) or the unseen data (1), or of those ``chosen``; None where not known."""
+        if not self.groups:
+            return None
+        return self.groups[which] if chosen is None else tuple(self.groups[which][i] for i in chosen.tolist())
 
     @property
     def unseen_data(self) -> Any:
@@ -81,12 +89,12 @@ class Compared:
             else "held-out data of the same classes"
         )
 
-    def matched(self, forget: Readings, unseen: Readings) -> tuple[Any, Any]:
-        """Return as many forget samples as unseen ones, in the same proportions of the classes."""
+    def matched(self, forget: Readings, unseen: Readings) -> tuple[Tensor, Tensor]:
+        """Return the places of as many forget samples as unseen ones, in the same proportions of the classes."""
         theirs = class_matched(forget.labels, unseen.labels, self.seed)
         mine = class_matched(unseen.labels[theirs], forget.labels, self.seed)
         theirs = theirs[class_matched(forget.labels[mine], unseen.labels[theirs], self.seed)]
-        return subset(self.task.forget, mine), subset(self.unseen_data, theirs)
+        return mine, theirs
 
 
 def read_both(
@@ -126,9 +134,19 @@ def loss_gap(forget: Readings | None, unseen: Readings | None, seed: int) -> Gap
     """Return how the losses of forget and unseen data stand to each other; groups count where none is on both sides."""
     if forget is None or unseen is None:
         return None
-    apart = forget.groups is not None and unseen.groups is not None and not set(forget.groups) & set(unseen.groups)
+    apart = bool(apart_groups(forget.groups, unseen.groups))
     mine, theirs = (part.side(part.losses, clustered=apart) for part in (forget, unseen))
     return gap(mine, theirs, advantages, seed=seed)
+
+
+def apart_groups(
+    forget: tuple[str, ...] | None, unseen: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]] | tuple[()]:
+    """Return the groups of both sides where groups are known and none is on both; else nothing: samples count then.
+
+    A device that was forgotten and is held out, too, is no unit that could be drawn again, as a patient is.
+    """
+    return (forget, unseen) if forget and unseen and not set(forget) & set(unseen) else ()
 
 
 def found_class(readings: Readings, task: UnlearnTask) -> Tensor:

@@ -79,6 +79,11 @@ def verify(
         if path is not None and not Path(path).exists():
             raise FileNotFoundError(f"expected {name} to be an existing path, but got {str(path)!r}")
     values = read_receipt(place)
+    missing = sorted({"files", "checkpoints", "data"} - values.keys())
+    if missing:
+        raise ValueError(
+            f"expected the receipt of a folder that revise wrote, but {str(place)!r} has one without {missing}"
+        )
     checked: list[str] = []
     skipped: list[str] = []
     found = [*_files(place, values), *_receipt(values), *_statement(place, values)]

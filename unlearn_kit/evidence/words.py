@@ -138,7 +138,7 @@ def _impact(v: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"| {' | '.join(change_cells(row))} |" for row in rows)
     if v["figures"]:
         yield ""
-        yield from (f"- {name}: {_told(value)}" for name, value in v["figures"].items())
+        yield from (f"- {name}: {told(value)}" for name, value in v["figures"].items())
     yield from ("", "What is not covered:", "", *(f"- {text}" for text in v["not_measured"]))
 
 
@@ -153,9 +153,10 @@ def change_cells(row: Mapping[str, Any]) -> list[str]:
     return [str(row["name"]), f"{row['count']:,}", *cells, "< .001" if p < 0.001 else f"{p:.3f}"]
 
 
-def _told(value: Any) -> str:
+def told(value: Any) -> str:
+    """Return a figure that is not judged, or several by name, as text."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_told(one)}" for key, one in value.items())
+        return ", ".join(f"{key} {told(one)}" for key, one in value.items())
     return f"{value:.3f}" if isinstance(value, float) else "n/a" if value is None else str(value)
 
 

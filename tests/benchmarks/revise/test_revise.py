@@ -349,3 +349,30 @@ def test_what_is_known_of_the_table_and_the_request_is_told(place: Path) -> None
     said = run(*asked, "--encoding", "cp1252", "--separator", ";")
     assert said.exit_code == 0, said.output
     assert "a guess" not in said.output
+
+
+def test_a_reference_is_trained_and_its_cost_told_first(place: Path) -> None:
+    asked = [*GIVEN, "--forget", "device == B", *METHOD[:-1]]
+    done = run(*asked, "out/small", "--reference", "subsample:0.5:epochs=2:batch_size=4")
+    assert done.exit_code == 0, done.output
+    assert re.search(r"a pair of models on 50% of the data is trained first, in about \d+ s", done.output), done.output
+    values = json.loads((place / "out/small/receipt.json").read_text())
+    told = values["figures"]["verdicts on a retraining with 50% of the data"]
+    assert set(told) == {one["name"] for one in values["verdicts"]}
+    assert told["weights changed"] == "shown"
+    assert (values["models"]["reference"], "a retraining with 50%" in (place / "out/small/index.html").read_text()) == (
+        None,
+        True,
+    )
+    whole = run(*asked, "out/whole", "--reference", "retrain:steps=2")
+    assert whole.exit_code == 0, whole.output
+    assert json.loads((place / "out/whole/receipt.json").read_text())["models"]["reference"] is not None
+    for wrong, message in (
+        ("subsample:2", "SHARE is in (0, 1)"),
+        ("retrain:epoch=2", "did you mean 'epochs'?"),
+        ("retrain:2", "expected reference to be none, a file of weights, retrain or subsample:SHARE"),
+        ("none.pth", "expected weights to be an existing path"),
+    ):
+        refused = run(*asked, "out/wrong", "--reference", wrong)
+        assert (refused.exit_code, message in refused.output.replace("\n", "")) == (2, True), refused.output
+    assert run(*asked, "out/none", "--reference", "none").exit_code == 0

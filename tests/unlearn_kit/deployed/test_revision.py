@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def test_what_comes_out_serves_as_what_went_in(served: Path, tmp_path: Path, mon
     before = hash_model(ready.model)
     state = torch.get_rng_state()
     method, options = algorithms.neg_grad_plus, {"steps": 4, "batch_size": 8}
-    found = revise(ready, task(), method, out=tmp_path / "a" / "out", options=options)
+    asked = {"asked": {"ticket": "R-17"}, "class_names": ("a", "b", "c")}
+    found = revise(ready, task(), method, out=tmp_path / "a" / "out", options=options, **asked)
     assert (hash_model(ready.model), torch.equal(torch.get_rng_state(), state)) == (before, True)
     names = ["data.json", "index.html", "receipt.json", "receipt.md", "s.pth", "statement.json"]
     assert sorted(path.name for path in found.folder.iterdir()) == names
@@ -108,14 +110,23 @@ def test_what_comes_out_serves_as_what_went_in(served: Path, tmp_path: Path, mon
     page = (found.folder / "index.html").read_text()
     assert page.count("data:image/png;base64,") == 24
     assert "<script" not in page
+    # Verdicts stand first, classes by name under the pictures, false negatives by class.
+    assert page.index("<h2>Verdicts</h2>") < page.index("<h2>Description of modifications</h2>")
+    for one in values["verdicts"]:
+        assert f'<td class="{one["value"].replace(" ", "-")}">{one["value"]}</td><td>{one["claim"]}' in unescape(page)
+    assert "<br>a → " in page
+    assert "false negatives before" in page
+    assert "ticket R-17" in page
     # The same call finds its work done; the folder is nobody else's.
-    again = revise(ready, task(), method, out=found.folder, options=options)
+    again = revise(ready, task(), method, out=found.folder, options=options, **asked)
     assert (again.result, again.checkpoint, again.receipt.values) == (None, found.checkpoint, values)
     with pytest.raises(ValueError, match="which holds another revision: forget class 0"):
-        revise(ready, task(), method, out=found.folder, options={**options, "steps": 5})
+        revise(ready, task(), method, out=found.folder, options={**options, "steps": 5}, **asked)
+    with pytest.raises(ValueError, match="which holds another revision: forget class 0"):
+        revise(ready, task(), method, out=found.folder, options=options, **{**asked, "audits": ()})
     found.checkpoint.write_bytes(b"other")
     with pytest.raises(ValueError, match=r"holds this revision, but its receipt names other contents of \['s.pth'\]"):
-        revise(ready, task(), method, out=found.folder, options=options)
+        revise(ready, task(), method, out=found.folder, options=options, **asked)
 
 
 def test_adapters_are_added_into_what_serves_and_kept_beside_it(served: Path, tmp_path: Path) -> None:

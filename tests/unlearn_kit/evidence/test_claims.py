@@ -39,7 +39,7 @@ def gone(before: float, after: float, left: tuple[float, float, float], half: fl
         (0.15, 0.0, (0.0, -0.4, -0.1), 0.02, "shown", "at most 0% of"),
         (0.15, 0.14, (0.9, 0.8, 1.0), 0.02, "not shown", "still tells the forget data from others"),
         (0.4, 0.12, (0.3, 0.25, 0.35), 0.02, "not shown", "still tells"),  # above .1, though little of .4
-        (0.15, 0.01, (0.1, -0.6, 0.8), 0.1, "not tested", "100 are too few to tell"),
+        (0.15, 0.01, (0.1, -0.6, 0.8), 0.1, "not tested", "100 samples or groups are too few to tell"),
         (0.15, 0.05, (0.35, 0.1, 0.55), 0.05, "not shown", "up to 55% of the original's advantage may be left"),
         (0.01, 0.0, (0.0, -9.0, 9.0), 0.02, "not tested", "nothing to be seen went"),
         (0.01, 0.2, (20.0, 1.0, 99.0), 0.02, "not shown", "as the original did not"),

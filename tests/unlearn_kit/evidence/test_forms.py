@@ -13,6 +13,7 @@ from unlearn_kit.evidence.card import card_section, write_card
 from unlearn_kit.evidence.claims import CLAIMS, untested
 from unlearn_kit.evidence.signing import broken_signature, sign
 from unlearn_kit.evidence.statement import statement
+from unlearn_kit.evidence.verify import verify
 
 # Written from the public specification: in-toto/attestation, spec/v1/statement.md, spec/v1/resource_descriptor.md,
 # spec/v1/digest_set.md and spec/predicates/test-result.md (v0.1).
@@ -156,3 +157,17 @@ def test_a_signed_folder_holds_until_a_byte_changes(tmp_path: Path) -> None:
         assert broken_signature(folder, tmp_path / "public.pem") is None
     (folder / "served.pth").write_bytes(b"weightz")
     assert "served.pth" in str(broken_signature(folder, tmp_path / "public.pem"))
+
+
+def test_a_receipt_without_a_folder_is_not_verified(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"expected a folder with a receipt\.json"):
+        verify(tmp_path)
+    for text, message in (
+        ("{", "but it is no JSON"),
+        ("[]", "a receipt of format 2, but got 'list'"),
+        ('{"format": 1}', "a receipt of format 2, but got 1"),
+        ('{"format": 2}', r"has one without \['checkpoints', 'data', 'files'\]"),
+    ):
+        (tmp_path / "receipt.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            verify(tmp_path)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-import algorithms
 from unlearn_kit import UnlearnTask, engine
 from unlearn_kit.data import load
 from unlearn_kit.data.tensors import TensorImages, load_tensors, subset
@@ -21,8 +20,9 @@ from unlearn_kit.models import build
 NAMES = [f"digit {digit}" for digit in range(10)]
 
 
-def trained(data, seed: int) -> nn.Module:
-    return engine.train(build("mlp", 10, 1, seed=seed), data, epochs=60, batch_size=64, lr=0.1, seed=seed).model.eval()
+def trained(data, seed: int, epochs: int = 45) -> nn.Module:
+    network = build("mlp", 10, 1, hidden=(64,), seed=seed)
+    return engine.train(network, data, epochs=epochs, batch_size=64, lr=0.2, seed=seed).model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,8 @@ def runs():
     train, test = (TensorImages(x[rows], y[rows]) for rows in (order[:400], order[400:]))
     task = UnlearnTask.forget_random(train, test, 0.25, seed=0, validation=subset(test, []))
     original = trained(train, 0)
+    relabelled = train.targets.clone()
+    relabelled[task.forget_indices] = (relabelled[task.forget_indices] + 5) % 10
     damaged = copy.deepcopy(trained(task.retain, 1))
     with torch.no_grad():
         damaged.head.bias[3] -= 20
@@ -44,7 +46,7 @@ def runs():
         "good": trained(task.retain, 1),
         "nothing": copy.deepcopy(original),
         "damaged": damaged,
-        "marked": algorithms.random_label(original, task, epochs=40, lr=0.1, retain_weight=1, seed=0).model,
+        "marked": trained(TensorImages(train.inputs, relabelled), 2),
     }
     return task, original, made
 
@@ -96,13 +98,13 @@ def test_audits_look_behind_the_answers(runs) -> None:
 def test_a_whole_class_has_no_unseen_data_that_a_retrained_model_would_get_right() -> None:
     digits = load("digits", train_size=500)
     task = UnlearnTask.forget_class(digits.train, digits.test, 3)
-    original, reference = trained(digits.train, 0), trained(task.retain, 1)
+    original, reference = trained(digits.train, 0, 8), trained(task.retain, 1, 8)
     good = measure(original, reference, task, audits=("quantization", "residual knowledge", "relearning"))
     values = {one.name: one.value for one in good.verdicts}
     assert [values[name] for name in ("forgotten", "not brought back by rounding", "kept")] == ["shown"] * 3
     assert values["not relearned faster"] == "not tested"
     assert good["forgotten"].figure.count == len(task.forget) + len(task.forget_test)
-    other = measure(original, trained(digits.train, 2), task, audits=("quantization",))
+    other = measure(original, trained(digits.train, 2, 8), task, audits=("quantization",))
     assert [other[name].value for name in ("forgotten", "not brought back by rounding")] == ["not shown"] * 2
 
 
@@ -140,3 +142,21 @@ def test_groups_are_named_and_wrong_arguments_refused(runs) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             measure(original, original, task, **wrong)
+
+
+def test_images_of_one_patient_are_no_patients(runs) -> None:
+    task, original, made = runs
+    audits = ("quantization", "residual knowledge", "relearning", "probe")
+    names = ("forgotten", "not brought back by rounding", "not just across the boundary", "not read off the features")
+    alone = measure(original, made["good"], task, audits=audits)
+    patients = {
+        "forget": [i // 10 for i in range(len(task.forget))],
+        "retain_test": [100 + i // 10 for i in range(len(task.retain_test))],
+    }
+    by_patient = measure(original, made["good"], task, audits=audits, groups=patients)
+    assert {by_patient[name].figure.count for name in names} == {10}
+    assert by_patient["kept"].figure.count == len(set(patients["retain_test"]))
+    assert {alone[name].figure.count for name in names} == {100}
+    # A device that is on both sides is no unit that one could draw again: images count.
+    device = {"forget": ["B"] * len(task.forget), "retain_test": ["B"] * len(task.retain_test)}
+    assert measure(original, made["good"], task, audits=(), groups=device)["forgotten"].figure.count == 100
