@@ -204,7 +204,8 @@ class Ledger:
         check_number("timeout", timeout, low=-1)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = FileLock(self.folder / "lock", timeout=timeout).acquire()
+            # One lock a process: a block inside another of the same ledger has it already.
+            lock = FileLock(self.folder.absolute() / "lock", is_singleton=True).acquire(timeout=timeout)
         except Timeout:
             raise TimeoutError(
                 f"expected the ledger {str(self.folder)!r} to be free within {timeout:g} s, but another process has it"
