@@ -34,7 +34,7 @@ def serving_now(ledger: Ledger, serving: Deployed) -> Deployed:
         CheckpointError: When they do not fit the architecture.
     """
     now = ledger.serves()
-    return serving if now is None else with_checkpoint(serving, ledger.check_weights(now.checkpoint))
+    return serving if now is None else with_checkpoint(serving, ledger.check_file(now.checkpoint))
 
 
 def add_request(
@@ -82,8 +82,8 @@ def add_request(
         now = ledger.serves() or _open(ledger, serving)
         run = method
         if join:
-            base = with_checkpoint(serving, ledger.check_weights(now.base)).model
-            run = joining(method, base, now.adapters, name)
+            base = with_checkpoint(serving, ledger.check_file(now.base)).model
+            run = joining(method, base, _checked(ledger, now.adapters), name)
         kept, counts = keep_out(task, in_force(ledger))
         revision = revise(
             serving_now(ledger, serving),
@@ -143,9 +143,9 @@ def add_revision(
             )
         checkpoint = source / values["deployed"]["checkpoint"]
         if joins and own is not None:
-            base = with_checkpoint(serving, ledger.check_weights(now.base))
+            base = with_checkpoint(serving, ledger.check_file(now.base))
             target = ledger.folder / "requests" / f"{name}.joined"
-            checkpoint = write_joined(base, [*now.adapters, own], target)
+            checkpoint = write_joined(base, [*_checked(ledger, now.adapters), own], target)
         model = hash_model(with_checkpoint(serving, checkpoint).model)
         served = _served(now, checkpoint, model, own, join=joins)
         _, counts = keep_out(task, in_force(ledger))  # for the counts: it is made, with all that it retained
@@ -190,8 +190,8 @@ def withdraw_request(
             )
         left = [one for one in now.adapters if one.request != name]
         if left and len(left) < len(now.adapters):
-            base = with_checkpoint(serving, ledger.check_weights(now.base))
-            checkpoint = write_joined(base, left, ledger.folder / "requests" / f"{name}.withdrawn")
+            base = with_checkpoint(serving, ledger.check_file(now.base))
+            checkpoint = write_joined(base, _checked(ledger, left), ledger.folder / "requests" / f"{name}.withdrawn")
             model = hash_model(with_checkpoint(serving, checkpoint).model)
             served = ServedModel(checkpoint, model, now.base, now.base_model, tuple(left))
         else:
@@ -209,6 +209,13 @@ def _open(ledger: Ledger, serving: Deployed) -> ServedModel:
     served = ServedModel.plain(file, hash_model(serving.model))
     ledger.write("opening", {"read": serving.words, "serves": ledger.words_of(served)})
     return served
+
+
+def _checked(ledger: Ledger, acting: Sequence[ActingAdapter]) -> Sequence[ActingAdapter]:
+    """Return the adapters when their files are as the ledger names them."""
+    for one in acting:
+        ledger.check_file(one.file)
+    return acting
 
 
 def _own_adapter(folder: Path, name: str) -> ActingAdapter | None:
