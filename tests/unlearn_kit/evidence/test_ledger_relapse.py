@@ -125,6 +125,10 @@ def test_membership_below_one_half_is_no_memory() -> None:
     now = scores("1" * 12, [1.0] * 6 + [9.0] * 6, [2.0] * 9)
     assert standing(samples, now, then).membership == 0.5
     assert standing(samples, now, then).relapse is False
+    # Nor is it spoken of beside a score that rose.
+    risen = standing(samples, SampleScores({**now.forget}, now.unseen), scores("0" + "1" * 11, [9.0] * 12, [1.0] * 9))
+    assert risen.relapse is None
+    assert "AUC" not in relapse_words("ann", standing(samples, then, None), risen)
 
 
 def test_data_that_are_gone_are_no_zero() -> None:
