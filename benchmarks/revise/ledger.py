@@ -51,42 +51,42 @@ def add_to(
         TimeoutError: When the ledger is not free in time.
     """
     check_path_exists("REQUEST", path)
-    ledger = Ledger(folder)
-    name = ledger.check_new(_name(path) if name is None else name)
     made = path.is_dir()
     if made and join:
         raise ValueError("expected --join with a revision.yaml, but got a folder, which joins where it can")
     if made and not (path / WRITTEN).exists():
         raise ValueError(f"expected REQUEST to be a folder of `unlearn-kit revise`, but {str(path)!r} has no {WRITTEN}")
-    request = _read(ledger, path / WRITTEN if made else path, folder / "requests" / name)
-    ready = prepare(request)
-    for line in ready.serving.words:
-        say(line)
-    shared: dict[str, Any] = {
-        "name": name,
-        "seed": request.seed,
-        "data": _earlier_data(ledger, request.data),
-        "asked": _asked(ledger, request),
-        "timeout": timeout,
-    }
-    if made:
-        return add_revision(ledger, ready.serving, ready.task, path, **shared)
-    method = request.chosen()
-    watching = {"callbacks": watchers(method.text)} if "callbacks" in known_options(method.name) else {}
-    return add_request(
-        ledger,
-        ready.serving,
-        ready.task,
-        getattr(algorithms, method.name),
-        join=join,
-        form=request.form,
-        reference=None if request.reference is None else ready.serving.with_weights(request.reference),
-        device=request.device,
-        options=as_options(method.options),
-        watching=watching,
-        notes=ready.notes,
-        **shared,
-    )
+    ledger = Ledger(folder)
+    with ledger.changing(timeout):  # from here on nobody else changes what serves
+        name = ledger.check_new(_name(path) if name is None else name)
+        request = _read(ledger, path / WRITTEN if made else path, folder / "requests" / name)
+        ready = prepare(request)
+        for line in ready.serving.words:
+            say(line)
+        shared: dict[str, Any] = {
+            "name": name,
+            "seed": request.seed,
+            "data": _earlier_data(ledger, request.data),
+            "request": _asked(ledger, request),
+        }
+        if made:
+            return add_revision(ledger, ready.serving, ready.task, path, **shared)
+        method = request.chosen()
+        watching = {"callbacks": watchers(method.text)} if "callbacks" in known_options(method.name) else {}
+        return add_request(
+            ledger,
+            ready.serving,
+            ready.task,
+            getattr(algorithms, method.name),
+            join=join,
+            form=request.form,
+            reference=None if request.reference is None else ready.serving.with_weights(request.reference),
+            device=request.device,
+            options=as_options(method.options),
+            watching=watching,
+            notes=ready.notes,
+            **shared,
+        )
 
 
 def withdraw_from(folder: Path, name: str, *, reason: str = "", timeout: float = -1) -> Line:

@@ -34,7 +34,7 @@ def record(
     kept_out: bool,
     seed: int,
     data: Sequence[Any],
-    asked: Mapping[str, Any] | None,
+    request: Mapping[str, Any] | None,
 ) -> Line:
     """Write what is known of a request that was served, then its line."""
     own = samples_of(task, seed=seed)
@@ -42,7 +42,7 @@ def record(
     parts = [*(getattr(task, part) for part in DATA), *data]
     beside = scored(ledger, serving, served, {**in_force(ledger), name: own}, parts)
     words = [] if kept_out else _retained_words(counts)
-    paper_of = read_receipt(folder)
+    paper_of = checked_receipt(folder)
     # Of a model that was joined to others afterwards, its receipt says nothing.
     measured = paper_of["models"]["after"] == served.model
     values = {
@@ -50,7 +50,7 @@ def record(
         "rule": task.rule,
         "method": paper_of["method"]["name"],
         "kept": paper_of["metrics"]["after"]["retain_test"] if measured else None,
-        "asked": None if asked is None else dict(asked),
+        "asked": None if request is None else dict(request),
         "folder": ledger.name_of(folder),
         "receipt": {"file": ledger.name_of(folder / "receipt.json"), "sha256": hash_file(folder / "receipt.json")},
         "samples": paper,
@@ -100,14 +100,14 @@ def _retained_words(counts: Mapping[str, LeftOut]) -> list[str]:
 
 def _missing_words(counts: Mapping[str, LeftOut]) -> list[str]:
     return [
-        f"of {name!r} {one.found} of {one.of} samples are in these data: the others are gone, or read otherwise "
-        "(another size?), and could not be kept out"
+        f"of {name!r} {one.found} of {one.of} samples are in these data: the others are gone, or were stored "
+        "anew, and could not be kept out"
         for name, one in counts.items()
         if one.found < one.of
     ]
 
 
-def read_receipt(folder: Path) -> dict[str, Any]:
+def checked_receipt(folder: Path) -> dict[str, Any]:
     """Return the receipt of a revision whose files are as it says.
 
     Raises:

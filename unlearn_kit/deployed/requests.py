@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from ..errors import check_choice
 from ..evidence.ledger import ActingAdapter, Ledger, ServedModel
 from ..evidence.ledger_chain import Line
@@ -16,7 +14,7 @@ from ..hashing import hash_model
 from ..tasks import UnlearnTask
 from .joining import joining, names_in, with_checkpoint, write_joined
 from .ledger_page import write_page
-from .recording import in_force, left_out_words, read_receipt, record, scored
+from .recording import checked_receipt, in_force, left_out_words, record, scored
 from .revision import Method, revise
 from .serving import Deployed
 
@@ -36,7 +34,7 @@ def serving_now(ledger: Ledger, serving: Deployed) -> Deployed:
         CheckpointError: When they do not fit the architecture.
     """
     now = ledger.serves()
-    return serving if now is None else with_checkpoint(serving, ledger.check_weights(now.checkpoint))
+    return serving if now is None else with_checkpoint(serving, ledger.check_file(now.checkpoint))
 
 
 def add_request(
@@ -47,16 +45,12 @@ def add_request(
     *,
     name: str,
     join: bool = False,
-    form: str | None = None,
-    reference: nn.Module | None = None,
     seed: int = 0,
-    device: str = "cpu",
-    options: Mapping[str, Any] | None = None,
-    watching: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     data: Sequence[Any] = (),
-    asked: Mapping[str, Any] | None = None,
+    request: Mapping[str, Any] | None = None,
     timeout: float = -1,
+    **revising: Any,
 ) -> Line:
     """Make the model that serves now forget one request more, score every earlier one again, and write it down.
 
@@ -71,10 +65,12 @@ def add_request(
         name: The request's, which stays its own for good.
         join: Train an adapter beside those in service: alone on the weights under them, so that each of them can be
             withdrawn by itself; all of them are added into what serves.
-        form, reference, seed, device, options, watching, notes: See :func:`.revise`.
+        seed, notes: As for :func:`.revise`.
         data: More data sets, in which samples of earlier requests are looked for beside the task's own.
-        asked: What the line is to say of the request beside that: plain values, such as who asked.
+        request: The request as it was written, as plain values, for the line.
         timeout: How long to wait for another process that has the ledger, in seconds; -1 for as long as it takes.
+        **revising: What :func:`.revise` takes beside that, such as ``options`` of the method. What has a value a sample
+            must fit the task without what is kept out.
 
     Raises:
         ValueError: On what :func:`.revise` refuses; on a name that is taken; with ``join`` on a method that makes no
@@ -86,26 +82,22 @@ def add_request(
         now = ledger.serves() or _open(ledger, serving)
         run = method
         if join:
-            base = with_checkpoint(serving, ledger.check_weights(now.base)).model
-            run = joining(method, base, now.adapters, name)
+            base = with_checkpoint(serving, ledger.check_file(now.base)).model
+            run = joining(method, base, _checked(ledger, now.adapters), name)
         kept, counts = keep_out(task, in_force(ledger))
         revision = revise(
             serving_now(ledger, serving),
             kept,
             run,
             out=ledger.folder / "requests" / name,
-            form=form,
-            reference=reference,
             seed=seed,
-            device=device,
-            options=options,
-            watching=watching,
             notes=(*notes, *left_out_words(counts)),
+            **revising,
         )
         model = hash_model(with_checkpoint(serving, revision.checkpoint).model)
         own = _own_adapter(revision.folder, name)
         served = _served(now, revision.checkpoint, model, own, join=join)
-        line = record(ledger, serving, task, name, revision.folder, served, counts, True, seed, data, asked)
+        line = record(ledger, serving, task, name, revision.folder, served, counts, True, seed, data, request)
         write_page(ledger)
     return line
 
@@ -119,7 +111,7 @@ def add_revision(
     name: str,
     seed: int = 0,
     data: Sequence[Any] = (),
-    asked: Mapping[str, Any] | None = None,
+    request: Mapping[str, Any] | None = None,
     timeout: float = -1,
 ) -> Line:
     """Write down a revision that was made already, when it started from the model that serves now.
@@ -131,14 +123,14 @@ def add_revision(
         serving: The model, as for :func:`add_request`.
         task: What was to be forgotten: its samples are scored, and those of earlier requests that it retained counted.
         folder: The folder that :func:`.revise` wrote.
-        name, seed, data, asked, timeout: As there.
+        name, seed, data, request, timeout: As there.
 
     Raises:
         ValueError: When the folder is none, its files were changed, or it started from another model; a taken name.
         TimeoutError: When the ledger is not free in time.
     """
     source = Path(folder)
-    values = read_receipt(source)
+    values = checked_receipt(source)
     with ledger.changing(timeout):
         ledger.check_new(name)
         now = ledger.serves() or _open(ledger, serving)
@@ -151,13 +143,13 @@ def add_revision(
             )
         checkpoint = source / values["deployed"]["checkpoint"]
         if joins and own is not None:
-            base = with_checkpoint(serving, ledger.check_weights(now.base))
+            base = with_checkpoint(serving, ledger.check_file(now.base))
             target = ledger.folder / "requests" / f"{name}.joined"
-            checkpoint = write_joined(base, [*now.adapters, own], target)
+            checkpoint = write_joined(base, [*_checked(ledger, now.adapters), own], target)
         model = hash_model(with_checkpoint(serving, checkpoint).model)
         served = _served(now, checkpoint, model, own, join=joins)
         _, counts = keep_out(task, in_force(ledger))  # for the counts: it is made, with all that it retained
-        line = record(ledger, serving, task, name, source, served, counts, False, seed, data, asked)
+        line = record(ledger, serving, task, name, source, served, counts, False, seed, data, request)
         write_page(ledger)
     return line
 
@@ -198,8 +190,8 @@ def withdraw_request(
             )
         left = [one for one in now.adapters if one.request != name]
         if left and len(left) < len(now.adapters):
-            base = with_checkpoint(serving, ledger.check_weights(now.base))
-            checkpoint = write_joined(base, left, ledger.folder / "requests" / f"{name}.withdrawn")
+            base = with_checkpoint(serving, ledger.check_file(now.base))
+            checkpoint = write_joined(base, _checked(ledger, left), ledger.folder / "requests" / f"{name}.withdrawn")
             model = hash_model(with_checkpoint(serving, checkpoint).model)
             served = ServedModel(checkpoint, model, now.base, now.base_model, tuple(left))
         else:
@@ -217,6 +209,13 @@ def _open(ledger: Ledger, serving: Deployed) -> ServedModel:
     served = ServedModel.plain(file, hash_model(serving.model))
     ledger.write("opening", {"read": serving.words, "serves": ledger.words_of(served)})
     return served
+
+
+def _checked(ledger: Ledger, acting: Sequence[ActingAdapter]) -> Sequence[ActingAdapter]:
+    """Return the adapters when their files are as the ledger names them."""
+    for one in acting:
+        ledger.check_file(one.file)
+    return acting
 
 
 def _own_adapter(folder: Path, name: str) -> ActingAdapter | None:

@@ -138,15 +138,15 @@ class Ledger:
             ],
         }
 
-    def check_weights(self, path: Path) -> Path:
-        """Return ``path`` when it holds the weights that a line names it for.
+    def check_file(self, path: Path) -> Path:
+        """Return ``path`` when it holds what a line names it for: weights, an adapter, samples or scores.
 
         Raises:
             FileNotFoundError: When it is gone.
             ValueError: When it was changed.
         """
-        check_path_exists("the weights that the ledger names", path)
-        known = {name: sha for line in self.lines() for name, sha in _weights(line.values)}
+        check_path_exists("what the ledger names", path)
+        known = {name: sha for line in self.lines() for name, sha in _files(line.values)}
         if hash_path(path) != known.get(self.name_of(path)):
             raise ValueError(f"expected {str(path)!r} to be as the ledger names it, but its SHA-256 is another")
         return path
@@ -155,7 +155,7 @@ class Ledger:
         """Return what tells the samples of a request.
 
         Raises:
-            ValueError: On an unknown request.
+            ValueError: On an unknown request, or when the file was changed.
             FileNotFoundError: When the file is gone.
         """
         line = self._request(name)
@@ -204,7 +204,8 @@ class Ledger:
         check_number("timeout", timeout, low=-1)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = FileLock(self.folder / "lock", timeout=timeout).acquire()
+            # One lock a process: a block inside another of the same ledger has it already.
+            lock = FileLock(self.folder.absolute() / "lock", is_singleton=True).acquire(timeout=timeout)
         except Timeout:
             raise TimeoutError(
                 f"expected the ledger {str(self.folder)!r} to be free within {timeout:g} s, but another process has it"
@@ -268,7 +269,7 @@ class Ledger:
         named = set()
         for line in chain.lines:
             weights = _weights(line.values)
-            for name, sha in (*weights, *_adapters(line.values), *_papers(line.values)):
+            for name, sha in _files(line.values):
                 path, what = self.path(name), f"{name!r} of line {line.number}"
                 # Old weights remember what later requests forget: to remove them, or what served first, is no fault.
                 free = (name, sha) in weights and name not in needed
@@ -293,7 +294,7 @@ class Ledger:
         return {"checkpoint": self.name_of(path), "sha256": hash_path(path), "model": model}
 
     def _json(self, name: str) -> Any:
-        return json.loads(self.path(name).read_text(encoding="utf-8"))
+        return json.loads(self.check_file(self.path(name)).read_text(encoding="utf-8"))
 
 
 def hash_path(path: Path) -> str:
@@ -308,6 +309,10 @@ def _weights(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the weights that serve after a line and those under their adapters, each with its SHA-256."""
     serves = values.get("serves")
     return [] if serves is None else [(row["checkpoint"], row["sha256"]) for row in (serves, serves["base"])]
+
+
+def _files(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [*_weights(values), *_adapters(values), *_papers(values)]
 
 
 def _adapters(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -42,11 +42,18 @@ class SampleScores:
 
 @dataclass(frozen=True)
 class Rise:
-    """How far a figure rose since a request was served, with the 90 % interval of that; None where it has none."""
+    """How far a figure rose since a request was served.
+
+    Attributes:
+        rise: By how much.
+        low, high: The 90 % interval of that; None where there is none.
+        relapse: Whether that is a relapse, see :func:`standing`; None where it cannot be told.
+    """
 
     rise: float
     low: float | None
     high: float | None
+    relapse: bool | None
 
 
 @dataclass(frozen=True)
@@ -126,11 +133,9 @@ def standing(samples: RequestSamples, now: SampleScores, then: SampleScores | No
         return Standing(*figures, *counts)
     if not then.forget.keys() & now.forget.keys():
         return Standing(*figures, *counts)  # no sample to compare
-    score, member = _score_rise(then, now), _membership_rise(then, now)
-    told = [_beyond(score)]
-    if member is not None:
-        above = (figures[2] or 0.0) - 0.5 > auc_margin(len(now.forget), len(now.unseen))
-        told.append(_beyond(member) if above else False)
+    above = (figures[2] or 0.0) - 0.5 > auc_margin(len(now.forget), max(1, len(now.unseen)))
+    score, member = _score_rise(then, now), _membership_rise(then, now, above)
+    told = [one.relapse for one in (score, member) if one is not None]
     relapse = True if True in told else None if None in told else False
     return Standing(*figures, *counts, score, member, relapse)
 
@@ -144,7 +149,7 @@ def relapse_words(name: str, then: Standing, now: Standing) -> str:
         ("membership AUC", then.membership, now.membership, now.membership_rise, "; without the data .50"),
     )
     for words, before, after, rise, beside in rows:
-        if before is None or after is None or rise is None or _beyond(rise) is not now.relapse:
+        if before is None or after is None or rise is None or rise.relapse is not now.relapse:
             continue
         ends = "" if rise.low is None else f", 90 % interval {rise.low:+.2f} to {rise.high:+.2f}"
         said.append(f"{words} {before:.2f} when it was served, {after:.2f} now ({rise.rise:+.2f}{ends}{beside})")
@@ -193,10 +198,12 @@ def _score_rise(then: SampleScores, now: SampleScores) -> Rise:
     shared = [sha for sha in then.forget if sha in now.forget]
     after, before = ([part.forget[sha][0] for sha in shared] for part in (now, then))
     found = paired_comparison(after, before, confidence=CONFIDENCE)
-    return Rise(0.0, None, None) if found is None else Rise(found.difference, found.low, found.high)
+    rise, low, high = (0.0, None, None) if found is None else (found.difference, found.low, found.high)
+    return Rise(rise, low, high, _beyond(rise, low))
 
 
-def _membership_rise(then: SampleScores, now: SampleScores) -> Rise | None:
+def _membership_rise(then: SampleScores, now: SampleScores, above: bool) -> Rise | None:
+    """Return the rise of the AUC, a relapse only where it is ``above`` one half now."""
     forget = [sha for sha in then.forget if sha in now.forget]
     unseen = [sha for sha in then.unseen if sha in now.unseen]
     if not forget or not unseen:
@@ -204,13 +211,14 @@ def _membership_rise(then: SampleScores, now: SampleScores) -> Rise | None:
     moved = _losses(now, forget, unseen) - _losses(then, forget, unseen)
     rise = float(moved.mean())
     if len(forget) < 2 or len(unseen) < 2:
-        return Rise(rise, None, None)
+        return Rise(rise, None, None, _beyond(rise, None) if above else False)
     error = math.sqrt(moved.mean(1).var(ddof=1) / len(forget) + moved.mean(0).var(ddof=1) / len(unseen))
-    return Rise(rise, rise - Z * error, rise + Z * error)
+    low, high = rise - Z * error, rise + Z * error
+    return Rise(rise, low, high, _beyond(rise, low) if above else False)
 
 
-def _beyond(rise: Rise) -> bool | None:
+def _beyond(rise: float, low: float | None) -> bool | None:
     """Return whether a figure rose beyond noise; None where it rose and that cannot be told."""
-    if rise.rise < MARGIN:
+    if rise < MARGIN:
         return False
-    return True if rise.low is not None and rise.low > 0 else None
+    return True if low is not None and low > 0 else None

@@ -1,19 +1,23 @@
 """Samples of earlier requests, known by their contents: kept out of what a later request retains, and found again.
 
-A picture is known by the SHA-256 of its pixels as they are read, whatever its place in the data set and its label.
+A picture is known by the SHA-256 of its pixels as they are read, whatever its place in the data set and its label; and
+where it is read from a file, by that of the file too, whatever it is resized to. One that is there twice counts once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..data.mask_pairs import MaskPairs
+from ..data.pictures import PictureFiles
 from ..data.relabel import without_class
-from ..data.tensors import in_order, read_labels, subset
-from ..hashing import hash_tensor
+from ..data.tensors import in_order, read_labels, resolve, subset
+from ..hashing import hash_file, hash_tensor
 from ..metrics import class_matched
 from ..metrics.evaluate import forgets_mask_class
 from ..seeding import isolated
@@ -32,6 +36,8 @@ class RequestSamples:
         kind: "classification" or "segmentation".
         num_classes: The number of classes.
         forget_classes: Of masks, the class whose pixels are forgotten: its images are kept, without it.
+        forget_files: SHA-256 of the files of ``forget``, where they are read from files.
+        held_out_files: Of those of ``held_out``.
     """
 
     forget: tuple[str, ...]
@@ -40,6 +46,8 @@ class RequestSamples:
     kind: str
     num_classes: int
     forget_classes: tuple[int, ...]
+    forget_files: tuple[str, ...] = ()
+    held_out_files: tuple[str, ...] = ()
 
     @property
     def of_pixels(self) -> bool:
@@ -105,6 +113,8 @@ def samples_of(task: UnlearnTask, *, seed: int = 0) -> RequestSamples:
         task.kind,
         task.num_classes,
         tuple(task.forget_classes) if forgets_mask_class(task) else (),
+        tuple(_file_hashes(task.forget) or ()),
+        tuple(sha for part in held_out for sha in _file_hashes(part) or ()),
     )
 
 
@@ -121,28 +131,30 @@ def keep_out(task: UnlearnTask, earlier: Mapping[str, RequestSamples]) -> tuple[
     Raises:
         ValueError: When nothing to retain is left.
     """
-    forget = set(input_hashes(task.forget)) if earlier else set()
-    retained = input_hashes(task.retain) if earlier and len(task.retain) else []
-    counts, parts = {}, {name: getattr(task, name) for name in ("retain", "retain_test", "retain_validation")}
-    known = set(retained)
+    if not earlier:
+        return task, {}
+    forget, retain = _keys(task.forget), _keys(task.retain)
+    known = {sha for keys in (*forget, *retain) for sha in keys}
+    counts = {}
     for name, samples in earlier.items():
-        own = set(samples.forget)
-        there = 0 if samples.of_pixels else sum(sha in own for sha in retained)
-        counts[name] = LeftOut(there, len(own & (known | forget)), len(own))
+        files = samples.forget_files or samples.forget
+        own = dict(zip(samples.forget, files, strict=True))
+        theirs = 0 if samples.of_pixels else sum(bool(keys & {*own, *files}) for keys in retain)
+        counts[name] = LeftOut(theirs, sum(sha in known or file in known for sha, file in own.items()), len(own))
     images = [samples for samples in earlier.values() if not samples.of_pixels]
-    gone = {sha for samples in images for sha in samples.forget}
-    parts["retain"] = _without(parts["retain"], retained, gone)
-    held_out = gone | {sha for samples in images for sha in samples.held_out}
+    gone = {sha for samples in images for sha in (*samples.forget, *samples.forget_files)}
+    held_out = gone | {sha for samples in images for sha in (*samples.held_out, *samples.held_out_files)}
+    parts = {"retain": _without(task.retain, retain, gone)}
     for name in ("retain_test", "retain_validation"):
-        if images and len(parts[name]):
-            parts[name] = _without(parts[name], input_hashes(parts[name]), held_out)
+        part = getattr(task, name)
+        parts[name] = _without(part, _keys(part), held_out) if images else part
     for label in sorted(
         {label for samples in earlier.values() if samples.of_pixels for label in samples.forget_classes}
     ):
         parts = {name: without_class(part, label) if len(part) else part for name, part in parts.items()}
     if not len(parts["retain"]):
         raise ValueError(
-            f"expected task to retain data that no earlier request forgets, but all {len(retained)} are theirs"
+            f"expected task to retain data that no earlier request forgets, but all {len(retain)} are theirs"
         )
     return replace(task, **parts), counts
 
@@ -174,7 +186,27 @@ def find_samples(data: Iterable[Any], hashes: Sequence[Sequence[str]]) -> list[l
     return found
 
 
-def _without(dataset: Any, hashes: Sequence[str], gone: set[str]) -> Any:
+def _keys(dataset: Any) -> list[set[str]]:
+    """Return by what each sample is known: its pixels, and its file where it has one."""
+    if not len(dataset):
+        return []
+    hashes, files = input_hashes(dataset), _file_hashes(dataset)
+    return [{sha} for sha in hashes] if files is None else [set(pair) for pair in zip(hashes, files, strict=True)]
+
+
+def _file_hashes(dataset: Any) -> list[str] | None:
+    """Return the SHA-256 of the file of each input; None for data without files."""
+    base, chosen = resolve(dataset)
+    if isinstance(base, PictureFiles):
+        paths: Sequence[Path] = base.paths
+    elif isinstance(base, MaskPairs):
+        paths = base.images
+    else:
+        return None
+    return [hash_file(path) for path in (paths if chosen is None else [paths[at] for at in chosen.tolist()])]
+
+
+def _without(dataset: Any, keys: Sequence[set[str]], gone: set[str]) -> Any:
     """Return ``dataset`` itself where nothing of it is ``gone``."""
-    kept = [sha not in gone for sha in hashes]
+    kept = [not own & gone for own in keys]
     return dataset if all(kept) else subset(dataset, torch.tensor(kept, dtype=torch.bool))

@@ -336,8 +336,19 @@ def test_what_cannot_be_done_leaves_the_ledger_as_it_was(tiny: Deployed, tmp_pat
     with pytest.raises(ValueError, match="to be as the ledger names it, but its SHA-256 is another"):
         add_request(ledger, tiny, classes(1), shift, name="two")
     checkpoint.unlink()
-    with pytest.raises(FileNotFoundError, match="the weights that the ledger names"):
+    with pytest.raises(FileNotFoundError, match="what the ledger names"):
         serving_now(ledger, tiny)
+
+
+@pytest.mark.parametrize("name", ["samples/ann.json", "scores/0002.json", "requests/ann/adapters.safetensors"])
+def test_files_that_were_changed_are_not_built_on(tiny: Deployed, tmp_path: Path, name: str) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    add_request(ledger, tiny, classes(0), adapt, name="ann", join=True)
+    changed = ledger.folder / name
+    changed.write_bytes(changed.read_bytes() + b" ")
+    with pytest.raises(ValueError, match=f"{name}' to be as the ledger names it, but its SHA-256 is another"):
+        add_request(ledger, tiny, classes(1), adapt, name="bob", join=True)
+    assert ledger.active() == ["ann"]
 
 
 def test_weights_that_nothing_stands_on_may_be_removed(tiny: Deployed, tmp_path: Path) -> None:

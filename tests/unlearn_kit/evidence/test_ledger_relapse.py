@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from unlearn_kit import UnlearnTask, data
@@ -123,6 +125,10 @@ def test_membership_below_one_half_is_no_memory() -> None:
     now = scores("1" * 12, [1.0] * 6 + [9.0] * 6, [2.0] * 9)
     assert standing(samples, now, then).membership == 0.5
     assert standing(samples, now, then).relapse is False
+    # Nor is it spoken of beside a score that rose.
+    risen = standing(samples, SampleScores({**now.forget}, now.unseen), scores("0" + "1" * 11, [9.0] * 12, [1.0] * 9))
+    assert risen.relapse is None
+    assert "AUC" not in relapse_words("ann", standing(samples, then, None), risen)
 
 
 def test_data_that_are_gone_are_no_zero() -> None:
@@ -159,6 +165,29 @@ def test_earlier_data_are_known_by_their_pixels_and_kept_out_everywhere() -> Non
     assert keep_out(wide, {"ann": samples})[1]["ann"].found == 0
     with pytest.raises(ValueError, match="expected task to retain data that no earlier request forgets, but all 10"):
         keep_out(replace(task, retain=earlier.forget), {"ann": samples})
+
+
+def test_files_that_are_read_in_another_size_are_known_by_their_files(tmp_path: Path) -> None:
+    draw, rows = np.random.default_rng(0), ["file,label,split,patient"]
+    for i in range(12):
+        Image.fromarray(draw.integers(0, 255, (8, 8, 3)).astype(np.uint8)).save(tmp_path / f"{i:02}.png")
+        rows.append(f"{i:02}.png,{i % 2},{'train' if i < 8 else 'test'},{i // 2 % 4}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+
+    def patient(number: int, size: tuple[int, int]) -> UnlearnTask:
+        images = data.load("image-folder", root=tmp_path, size=size)
+        tables = images.train_metadata, images.test_metadata
+        return UnlearnTask.forget_where(images.train, images.test, *tables, data.where(f'patient == "{number}"'))
+
+    earlier = samples_of(patient(0, (8, 8)))
+    assert RequestSamples.from_dict(earlier.as_dict()) == earlier
+    for size in ((8, 8), (5, 5)):
+        later = patient(1, size)
+        kept, counts = keep_out(later, {"ann": earlier})
+        assert (counts["ann"].retained, counts["ann"].found, counts["ann"].of) == (2, 2, 2)
+        assert len(kept.retain) == 4
+        held_out = len(later.retain_test) + len(later.retain_validation)
+        assert len(kept.retain_test) + len(kept.retain_validation) == held_out - 2
 
 
 def test_a_class_of_the_masks_stays_background_for_later_requests() -> None:
