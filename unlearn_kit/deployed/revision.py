@@ -101,9 +101,7 @@ def revise(
     if form is not None:
         check_choice("form", form, FORMATS)
         if serving.weights is None and form != "safetensors":
-            raise ValueError(
-                f"expected form to be 'safetensors' for hf:FOLDER, as its library writes, but got {form!r}"
-            )
+            raise ValueError(f"expected form to be 'safetensors' for hf:FOLDER, but got {form!r}")
     task, reading = read_once(task)
     request = _request(serving, task, method, form, reference, seed, options)
     found = _already(folder, request)
