@@ -150,7 +150,7 @@ def fit_weights(file: WeightsFile, model: nn.Module) -> FittedWeights:
         )
     names = {name: there[prefix + short] for short, name in plain.items() if prefix + short in there}
     inside = {name for short, name in there.items() if short.startswith(prefix)}
-    inside -= {there[COUNTER]} if COUNTER in there else set()
+    inside -= {there[COUNTER]} if COUNTER in there.keys() - plain.keys() else set()
     beside = tuple(name for name in file.tensors if name not in inside)
     given = {mine: file.tensors[theirs] for mine, theirs in names.items()}
     given |= {name: file.tensors[name] for name in inside - set(names.values())}
