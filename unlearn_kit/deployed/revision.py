@@ -113,6 +113,8 @@ def revise(
     options = dict(options or {})
     if form is not None:
         check_choice("form", form, FORMATS)
+        if serving.weights is None and form != "safetensors":
+            raise ValueError(f"expected form to be 'safetensors' for hf:FOLDER, but got {form!r}")
     task, reading = read_once(task)
     measured = {name: value for name, value in measuring.items() if value is not None}
     proof = (dict(asked or {}), dict(groups or {}), [str(path) for path in earlier], measured, dict(told or {}))

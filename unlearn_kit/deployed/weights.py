@@ -132,15 +132,28 @@ def fit_weights(file: WeightsFile, model: nn.Module) -> FittedWeights:
     """Find the model's tensors in a file, whatever stands before their names.
 
     Raises:
-        CheckpointError: When names, shapes or dtypes do not fit, naming them.
+        CheckpointError: When names, shapes or dtypes do not fit, naming them; when the file holds the whole model
+            several times, as of a student and its teacher, of which one serves.
     """
     own = model.state_dict()
     plain = {plain_name(name): name for name in own}
     there = {plain_name(name): name for name in file.tensors}
-    prefix = _prefix(plain, there, file.path)
+    prefixes = _prefixes(plain, there)
+    prefix = max(prefixes, key=lambda text: sum(text + short in there for short in plain), default="")
+    given_shapes = {short: file.tensors[name].shape for short, name in there.items()}
+    whole = [
+        text
+        for text in prefixes
+        if all(given_shapes.get(text + short) == own[name].shape for short, name in plain.items())
+    ]
+    if len(whole) > 1:
+        raise CheckpointError(
+            f"expected one set of weights in {str(file.path)!r}, but it holds the whole model after each of {whole}; "
+            "leave the others out of the file: they are copies, and remember what is to be forgotten"
+        )
     names = {name: there[prefix + short] for short, name in plain.items() if prefix + short in there}
     inside = {name for short, name in there.items() if short.startswith(prefix)}
-    inside -= {there[COUNTER]} if COUNTER in there else set()
+    inside -= {there[COUNTER]} if COUNTER in there.keys() - plain.keys() else set()
     beside = tuple(name for name in file.tensors if name not in inside)
     given = {mine: file.tensors[theirs] for mine, theirs in names.items()}
     given |= {name: file.tensors[name] for name in inside - set(names.values())}
@@ -308,25 +321,13 @@ def _outside(file: WeightsFile) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _prefix(own: Mapping[str, str], there: Mapping[str, str], path: Path) -> str:
-    """Return what stands before the model's names in the file: the shortest that all of them have, or nothing.
-
-    Raises:
-        CheckpointError: When several stand before all of them, as of a student and its teacher: one of them serves.
-    """
+def _prefixes(own: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
+    """Return what may stand before the model's names in the file, the shortest first."""
     first = next(iter(own), "")
-    candidates = sorted(
+    return sorted(
         {name[: -len(first)] for name in there if name == first or name.endswith(f".{first}")},
         key=lambda text: (len(text), text),
     )
-    counts = {text: sum(text + name in there for name in own) for text in candidates}
-    whole = [text for text, count in counts.items() if count == len(own)]
-    if len(whole) > 1:
-        raise CheckpointError(
-            f"expected one set of weights in {str(path)!r}, but it holds the whole model after each of {whole}; leave "
-            "the others out of the file: they are copies, and remember what is to be forgotten"
-        )
-    return max(candidates, key=lambda text: counts[text], default="")
 
 
 def _floats(a: Tensor, b: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -346,3 +347,9 @@ def test_a_breakdown_leaves_not_even_the_folders_on_the_way(served: Path, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["s.pth"]
     with pytest.raises(ValueError, match=r"expected out to be a folder to write, with a name, but got '\.'"):
         revise(serving(served), task(), breaks, out=".")
+
+
+def test_a_folder_of_hugging_face_has_one_form(served: Path, tmp_path: Path) -> None:
+    folder = dataclasses.replace(serving(served), weights=None)
+    with pytest.raises(ValueError, match="expected form to be 'safetensors' for hf:FOLDER, but got 'pth'"):
+        revise(folder, task(), breaks, out=tmp_path / "out", form="pth")
