@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "proofs_notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-PROPOSITIONS = [f"P{number}" for number in range(1, 11)]
+PROPOSITIONS = [f"P{number}" for number in range(1, 12)]
 # A machine's own folders, and what comes before a path in a warning or a traceback.
 MACHINE = re.compile(r"/(home|root|work|tmp|Users|usr|opt)/|[A-Z]:\\\\|site-packages|ipykernel_\d")
 

@@ -82,7 +82,7 @@ def segmenter(masked: UnlearnTask) -> nn.Module:
     torch.manual_seed(0)
     network = unet(num_classes=2, channels=1, widths=(8, 16, 16), decoder_widths=(16, 8, 8))
     loss, data = L.dice_bce(on="train"), masked.forget.dataset
-    return train(network, data, epochs=50, batch_size=8, lr=5e-3, optimizer="adam", objective=loss).model.eval()
+    return train(network, data, epochs=40, batch_size=8, lr=5e-3, optimizer="adam", objective=loss).model.eval()
 
 
 def test_masks_that_were_memorised_are_let_go_of_and_the_others_kept(masked: UnlearnTask, segmenter: nn.Module) -> None:
@@ -106,17 +106,6 @@ def _iou(p: torch.Tensor, y: torch.Tensor) -> float:
 
 def test_the_objective_is_as_documented(masked: UnlearnTask, segmenter: nn.Module) -> None:
     history = augmentation_matching(segmenter, masked, steps=1).history
-    assert (
-        set(history[0]) - {"phase", "step", "epoch", "total"}
-        == {
-            "cross_entropy(forget -> Transformed(SmallUnet, left-right, up-down, half-turn))",
-            "cross_entropy(retain -> Labels)",
-            "cross_entropy(retain -> Teacher(SmallUnet))",
-            "dice(forget -> Transformed(SmallUnet, left-right, up-down, half-turn))",
-            "dice(retain -> Labels)",
-        }
-        or "dice(retain -> Labels)" in history[0]
-    )
     weights = [5, 2.5, 2.5, 1, 1]
     parts = [value for name, value in history[0].items() if name not in ("phase", "step", "epoch", "total")]
     assert history[0]["total"] == pytest.approx(sum(w * v for w, v in zip(weights, parts, strict=True)), rel=1e-5)
@@ -137,7 +126,9 @@ def test_an_adapter_led_to_the_same_target_can_be_switched_off(masked: UnlearnTa
 
 def test_classes_are_led_to_the_mean_prediction_of_the_mirrored_images(task: UnlearnTask) -> None:
     model = Corner()
-    result = augmentation_matching(model, task, steps=1, transforms=L.FLIPS[1:2], optimizer="sgd", lr=0.1, clip=None)
+    # Mirrored, the two classes change places: taken all the same, the target makes the network less sure.
+    result = augmentation_matching(model, task, steps=3, transforms=L.FLIPS[:1], tolerance=1.0, lr=0.1)
+    assert result.model.scale < model.scale
     assert accuracy(result.model, task.retain) == 1.0
     assert "dice(retain -> Labels)" not in result.history[0]
     with pytest.raises(ValueError, match=r"expected tolerance in \[0, 1\]"):

@@ -6,7 +6,6 @@ the SHA-256 of the files that it speaks of. One process at a time writes; who is
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from ..errors import check_choice, check_number, check_path_exists
 from ..files import write_json
 from ..hashing import hash_file
 from .ledger_chain import Chain, Line, append, read_chain
+from .ledger_files import adapters_of, files_of_line, hash_path, weights_of
 from .ledger_relapse import SampleScores, Standing
 from .ledger_samples import RequestSamples
 
@@ -146,7 +146,7 @@ class Ledger:
             ValueError: When it was changed.
         """
         check_path_exists("what the ledger names", path)
-        known = {name: sha for line in self.lines() for name, sha in _files(line.values)}
+        known = {name: sha for line in self.lines() for name, sha in files_of_line(line.values)}
         if hash_path(path) != known.get(self.name_of(path)):
             raise ValueError(f"expected {str(path)!r} to be as the ledger names it, but its SHA-256 is another")
         return path
@@ -265,11 +265,11 @@ class Ledger:
         if head is not None and head not in [line.sha256 for line in chain.lines]:
             faults.append(f"no line has the SHA-256 {head}, which was noted as that of a last line")
         last = chain.lines[-1].values if chain.lines else {}
-        needed = {name for name, _ in (*_weights(last), *_adapters(last))}
+        needed = {name for name, _ in (*weights_of(last), *adapters_of(last))}
         named = set()
         for line in chain.lines:
-            weights = _weights(line.values)
-            for name, sha in _files(line.values):
+            weights = weights_of(line.values)
+            for name, sha in files_of_line(line.values):
                 path, what = self.path(name), f"{name!r} of line {line.number}"
                 # Old weights remember what later requests forget: to remove them, or what served first, is no fault.
                 free = (name, sha) in weights and name not in needed
@@ -295,29 +295,3 @@ class Ledger:
 
     def _json(self, name: str) -> Any:
         return json.loads(self.check_file(self.path(name)).read_text(encoding="utf-8"))
-
-
-def hash_path(path: Path) -> str:
-    """Return the SHA-256 of a file; of a folder that of its files' names and SHA-256, sorted."""
-    if path.is_file():
-        return hash_file(path)
-    rows = sorted(f"{one.relative_to(path).as_posix()} {hash_file(one)}" for one in path.rglob("*") if one.is_file())
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
-
-
-def _weights(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the weights that serve after a line and those under their adapters, each with its SHA-256."""
-    serves = values.get("serves")
-    return [] if serves is None else [(row["checkpoint"], row["sha256"]) for row in (serves, serves["base"])]
-
-
-def _files(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [*_weights(values), *_adapters(values), *_papers(values)]
-
-
-def _adapters(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(row["file"], row["sha256"]) for row in values.get("serves", {}).get("adapters", [])]
-
-
-def _papers(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(row["file"], row["sha256"]) for key in ("receipt", "samples", "scores") if (row := values.get(key))]

@@ -85,8 +85,8 @@ def test_dice_bce_adds_the_pixelwise_loss_and_has_a_gradient() -> None:
 def test_as_terms_they_are_batch_level_and_print() -> None:
     objective = L.dice_bce(on="retain") + 0.5 * L.dice(on="forget", to=L.Background())
     assert str(objective) == "dice_bce(retain -> Labels) + 0.5 * dice(forget -> Background(index=0))"
-    with pytest.raises(ValueError, match="to give labels, but got"):
-        L.dice(on="retain", to=L.Uniform(2))
+    with pytest.raises(ValueError, match="to give labels or probabilities, but got"):
+        L.dice(on="retain", to=L.Teacher(torch.nn.Linear(1, 1)))
 
 
 def test_within_asks_only_for_the_pixels_of_one_class() -> None:
