@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Positive, Share
 from unlearn_kit.data import in_order
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_number
 from unlearn_kit.metrics import iou_scores
 from unlearn_kit.metrics.utility import mean_of_present
 from unlearn_kit.modules import device_of, evaluating
@@ -24,15 +24,18 @@ from unlearn_kit.schedules import cosine
 from .masks import to_forget
 
 
-@revision(Training(steps=60, batch_size={"forget": 16, "retain": 32}, lr=cosine(5e-4, 0.0), optimizer="adam", clip=1.0))
+@revision(
+    Training(steps=60, batch_size={"forget": 16, "retain": 32}, lr=cosine(5e-4, 0.0), optimizer="adam", clip=1.0),
+    findings=False,
+)
 def augmentation_matching(
     model: nn.Module,
     task: UnlearnTask,
     *,
     transforms: Sequence[L.Transform] = L.FLIPS,
-    tolerance: float = 0.02,
-    sharpness: float = 5.0,
-    distill: float = 0.5,
+    tolerance: Share = 0.02,
+    sharpness: Positive = 5.0,
+    distill: Share = 0.5,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -69,9 +72,11 @@ def augmentation_matching(
         DivergenceError: When a loss or a weight is no longer finite.
     """
     training = Training(**options)
-    check_number("tolerance", tolerance, low=0, high=1)
-    check_number("sharpness", sharpness, low=0, open_low=True)
-    check_number("distill", distill, low=0, high=1)
+    if task.kind == "multilabel":
+        raise ValueError(
+            "expected a classification or segmentation task for augmentation_matching, whose soft labels are of one "
+            "decision, but got multilabel"
+        )
     target, scores = symmetries(model, task, L.Transformed(model, tuple(transforms)), tolerance)
     asked = to_forget(task, L.Cached(target))
     masks = task.kind == "segmentation"

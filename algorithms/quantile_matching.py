@@ -10,9 +10,10 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask, difficulty
 from unlearn_kit import losses as L
+from unlearn_kit.arguments import Positive, PositiveShare, Share
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
-from unlearn_kit.errors import check_number
 
+from .masks import check_one_label
 from .matching import MATCHING, matching_phase
 from .proxy import proxy_predictions
 
@@ -23,11 +24,11 @@ def quantile_matching(
     task: UnlearnTask,
     *,
     targets: L.Target | Literal["quantiles", "proxy"] | None = None,
-    level: float = 0.01,
+    level: Share = 0.01,
     within_class: bool | None = None,
-    shrink: float = 0.6,
-    distill: float = 0.8,
-    temperature: float = 2.0,
+    shrink: PositiveShare = 0.6,
+    distill: Share = 0.8,
+    temperature: Positive = 2.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -69,12 +70,7 @@ def quantile_matching(
         DivergenceError: When a loss or a weight is no longer finite.
     """
     training = Training(**options)
-    if task.kind != "classification":
-        raise ValueError(
-            "expected a classification task for quantile_matching, but got masks (segmentation); "
-            "augmentation_matching is for both"
-        )
-    check_number("distill", distill, low=0, high=1)
+    check_one_label(task, "quantile_matching")
     target, details = _target(model, task, targets, level, within_class, shrink, seed)
     phase = matching_phase(model, task, target, training, distill=distill, temperature=temperature)
     fitted = training.fit(model, phase, seed=seed, device=device)

@@ -121,7 +121,7 @@ def lgg(root: Path, size: int = 48) -> DataBundle:
 
 
 @dataclass
-class Study:
+class SampleStudy:
     """One seed of a case: its models, made once, and the rows of its table."""
 
     case: Case
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     case, rows = case_of(given.data, given.root), []
     print(HEAD)
     for seed in given.seeds:
-        study = Study(case, seed, given.out / "models")
+        study = SampleStudy(case, seed, given.out / "models")
         study.run(given.methods, given.references)
         rows += study.rows
         write_json(plain(rows), given.out / "samples.json")

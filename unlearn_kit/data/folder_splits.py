@@ -35,7 +35,7 @@ HOW = (
 
 
 @dataclass
-class Part:
+class FolderPart:
     """The samples of a split: their files, what each is (a class, or the file of its mask), and their rows."""
 
     files: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ def split_folder(
     held_out: float | None,
     group: str | None,
     seed: int,
-) -> dict[str, Part]:
+) -> dict[str, FolderPart]:
     """Return the samples by split: train, test and, where there are any, validation."""
     below = _split_folders(folder)
     in_folders = columns.folders and set(NEEDED) <= below.keys()
@@ -100,7 +100,7 @@ def split_folder(
     raise DataNotFoundError(f"no data in the layout of 'image-folder' below {folder}: {HOW}{more}")
 
 
-def bundle_of(parts: dict[str, Part], data: dict[str, Any], task: Any, names: tuple[str, ...]) -> DataBundle:
+def bundle_of(parts: dict[str, FolderPart], data: dict[str, Any], task: Any, names: tuple[str, ...]) -> DataBundle:
     """Return the data sets of the splits as a bundle, with their tables."""
     validation = parts.get("validation")
     return DataBundle(
@@ -154,7 +154,7 @@ def _files_below(root: Path) -> Iterator[Path]:
         yield from (Path(below, name) for name in names)
 
 
-def _class_folders(folder: Path, name: str) -> Part:
+def _class_folders(folder: Path, name: str) -> FolderPart:
     """Return the images of a split's folder, of which the folders are classes, sorted by path."""
     root, depth = (folder / name, 3) if name else (folder, 2)
     files = sorted(path.relative_to(folder).as_posix() for path in _files_below(root) if is_picture(path))
@@ -164,7 +164,7 @@ def _class_folders(folder: Path, name: str) -> Part:
         raise ValueError(f"expected every image in {root} to be in a class folder, but got {list_names(stray)}")
     if not files:
         raise DataNotFoundError(f"no images in {root}: {HOW}")
-    return Part(files, [own[depth - 2] for own in parts])
+    return FolderPart(files, [own[depth - 2] for own in parts])
 
 
 def read_folder_table(
@@ -191,7 +191,7 @@ def mark_group(table: pd.DataFrame | None, group: str | None) -> None:
     table.attrs[GROUP] = check_choice("group", group, [str(name) for name in table.columns])
 
 
-def _join(table: pd.DataFrame, parts: dict[str, Part]) -> list[pd.DataFrame]:
+def _join(table: pd.DataFrame, parts: dict[str, FolderPart]) -> list[pd.DataFrame]:
     """Return the rows of the files of each part, in their order."""
     by_file = table.set_index("file", drop=False)
     every = [file for part in parts.values() for file in part.files]
@@ -204,7 +204,7 @@ def _join(table: pd.DataFrame, parts: dict[str, Part]) -> list[pd.DataFrame]:
     return [by_file.loc[part.files].reset_index(drop=True) for part in parts.values()]
 
 
-def _split_rows(folder: Path, table: pd.DataFrame, columns: FolderColumns) -> dict[str, Part]:
+def _split_rows(folder: Path, table: pd.DataFrame, columns: FolderColumns) -> dict[str, FolderPart]:
     """Return the rows of each split, in their order."""
     unknown = sorted(set(table[columns.split]) - NAMES.keys())
     if unknown:
@@ -219,7 +219,7 @@ def _split_rows(folder: Path, table: pd.DataFrame, columns: FolderColumns) -> di
     return {split: _taken(every, np.flatnonzero(splits == split).tolist()) for split in wanted}
 
 
-def _checked(folder: Path, table: pd.DataFrame, columns: FolderColumns) -> Part:
+def _checked(folder: Path, table: pd.DataFrame, columns: FolderColumns) -> FolderPart:
     """Return every row, when each has a target and its files are there."""
     what = "label" if columns.mask is None else "mask"
     lacking = list(table.loc[table[columns.target] == "", "file"])
@@ -228,15 +228,15 @@ def _checked(folder: Path, table: pd.DataFrame, columns: FolderColumns) -> Part:
     unused = [file for file in table["file"] if not (folder / file).is_file()]
     if unused:
         raise ValueError(f"expected an image for every row of metadata, but got none for {list_names(unused)}")
-    return Part(list(table["file"]), list(table[columns.target]), table)
+    return FolderPart(list(table["file"]), list(table[columns.target]), table)
 
 
-def _taken(part: Part, rows: Sequence[int]) -> Part:
+def _taken(part: FolderPart, rows: Sequence[int]) -> FolderPart:
     table = None if part.table is None else part.table.iloc[list(rows)].reset_index(drop=True)
-    return Part([part.files[row] for row in rows], [part.targets[row] for row in rows], table)
+    return FolderPart([part.files[row] for row in rows], [part.targets[row] for row in rows], table)
 
 
-def _drawn(every: Part, share: float, group: str | None, seed: int, between: str | None) -> dict[str, Part]:
+def _drawn(every: FolderPart, share: float, group: str | None, seed: int, between: str | None) -> dict[str, FolderPart]:
     """Return a split at random: of each class (or rarest finding) by itself, or of whole groups."""
     if group is None:
         drawn_by = every.targets if between is None else finding_tables.rarest(every.targets, between)

@@ -21,7 +21,7 @@ from .files import check_root
 from .folder_splits import (
     HOW,
     FolderColumns,
-    Part,
+    FolderPart,
     bundle_of,
     known_columns,
     mark_group,
@@ -125,7 +125,7 @@ def load(
     return limit_train(bundle, train_size, seed)
 
 
-def _classes(folder: Path, parts: dict[str, Part], size: tuple[int, int] | None, channels: int) -> DataBundle:
+def _classes(folder: Path, parts: dict[str, FolderPart], size: tuple[int, int] | None, channels: int) -> DataBundle:
     names = tuple(sorted(set(parts["train"].targets)))
     for split, part in parts.items():
         only = sorted(set(part.targets) - set(names))
@@ -135,7 +135,7 @@ def _classes(folder: Path, parts: dict[str, Part], size: tuple[int, int] | None,
             )
     number = {name: index for index, name in enumerate(names)}
 
-    def images(part: Part) -> PictureFiles:
+    def images(part: FolderPart) -> PictureFiles:
         labels = torch.tensor([number[label] for label in part.targets], dtype=torch.int64)
         files = [folder / file for file in part.files]
         return PictureFiles(files, labels, size=size, channels=channels, metadata=part.table)
@@ -173,7 +173,7 @@ def _with_findings(table: pd.DataFrame | None, columns: FolderColumns, blank: fi
 
 def _findings(
     folder: Path,
-    parts: dict[str, Part],
+    parts: dict[str, FolderPart],
     size: tuple[int, int] | None,
     channels: int,
     *,
@@ -195,7 +195,7 @@ def _findings(
     return bundle_of(parts, data, "multilabel", names)
 
 
-def _masks(folder: Path, parts: dict[str, Part], size: tuple[int, int] | None, channels: int) -> DataBundle:
+def _masks(folder: Path, parts: dict[str, FolderPart], size: tuple[int, int] | None, channels: int) -> DataBundle:
     data = {
         split: MaskPairs(
             [folder / file for file in part.files],

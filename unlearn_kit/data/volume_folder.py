@@ -12,7 +12,7 @@ import torch
 from ..errors import DataNotFoundError, check_count, check_number
 from .bundle import DataBundle
 from .files import check_root
-from .folder_splits import FolderColumns, Part, bundle_of, mark_group, read_folder_table, split_folder, with_notes
+from .folder_splits import FolderColumns, FolderPart, bundle_of, mark_group, read_folder_table, split_folder, with_notes
 from .mask_pairs import list_names
 from .tables import read_table
 from .volumes import VolumeFiles, check_sides, check_window, is_volume
@@ -97,7 +97,7 @@ def holds_volumes(root: str | Path, metadata: str | Path | None = None, file_col
     return len(table) > 0 and is_volume(str(table["file"].iloc[0]))
 
 
-def _masks(folder: Path, parts: dict[str, Part], options: dict[str, Any]) -> DataBundle:
+def _masks(folder: Path, parts: dict[str, FolderPart], options: dict[str, Any]) -> DataBundle:
     data = {
         split: VolumeFiles(
             [folder / f for f in part.files], [folder / f for f in part.targets], metadata=part.table, **options
@@ -109,7 +109,7 @@ def _masks(folder: Path, parts: dict[str, Part], options: dict[str, Any]) -> Dat
     return bundle_of(parts, data, "segmentation", names)
 
 
-def _classes(folder: Path, parts: dict[str, Part], options: dict[str, Any]) -> DataBundle:
+def _classes(folder: Path, parts: dict[str, FolderPart], options: dict[str, Any]) -> DataBundle:
     names = tuple(sorted(set(parts["train"].targets)))
     only = sorted({label for part in parts.values() for label in part.targets} - set(names))
     if only:
