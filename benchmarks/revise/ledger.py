@@ -15,9 +15,9 @@ from unlearn_kit.evidence import Ledger
 from unlearn_kit.evidence.ledger_chain import Line
 from unlearn_kit.safe_yaml import read_yaml
 
-from ..setup.methods import as_options, known_options, watchers
+from .reference import Retraining, read_reference
 from .request import DataRequest, RevisionRequest, read_request
-from .work import deployed_of, prepare
+from .work import deployed_of, prepare, shared_arguments
 
 WRITTEN = "revision.yaml"
 PATHS = (("model", "weights"), ("data", "root"))  # of what is asked, as seen from the ledger once it is written there
@@ -71,21 +71,21 @@ def add_to(
         }
         if made:
             return add_revision(ledger, ready.serving, ready.task, path, **shared)
-        method = request.chosen()
-        watching = {"callbacks": watchers(method.text)} if "callbacks" in known_options(method.name) else {}
+        wanted = read_reference(request.reference)
+        if isinstance(wanted, Retraining):
+            raise ValueError(
+                f"expected reference to be a file of weights in a ledger, but got {request.reference!r}: which data it "
+                "is trained on is known only once those of earlier requests are kept out"
+            )
         return add_request(
             ledger,
             ready.serving,
             ready.task,
-            getattr(algorithms, method.name),
+            getattr(algorithms, request.chosen().name),
             join=join,
-            form=request.form,
-            reference=None if request.reference is None else ready.serving.with_weights(request.reference),
-            device=request.device,
-            options=as_options(method.options),
-            watching=watching,
-            notes=ready.notes,
+            reference=None if wanted is None else ready.serving.with_weights(wanted),
             **shared,
+            **shared_arguments(ready, lambda time: say(str(time))),
         )
 
 

@@ -49,7 +49,7 @@ class RevisionProgress(Callback):
         rehearse: Whether to end the run there, by raising :class:`Rehearsed`.
     """
 
-    def __init__(self, text: str, estimated: Callable[[TimeEstimate], None], *, rehearse: bool = False) -> None:
+    def __init__(self, text: str, estimated: Callable[[TimeEstimate], object], *, rehearse: bool = False) -> None:
         self.text, self.estimated, self.rehearse = text, estimated, rehearse
         self._clock: list[float] = []
         self._told = False

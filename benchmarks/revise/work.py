@@ -143,7 +143,7 @@ def estimate(prepared: Prepared) -> TimeEstimate | None:
     )
 
 
-def work(prepared: Prepared, estimated: Callable[[TimeEstimate], None] = lambda _: None) -> Revision:
+def work(prepared: Prepared, estimated: Callable[[TimeEstimate], object] = lambda _: None) -> Revision:
     """Revise the model and write the folder; see :func:`unlearn_kit.deployed.revise`.
 
     Args:
@@ -151,10 +151,7 @@ def work(prepared: Prepared, estimated: Callable[[TimeEstimate], None] = lambda 
         estimated: Called with what the training will take, after its first steps.
     """
     request = prepared.request
-    method = request.chosen()
-    function: Any = getattr(algorithms, method.name)
-    watched = "callbacks" in known_options(method.name)
-    watching = {"callbacks": [RevisionProgress(method.text, estimated)]} if watched else {}
+    function: Any = getattr(algorithms, request.chosen().name)
     wanted, told = read_reference(request.reference), dict[str, Any]()
     reference: nn.Module | None = None
     training: dict[str, Any] = {"seed": request.seed, "device": request.device}
@@ -166,28 +163,41 @@ def work(prepared: Prepared, estimated: Callable[[TimeEstimate], None] = lambda 
         names = prepared.bundle.class_names
         found = small_verdicts(wanted, prepared.serving.model, prepared.task, class_names=names, **training)
         told[f"verdicts on a retraining with {wanted.share:.0%} of the data"] = found
-    proof: dict[str, Any] = {} if request.audits is None else {"audits": tuple(request.audits)}
     return revise(
         prepared.serving,
         prepared.task,
         function,
         out=request.out,
-        form=request.form,
         reference=reference,
         seed=request.seed,
-        device=request.device,
-        options=as_options(method.options),
-        watching=watching,
-        notes=prepared.notes,
-        asked=request.asked,
-        groups=groups_of(prepared),
         earlier=request.earlier,
         told=told,
-        beside={REQUEST: yaml_of(request)},
-        budget=request.budget,
-        class_names=prepared.bundle.class_names,
-        **proof,
+        **shared_arguments(prepared, estimated),
     )
+
+
+def shared_arguments(prepared: Prepared, estimated: Callable[[TimeEstimate], object]) -> dict[str, Any]:
+    """Return what a revision is told of its request, alone or as one of a ledger.
+
+    Args:
+        prepared: What is revised.
+        estimated: As for :func:`work`.
+    """
+    request, method = prepared.request, prepared.request.chosen()
+    watched = "callbacks" in known_options(method.name)
+    found: dict[str, Any] = {} if request.audits is None else {"audits": tuple(request.audits)}
+    return found | {
+        "form": request.form,
+        "device": request.device,
+        "options": as_options(method.options),
+        "watching": {"callbacks": [RevisionProgress(method.text, estimated)]} if watched else {},
+        "notes": prepared.notes,
+        "asked": request.asked,
+        "groups": groups_of(prepared),
+        "beside": {REQUEST: yaml_of(request)},
+        "budget": request.budget,
+        "class_names": prepared.bundle.class_names,
+    }
 
 
 def cost(prepared: Prepared) -> str | None:
@@ -200,15 +210,19 @@ def cost(prepared: Prepared) -> str | None:
     return f"{what} is trained first, in about {seconds:.0f} s"
 
 
-def groups_of(prepared: Prepared) -> dict[str, list[str]]:
-    """Return the group of every sample by split, from the table's column that the request names; {} for none.
+def groups_of(prepared: Prepared) -> Callable[[UnlearnTask], dict[str, list[str]]] | None:
+    """Return what tells the group of every sample of a task by split; None where nobody knows.
+
+    It is the column of the table that the request names, or else the one by which the task counts patients or the like.
 
     Raises:
-        ValueError: On a column that the table has not, or an image without a group.
+        ValueError: On a column that the table has not, or an image without the group that the request names.
     """
-    column = prepared.request.patient or prepared.request.data.group
+    named = prepared.request.patient or prepared.request.data.group
+    division = prepared.task.division
+    column = division.name if named is None and division is not None and division.column else named
     if column is None:
-        return {}
+        return None
     bundle, known = prepared.bundle, dict[Path, str]()
     for part, table in ((bundle.train, bundle.train_metadata), (bundle.test, bundle.test_metadata)):
         if table is None:
@@ -216,11 +230,16 @@ def groups_of(prepared: Prepared) -> dict[str, list[str]]:
         check_choice("group", column, [str(name) for name in table.columns])
         files = files_of(part) or []
         known |= {own[0]: str(name) for own, name in zip(files, table[column].fillna(""), strict=True)}
-    if "" in known.values():
-        lost = sum(name == "" for name in known.values())
+    lost = sum(name == "" for name in known.values())
+    if lost and named is not None:
         raise ValueError(f"expected a {column} for every image, but got none for {lost}")
-    splits = {name: files_of(getattr(prepared.task, name)) for name in SPLITS}
-    return {name: [known[own[0]] for own in files] for name, files in splits.items() if files is not None}
+    groups = {path: name or f"alone: {path.name}" for path, name in known.items()}
+
+    def of(task: UnlearnTask) -> dict[str, list[str]]:
+        splits = {name: files_of(getattr(task, name)) for name in SPLITS}
+        return {name: [groups[own[0]] for own in files] for name, files in splits.items() if files is not None}
+
+    return of
 
 
 def yaml_of(request: RevisionRequest) -> str:

@@ -69,7 +69,7 @@ def revise(
     watching: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     asked: Mapping[str, str] | None = None,
-    groups: Mapping[str, Sequence[Any]] | None = None,
+    groups: Mapping[str, Sequence[Any]] | Callable[[UnlearnTask], Mapping[str, Sequence[Any]]] | None = None,
     earlier: Sequence[str | Path] = (),
     beside: Mapping[str, str] | None = None,
     told: Mapping[str, Any] | None = None,
@@ -96,7 +96,8 @@ def revise(
         watching: What is passed to the method beside that and changes no result, such as ``callbacks``.
         notes: What else is to be known of the request, for the receipt and the page.
         asked: Who asked, ticket, basis, date: free text for the receipt.
-        groups: The group of every sample, such as its patient, as for :func:`unlearn_kit.evidence.measure`.
+        groups: The group of every sample, such as its patient, as for :func:`unlearn_kit.evidence.measure`, or what
+            tells it of a task.
         earlier: Folders of earlier revisions that this one stands on; one whose checkpoint is revised again is found.
         told: Further figures for the receipt, which are not judged.
         beside: Further files of text for the folder, by name, such as the request itself.
@@ -117,7 +118,8 @@ def revise(
             raise ValueError(f"expected form to be 'safetensors' for hf:FOLDER, but got {form!r}")
     task, reading = read_once(task)
     measured = {name: value for name, value in measuring.items() if value is not None}
-    proof = (dict(asked or {}), dict(groups or {}), [str(path) for path in earlier], measured, dict(told or {}))
+    known = dict((groups(task) if callable(groups) else groups) or {})
+    proof = (dict(asked or {}), known, [str(path) for path in earlier], measured, dict(told or {}))
     request = _request(serving, task, method, form, reference, seed, options, proof)
     found = _already(folder, request)
     if found is not None:
@@ -138,7 +140,7 @@ def revise(
             reference=reference,
             seed=seed,
             asked=asked,
-            groups=groups,
+            groups=known,
             earlier=earlier_receipts(earlier, original),
             lists=lists,
             **measuring,

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..data.mask_pairs import MaskPairs
-from ..data.pictures import PictureFiles
 from ..data.relabel import without_class
-from ..data.tensors import in_order, read_labels, resolve, subset
+from ..data.sample_files import files_of
+from ..data.tensors import in_order, read_labels, subset
 from ..hashing import hash_file, hash_tensor
 from ..metrics import class_matched
 from ..metrics.evaluate import forgets_mask_class
@@ -196,14 +194,8 @@ def _keys(dataset: Any) -> list[set[str]]:
 
 def _file_hashes(dataset: Any) -> list[str] | None:
     """Return the SHA-256 of the file of each input; None for data without files."""
-    base, chosen = resolve(dataset)
-    if isinstance(base, PictureFiles):
-        paths: Sequence[Path] = base.paths
-    elif isinstance(base, MaskPairs):
-        paths = base.images
-    else:
-        return None
-    return [hash_file(path) for path in (paths if chosen is None else [paths[at] for at in chosen.tolist()])]
+    files = files_of(dataset)
+    return None if files is None else [hash_file(own[0]) for own in files]
 
 
 def _without(dataset: Any, keys: Sequence[set[str]], gone: set[str]) -> Any:
