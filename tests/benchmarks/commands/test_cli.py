@@ -102,7 +102,7 @@ def test_list_names_every_algorithm_data_set_and_model() -> None:
     assert all(line and not line.endswith(".") for line in lines)
     assert found["algorithms"]["neg_grad"] == {
         "about": found["algorithms"]["neg_grad"]["about"],
-        "kinds": ["classification", "segmentation"],
+        "kinds": ["classification", "segmentation", "multilabel"],
         "reads_retain": False,
         "reinitializes": False,
         "source": "Golatkar et al. 2020, arXiv 1911.04933",
