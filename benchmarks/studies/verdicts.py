@@ -286,8 +286,8 @@ def write(records: list[dict[str, Any]], sizes: dict[str, Any], out: Path) -> No
         "",
         f"Each of {sizes['draws']} draws of data and request has {sizes['models']} originals and as many references, "
         "networks of one hidden layer that know their training data by heart; the audits that train ran for "
-        f"{sizes['slow']} of them. Seeds come from the purpose: those that chose the thresholds (`--purpose tuning`) are "
-        "others.",
+        f"{sizes['slow']} of them. Seeds come from the purpose: those that chose the thresholds (`--purpose tuning`) "
+        "are others.",
         "",
         "",
     ]
