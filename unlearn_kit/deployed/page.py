@@ -114,7 +114,9 @@ def _pictures(data: Any, kind: str, class_names: Sequence[str] | None, *models: 
 
 
 def _name(label: Tensor, class_names: Sequence[str] | None) -> str:
-    return str(int(label)) if class_names is None else str(class_names[int(label)])
+    """Return the name of a class, or the names of several that one sample has at once."""
+    indices = [int(label)] if label.numel() == 1 else label.flatten().nonzero().flatten().tolist()
+    return " and ".join(str(i) if class_names is None else str(class_names[i]) for i in indices) or "none"
 
 
 def _flat(image: Tensor) -> Tensor:
