@@ -30,18 +30,26 @@ def verify(
     with reported(debug):
         import torch
 
+        from unlearn_kit.evidence import Verification
         from unlearn_kit.evidence import verify as hash_again
 
-        from ..revise.again import original_of, score_again
+        from ..revise.again import options_again, original_of, score_again
 
         torch.set_num_threads(threads)
         weights = model if model is not None else original_of(folder)
         found = hash_again(folder, data=data, model=weights, public_key=public_key)
-        again = score_again(folder, data=data, model=weights) if score else None
-    differences = [*found.differences, *(again.differences if again else ())]
-    for line in (*found.checked, *(again.checked if again else ())):
+        differences = [*found.differences, *options_again(folder)]
+        again = Verification((), ("the scores: asked not to",), ())
+        try:
+            again = score_again(folder, data=data, model=weights) if score else again
+        except (ValueError, OSError) as error:
+            if not differences:  # else they are why
+                raise
+            again = Verification((), (f"the scores: {error}",), ())
+    differences += again.differences
+    for line in (*found.checked, *again.checked):
         console.print(Text(f"checked: {line}"), soft_wrap=True)
-    for line in (*found.skipped, *(again.skipped if again else ("the scores: asked not to",))):
+    for line in (*found.skipped, *again.skipped):
         console.print(Text(f"not checked: {line}", style="yellow"), soft_wrap=True)
     for difference in differences:
         console.print(Text(f"differs: {difference}", style="bold red"), soft_wrap=True)

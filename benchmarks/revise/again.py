@@ -8,6 +8,7 @@ from torch import nn
 
 from unlearn_kit.deployed import deployed
 from unlearn_kit.evidence import Difference, Verification, read_receipt
+from unlearn_kit.evidence.receipt import written
 from unlearn_kit.evidence.words import SCORES
 from unlearn_kit.hashing import hash_config, sample_hashes
 from unlearn_kit.metrics import evaluate
@@ -23,8 +24,30 @@ def original_of(folder: Path) -> Path | None:
     """Return the file of the original's weights that a request names; None where it is not there any more."""
     if not (folder / REQUEST).is_file():
         return None
-    weights = read_request(folder / REQUEST, {}).model.weights
+    try:
+        weights = read_request(folder / REQUEST, {}).model.weights
+    except ValueError:  # which is told as a difference
+        return None
     return weights if weights is not None and weights.is_file() else None
+
+
+def options_again(folder: Path) -> list[Difference]:
+    """Return each option of the method that request and receipt tell otherwise, by its name."""
+    if not (folder / REQUEST).is_file():
+        return []
+    try:
+        chosen = read_request(folder / REQUEST, {}).chosen()
+    except ValueError as error:
+        return [Difference(REQUEST, "the request of this revision", str(error))]
+    method = read_receipt(folder)["method"]
+    found = []
+    if chosen.name != method["name"]:
+        found.append(Difference(f"method in {REQUEST}", method["name"], chosen.name))
+    for name, value in chosen.options.items():
+        told = method["options"].get(name, value)
+        if told != written(value):
+            found.append(Difference(f"option {name} in {REQUEST}", repr(told), repr(value)))
+    return found
 
 
 def score_again(folder: Path, *, data: Path | None = None, model: Path | None = None) -> Verification:

@@ -262,8 +262,40 @@ def tables(records: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, ""])
 
 
+def counts(records: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
+    """Return how often each verdict had each value, by setting and kind."""
+    found: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
+    for record in records:
+        kinds = found.setdefault(record["setting"], {}).setdefault(record["kind"], {})
+        for name, value in record["values"].items():
+            by_value = kinds.setdefault(name, {"shown": 0, "not shown": 0, "not tested": 0})
+            by_value[value] += 1
+    return found
+
+
+def write(records: list[dict[str, Any]], sizes: dict[str, Any], out: Path) -> None:
+    """Write all records, how often each verdict had each value, and the tables."""
+    beside = {"arguments": sizes, "versions": versions()}
+    write_json(beside | {"records": records}, out / "records.json")
+    write_json(beside | {"counts": counts(records)}, out / "verdicts.json")
+    options = " ".join(f"--{name} {value}" for name, value in sizes.items())
+    head = [
+        "# How often each verdict is right",
+        "",
+        f"`python -m benchmarks.studies.verdicts {options}`",
+        "",
+        f"Each of {sizes['draws']} draws of data and request has {sizes['models']} originals and as many references, "
+        "networks of one hidden layer that know their training data by heart; the audits that train ran for "
+        f"{sizes['slow']} of them. Seeds come from the purpose: those that chose the thresholds (`--purpose tuning`) "
+        "are others.",
+        "",
+        "",
+    ]
+    write_text("\n".join(head) + "\n" + tables(records), out / "verdicts.md")
+
+
 def main() -> None:
-    """Read the command line, simulate, write ``verdicts.json`` and ``verdicts.md``."""
+    """Read the command line, simulate, write ``records.json``, ``verdicts.json`` and ``verdicts.md``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.verdicts", description=__doc__)
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS), metavar="SETTING")
     parser.add_argument("--purpose", choices=PURPOSES, default="report")
@@ -279,8 +311,7 @@ def main() -> None:
     for setting in given.settings:
         records += study([setting], **sizes)
         # After each setting, so that a run that is stopped leaves what it has.
-        write_json({"arguments": sizes, "versions": versions(), "records": records}, given.out / "verdicts.json")
-        write_text(tables(records), given.out / "verdicts.md")
+        write(records, sizes, given.out)
 
 
 if __name__ == "__main__":

@@ -75,8 +75,8 @@ DEFAULT = Thresholds()
 # What may be claimed of a revision, in the order in which it is read.
 CLAIMS = {
     "weights changed": "The revised model is another model than the original.",
-    "forgotten": "The revised model treats the forget data as data that it never saw.",
-    "membership": "The revised model treats the class's training images as it treats images of it that it never saw.",
+    "forgotten": "The revised model serves the forget data no better than data that it never saw.",
+    "membership": "The revised model serves the class's training images no better than unseen images of it.",
     "not marked": "The forget data are not worse than unseen data, so that nobody finds them by their large losses.",
     "kept": "The revised model serves the data to keep as the original did, in every class and group.",
     "not brought back by rounding": "Storing the weights in 8 bits does not bring the forget data back.",

@@ -21,6 +21,7 @@ from benchmarks.revise.request import read_request
 from unlearn_kit import UnlearnTask, models
 from unlearn_kit.data import TensorImages
 from unlearn_kit.engine import Run
+from unlearn_kit.evidence import Receipt, read_receipt, seal
 from unlearn_kit.hashing import hash_file, hash_model
 
 
@@ -234,9 +235,18 @@ def test_verify_names_what_differs(place: Path) -> None:
     forgotten = next(iter(json.loads((folder / "data.json").read_text())["forget"][0]["files"]))
     changes: list[tuple[Any, list[str]]] = [
         (lambda: flip(folder / "served.pth"), ["differs: served.pth: expected SHA-256"]),
+        (lambda: (folder / "revision.yaml").write_text("{"), ["differs: revision.yaml", "not checked: the scores"]),
+        (lambda: (folder / "served.pth").write_bytes(b"x"), ["differs: served.pth", "not checked: the scores"]),
         (lambda: flip(folder / "index.html"), ["differs: index.html"]),
-        (lambda: edit(folder / "revision.yaml", "steps=2", "steps=3"), ["differs: revision.yaml"]),
-        (lambda: edit(folder / "receipt.json", '"steps": 2', '"steps": 3'), ["name and options of the method"]),
+        (
+            lambda: edit(folder / "revision.yaml", "steps=2", "steps=3"),
+            ["differs: option steps in revision.yaml: expected 2, but got 3"],
+        ),
+        (lambda: edit(folder / "revision.yaml", "finetune", "neg_grad"), ["differs: method in revision.yaml"]),
+        (
+            lambda: edit(folder / "receipt.json", '"steps": 2', '"steps": 3'),
+            ["differs: name and options of the method"],
+        ),
         (lambda: edit(folder / "receipt.md", "not shown", "shown"), ["differs: receipt.md"]),
         (lambda: edit(folder / "receipt.json", '"value": "not shown"', '"value": "shown"'), ["statement.json"]),
         (lambda: (folder / "more.txt").write_text("x"), ["differs: more.txt: expected no such file"]),
@@ -245,7 +255,7 @@ def test_verify_names_what_differs(place: Path) -> None:
             lambda: Image.new("RGB", (8, 8)).save(place / "images" / forgotten),
             [f"differs: forget list: {forgotten}: expected SHA-256", "differs: what the request selects"],
         ),
-        (lambda: (place / "images" / forgotten).unlink(), [f"differs: forget list: {forgotten}"]),
+        (lambda: (place / "images" / forgotten).unlink(), [f"differs: forget list: {forgotten}", "the scores"]),
         (lambda: flip(place / "served.pth"), ["differs: original served.pth"]),
     ]
     originals = {
@@ -261,6 +271,9 @@ def test_verify_names_what_differs(place: Path) -> None:
     # Somebody who writes all of it anew is found by scoring again.
     other = models.build("small-cnn", 2, 3, width=4, seed=5).state_dict()
     torch.save(other, folder / "served.pth")
+    values, digest = read_receipt(folder), hash_file(folder / "served.pth")
+    files = {"files": values["files"] | {"served.pth": digest}}
+    seal(Receipt(values | files | {"checkpoints": {**values["checkpoints"], "after": {"served.pth": digest}}}), folder)
     assert "differs: membership AUC by loss" in command("verify", "out/b").output
     assert command("verify", "images").exit_code == 2
     assert command("verify", "out/b", "--data", "none").exit_code == 2
