@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any, Literal, Unpack
 
@@ -16,6 +17,10 @@ from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from .masks import check_one_label
 from .matching import MATCHING, matching_phase
 from .proxy import proxy_predictions
+
+logger = logging.getLogger("unlearn_kit")
+
+MEASURED_SHARE = 0.1
 
 
 @revision(MATCHING, masks=False)
@@ -43,7 +48,8 @@ def quantile_matching(
     It holds where forget and validation data are exchangeable. Samples with wrong labels, outliers, and the images of
     one device are not, which a two-sample test on their difficulty tells (``unlearn_kit.difficulty.exchange``); they
     get the predictions of a small proxy instead, a network trained from fresh weights on the retain data for a few
-    passes.
+    passes. And its targets are those of a model trained on everything: where more than a tenth of the data are to be
+    forgotten it logs a warning, since a model without them would be worse than they say.
 
     Batches are drawn with replacement: forget samples the more often the farther they are from their target, retain
     samples the more often the less sure the original is of them once shifted by one pixel.
@@ -71,6 +77,13 @@ def quantile_matching(
     """
     training = Training(**options)
     check_one_label(task, "quantile_matching")
+    share = len(task.forget) / (len(task.forget) + len(task.retain))
+    if share > MEASURED_SHARE:
+        logger.warning(
+            "quantile_matching was measured for a tenth of the training data, and %.0f %% are to be forgotten: a "
+            "model trained without so many would be worse than its targets say",
+            100 * share,
+        )
     target, details = _target(model, task, targets, level, within_class, shrink, seed)
     phase = matching_phase(model, task, target, training, distill=distill, temperature=temperature)
     fitted = training.fit(model, phase, seed=seed, device=device)

@@ -148,6 +148,15 @@ def test_validation_data_are_needed_and_unbalanced_classes_are_ranked_within(
     assert not quantile_matching(original, task, steps=1).details["within_class"]
 
 
+def test_a_share_beyond_what_was_measured_is_warned_of(
+    task: UnlearnTask, original: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    quantile_matching(original, task_of(task.forget.dataset, torch.arange(0, 150, 10)), steps=1)
+    assert not caplog.records
+    quantile_matching(original, task_of(task.forget.dataset, torch.arange(0, 150, 3)), steps=1)
+    assert "was measured for a tenth of the training data, and 33 % are to be forgotten" in caplog.text
+
+
 def test_the_boundary_ranks_the_samples_and_labels_what_is_left(task: UnlearnTask, original: nn.Module) -> None:
     search = PerturbedSign(radius=0.5)
     target = matched_boundary(original, task, search)

@@ -301,7 +301,8 @@ class Objective(Algebra):
         names = [name for name in Objective(tuple(active)).streams if name in batches]
         sizes = [len(batches[name].inputs) for name in names]
         together = run(torch.cat([batches[name].inputs for name in names])) if names else torch.empty(0)
-        return dict(zip(names, together.split(sizes), strict=True)) if names else {}
+        parts = zip(names, together.split(sizes), strict=True) if names else ()
+        return {name: decisions(part, batches[name].targets) for name, part in parts}
 
 
 def _class_weighted(term: Term, weights: tuple[float, ...], option: str) -> Term:
