@@ -17,11 +17,11 @@ from ..hashing import hash_code, hash_config, hash_model
 from ..metrics import Evaluation, evaluate
 from ..results import UnlearnResult
 from ..tasks import UnlearnTask
-from .claims import Thresholds
 from .inventory import data_summary, inventory
 from .judging import over_forgets
 from .measure import Evidence, measure
 from .software import versions
+from .thresholds import Thresholds
 from .words import LIMIT, SCORES, markdown
 
 # What takes audits to find out.
