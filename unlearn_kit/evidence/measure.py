@@ -19,10 +19,11 @@ from ..metrics.utility import mean_of_present
 from ..seeding import standardized
 from ..tasks import UnlearnTask, check_task
 from . import claims
-from .claims import DEFAULT, Change, Kept, Thresholds, Verdict
+from .claims import Change, Kept, Verdict
 from .estimates import FEW, holm, mean_change, p_of_drop, side
 from .inside import AUDITS, class_found, features
 from .readings import Compared, Readings, apart_groups, loss_gap, read_both
+from .thresholds import DEFAULT, Thresholds
 
 ALL_AUDITS = (*AUDITS, "features")
 SPLITS = ("forget", "forget_test", "retain_test")

@@ -16,8 +16,8 @@ from ..metrics.membership import loss
 from ..metrics.predict import class_labels, class_logits, map_batches
 from ..outputs import predicted_labels
 from ..tasks import UnlearnTask
-from .claims import Thresholds
 from .estimates import Gap, Side, advantages, gap, side
+from .thresholds import Thresholds
 
 
 @dataclass(frozen=True)

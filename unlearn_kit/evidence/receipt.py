@@ -19,10 +19,10 @@ from ..judging import over_forgets
 from ..metrics import Evaluation, evaluate
 from ..results import UnlearnResult
 from ..tasks import UnlearnTask
-from .claims import Thresholds
 from .inventory import data_summary, inventory
 from .measure import Evidence, measure
 from .software import versions
+from .thresholds import Thresholds
 from .words import LIMIT, SCORES, markdown
 
 # What takes audits to find out.

@@ -8,7 +8,6 @@ import pytest
 
 from unlearn_kit.evidence.claims import (
     CLAIMS,
-    DEFAULT,
     Change,
     Kept,
     advantage_gone,
@@ -22,6 +21,7 @@ from unlearn_kit.evidence.claims import (
     weights_changed,
 )
 from unlearn_kit.evidence.estimates import Figure, Gap, share
+from unlearn_kit.evidence.thresholds import DEFAULT
 
 
 def near(value: float, half: float = 0.02) -> Figure:
