@@ -26,6 +26,8 @@ SCORES = {
     "membership": 0.5,
     "per_class": {"0": 1.0, "1": None},
     "dice": None,
+    "auroc": None,
+    "findings": None,
     "reference": None,
     "average_gap": 0.05,
     "tug_of_war": 0.8,
