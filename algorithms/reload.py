@@ -18,6 +18,8 @@ from unlearn_kit.models import fresh_copy
 from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import derive
 
+from .masks import forget_loss
+
 TINY = 1e-8  # Added to both magnitudes: weights that neither gradient moves have a ratio of 1.
 
 
@@ -75,7 +77,7 @@ def reload(
     s = len(task.forget) / (len(task.forget) + len(task.retain))
     kept = mean_gradients(model, in_order(task.retain, 256, device=device), loss=label_cross_entropy)
     if stored is None:
-        own = mean_gradients(model, in_order(task.forget, 256, device=device), loss=label_cross_entropy)
+        own = mean_gradients(model, in_order(task.forget, 256, device=device), loss=forget_loss(task))
         whole = {name: s * own[name] + (1 - s) * g for name, g in kept.items()}
     else:
         whole = _fitting(stored, kept)

@@ -72,12 +72,14 @@ def task(classes: tuple[int, ...] = (2,), outputs: int = 4) -> UnlearnTask:
 
 # Every method that is asked something of the forget data, with options under which it moves the weights it is asked to.
 METHODS: dict[str, dict[str, Any]] = {
+    "augmentation_matching": {"steps": 2, "tolerance": 1.0},
     "bad_teacher": {"steps": 2},
     "boundary_shrink": {"steps": 2, "radius": 0.5},
     "delete": {"steps": 2},
     "influence": {},
     "jit": {"steps": 2, "draws": 2},
     "lfssd": {},
+    "munba": {"steps": 2},
     "neg_grad": {"steps": 2},
     "neg_grad_plus": {"steps": 2},
     "perturbed_sign": {"steps": 2, "refresh": "step"},
@@ -89,8 +91,19 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 # On the retain data alone; from fresh weights or with noise on all of them; on layers of adapters or chosen weights.
 OTHERS = {"catastrophic_forget_k", "finetune", "l1_sparse", "exact_unlearn_k", "retrain", "fisher_forgetting"}
-OTHERS |= {"erase_to_retain", "masked_small_gradient"}
-REFUSE = {"amun", "boundary_expand", "damp", "mean_feature_head", "unsir"}
+# By the length of the retain data's gradient, which is 0 here; and by the weights of both that a ratio chooses.
+OTHERS |= {"erase_to_retain", "hamu", "masked_small_gradient", "reload"}
+REFUSE = {
+    "amun",
+    "boundary_expand",
+    "damp",
+    "lotus",
+    "mean_feature_head",
+    "quantile_matching",
+    "regun",
+    "rurk",
+    "unsir",
+}
 
 
 def test_every_algorithm_is_accounted_for() -> None:
