@@ -24,7 +24,9 @@ from unlearn_kit.schedules import cosine
 from .masks import to_forget
 
 
-@revision(Training(steps=60, batch_size={"forget": 16, "retain": 32}, lr=cosine(5e-4, 0.0), optimizer="adam", clip=1.0))
+@revision(
+    Training(steps=120, batch_size={"forget": 16, "retain": 32}, lr=cosine(1e-3, 0.0), optimizer="adam", clip=1.0)
+)
 def augmentation_matching(
     model: nn.Module,
     task: UnlearnTask,
@@ -32,7 +34,7 @@ def augmentation_matching(
     transforms: Sequence[L.Transform] = L.FLIPS,
     tolerance: float = 0.02,
     sharpness: float = 5.0,
-    distill: float = 0.5,
+    distill: float = 0.2,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
