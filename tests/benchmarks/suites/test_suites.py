@@ -16,6 +16,7 @@ SHIPPED = {
     "fashion-class",
     "fashion-fraction",
     "fashion-random",
+    "fashion-samples",
     "segmentation",
     "device",
     "outliers",
