@@ -31,7 +31,7 @@ def quantile_matching(
     level: float = 0.01,
     within_class: bool | None = None,
     shrink: float = 0.6,
-    distill: float = 0.8,
+    distill: float | None = None,
     temperature: float = 2.0,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -61,7 +61,8 @@ def quantile_matching(
         within_class: whether ranks and quantiles are those of the sample's own class; None where the largest class of
             the training data has more than twice the samples of the smallest.
         shrink: what positive margins are multiplied by, in (0, 1].
-        distill: share of the retain term that is distillation from the original, in [0, 1].
+        distill: share of the retain term that is distillation from the original, in [0, 1]; None for .8, and for 0
+            beside a proxy, since wrong labels make the original unsure of all data.
         temperature: of the distillation.
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
@@ -80,7 +81,8 @@ def quantile_matching(
             "expected a classification task for quantile_matching, but got masks (segmentation); "
             "augmentation_matching is for both"
         )
-    check_number("distill", distill, low=0, high=1)
+    if distill is not None:
+        check_number("distill", distill, low=0, high=1)
     share = len(task.forget) / (len(task.forget) + len(task.retain))
     if share > MEASURED_SHARE:
         logger.warning(
@@ -89,7 +91,9 @@ def quantile_matching(
             100 * share,
         )
     target, details = _target(model, task, targets, level, within_class, shrink, seed)
-    phase = matching_phase(model, task, target, training, distill=distill, temperature=temperature)
+    # Where the forget data are unlike all others, what they did to the original's other predictions goes as well.
+    share_distilled = distill if distill is not None else 0.0 if details["targets"] == "proxy" else 0.8
+    phase = matching_phase(model, task, target, training, distill=share_distilled, temperature=temperature)
     fitted = training.fit(model, phase, seed=seed, device=device)
     return replace(fitted, details=fitted.details | details)
 
