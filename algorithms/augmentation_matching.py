@@ -25,7 +25,7 @@ from .masks import to_forget
 
 
 @revision(
-    Training(steps=60, batch_size={"forget": 16, "retain": 32}, lr=cosine(5e-4, 0.0), optimizer="adam", clip=1.0),
+    Training(steps=120, batch_size={"forget": 16, "retain": 32}, lr=cosine(1e-3, 0.0), optimizer="adam", clip=1.0),
     findings=False,
 )
 def augmentation_matching(
@@ -35,7 +35,7 @@ def augmentation_matching(
     transforms: Sequence[L.Transform] = L.FLIPS,
     tolerance: Share = 0.02,
     sharpness: Positive = 5.0,
-    distill: Share = 0.5,
+    distill: Share = 0.2,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],

@@ -118,6 +118,8 @@ def erase_to_retain(
         dropout: Dropout on the adapters' input, in [0, 1).
         erase_to: What the forget data are led toward: any target, such as ``losses.Background()``,
             ``losses.Uniform(C)``, ``losses.RandomLabels(C)``, or the other method's ``losses.Boundary(model, search)``.
+            For single samples what unseen ones would get: ``difficulty.matched(model, task)``, or of masks
+            ``losses.Transformed(model)``.
         confidence: The teacher's predictions below it are not contradicted, in [0, 1].
         erase_weight: The tradeoff knob.
         distill_weight: The weight of the distance to the teacher's predictions on the retain data.

@@ -32,7 +32,7 @@ def quantile_matching(
     level: Share = 0.01,
     within_class: bool | None = None,
     shrink: PositiveShare = 0.6,
-    distill: Share = 0.8,
+    distill: Share | None = None,
     temperature: Positive = 2.0,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -62,7 +62,8 @@ def quantile_matching(
         within_class: whether ranks and quantiles are those of the sample's own class; None where the largest class of
             the training data has more than twice the samples of the smallest.
         shrink: what positive margins are multiplied by, in (0, 1].
-        distill: share of the retain term that is distillation from the original, in [0, 1].
+        distill: share of the retain term that is distillation from the original, in [0, 1]; None for .8, and for 0
+            beside a proxy, since wrong labels make the original unsure of all data.
         temperature: of the distillation.
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
@@ -85,7 +86,9 @@ def quantile_matching(
             100 * share,
         )
     target, details = _target(model, task, targets, level, within_class, shrink, seed)
-    phase = matching_phase(model, task, target, training, distill=distill, temperature=temperature)
+    # Where the forget data are unlike all others, what they did to the original's other predictions goes as well.
+    share_distilled = distill if distill is not None else 0.0 if details["targets"] == "proxy" else 0.8
+    phase = matching_phase(model, task, target, training, distill=share_distilled, temperature=temperature)
     fitted = training.fit(model, phase, seed=seed, device=device)
     return replace(fitted, details=fitted.details | details)
 

@@ -40,7 +40,7 @@ MATCHED = ("matched", "transformed")  # targets that an adapter can be led to
 
 
 @dataclass(frozen=True)
-class Case:
+class Memorised:
     """A data set whose single samples a network memorises, and how that network is trained.
 
     Attributes:
@@ -78,20 +78,20 @@ class Case:
         )
 
 
-def case_of(name: str, root: Path | None) -> Case:
+def case_of(name: str, root: Path | None) -> Memorised:
     """Return the case of a data set by name."""
     if name == "lgg-mri":
         if root is None:
             raise ValueError("expected root to be the folder of lgg-mri, but got None")
         training = {"epochs": 60, "batch_size": 16, "lr": 2e-3, "optimizer": "adam", "weight_decay": 0.0}
-        return Case(lgg(root), "unet", training)
+        return Memorised(lgg(root), "unet", training)
     options = {"train_size": 10_000} if name == "fashion-mnist" else {}
     bundle, recipe = load(name, root, **options), RECIPES[name]
     names = ("epochs", "batch_size", "lr", "optimizer", "weight_decay")
     training = {option: getattr(recipe, option) for option in names}
     if name == "fashion-mnist":
         training["epochs"] = 30  # until the network knows its samples by heart
-    return Case(bundle, recipe.model, training, "random:0.1")
+    return Memorised(bundle, recipe.model, training, "random:0.1")
 
 
 def lgg(root: Path, size: int = 48) -> DataBundle:
@@ -124,7 +124,7 @@ def lgg(root: Path, size: int = 48) -> DataBundle:
 class SampleStudy:
     """One seed of a case: its models, made once, and the rows of its table."""
 
-    case: Case
+    case: Memorised
     seed: int
     folder: Path
     rows: list[dict[str, Any]] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -124,7 +125,17 @@ def test_a_proxy_is_as_confident_as_the_original_on_validation_data_and_never_se
     assert torch.equal(proxy_predictions(original, shifted, seed=1).values, said.values)
     on_validation = proxy_predictions(original, replace(task, forget=task.retain_validation), seed=1).values
     wanted = softmax(logits_of(original, task.retain_validation)[0], axis=1).max(1).mean()
+    # Colder, until it is as sure as the original; never warmer.
     assert on_validation.amax(1).mean().item() == pytest.approx(wanted, abs=2e-3)
+    unsure = copy.deepcopy(original)
+    with torch.no_grad():
+        unsure[-1].weight.zero_()
+    assert torch.equal(_plain(unsure, task), proxy_predictions(unsure, task, seed=1).values)
+
+
+def _plain(model: nn.Module, task: UnlearnTask) -> Tensor:
+    """Return the proxy's own probabilities: without validation data nothing is made colder."""
+    return proxy_predictions(model, replace(task, retain_validation=()), seed=1).values
 
 
 def test_a_target_of_one_s_own_is_taken_and_no_other_word(task: UnlearnTask, original: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .mask_pairs import MaskPairs
 from .pictures import PictureFiles
-from .tensors import TensorImages, in_order
+from .tensors import TensorImages, UnequalSamplesError, in_order
 from .volumes import VolumeFiles
 
 BYTES = 2**31  # of memory, at most, unless told otherwise
@@ -66,6 +66,6 @@ def decoded(dataset: Any, *, limit: int = BYTES) -> DecodedFiles | None:
             inputs[rows] = whole if inputs.dtype == torch.uint8 else images
             targets[rows] = labels
             done += len(images)
-    except RuntimeError:  # samples of several shapes make no batch
+    except UnequalSamplesError:
         return None
     return DecodedFiles(inputs, targets, dataset.files, getattr(dataset, "metadata", None))

@@ -326,19 +326,23 @@ def _checked_positions(batch: Any, count: float) -> Tensor:
     return batch
 
 
+class UnequalSamplesError(ValueError):
+    """Samples of several shapes make no batch."""
+
+
 def collated(samples: Sequence[Any]) -> Any:
     """Return a batch of samples ``(input, target)``.
 
     Raises:
         TypeError: When one is no pair, or not of numbers.
-        ValueError: When they differ in shape.
+        UnequalSamplesError: When they differ in shape.
     """
     for sample in samples:
         check_pair("dataset", sample)
     try:
         return default_collate(list(samples))
     except (TypeError, RuntimeError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
+        kind = TypeError if isinstance(error, TypeError) else UnequalSamplesError
         raise kind(f"expected samples of dataset that make a batch, but got: {error}") from error
 
 

@@ -22,6 +22,7 @@ SHIPPED = {
     "fashion-class",
     "fashion-fraction",
     "fashion-random",
+    "fashion-samples",
     "segmentation",
     "device",
     "outliers",
