@@ -8,11 +8,11 @@ from torch import nn
 
 from unlearn_kit.deployed import deployed
 from unlearn_kit.evidence import Difference, Verification, read_receipt
-from unlearn_kit.evidence.receipt import written
 from unlearn_kit.evidence.words import SCORES
 from unlearn_kit.hashing import hash_config, sample_hashes
 from unlearn_kit.metrics import evaluate
 
+from ..setup.methods import forms_of
 from .request import RevisionRequest, read_request
 from .work import REQUEST, Prepared, prepare
 
@@ -45,7 +45,7 @@ def options_again(folder: Path) -> list[Difference]:
         found.append(Difference(f"method in {REQUEST}", method["name"], chosen.name))
     for name, value in chosen.options.items():
         told = method["options"].get(name, value)
-        if told != written(value):
+        if told not in forms_of(chosen.name, name, value):
             found.append(Difference(f"option {name} in {REQUEST}", repr(told), repr(value)))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,18 @@ def test_verify_names_what_differs(place: Path) -> None:
     assert "differs: membership AUC by loss" in command("verify", "out/b").output
     assert command("verify", "images").exit_code == 2
     assert command("verify", "out/b", "--data", "none").exit_code == 2
+
+
+@pytest.mark.parametrize("method", ["finetune:steps=1:batch_size=8:lr=0.02", "finetune:epochs=1:clip=None:lr=0"])
+def test_verify_knows_the_forms_that_a_method_gives_its_options(place: Path, method: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a rate of 0 changes nothing
+        assert run(*GIVEN, "--forget", "device == B", "--method", method, "--out", "out/b").exit_code == 0
+    found = command("verify", "out/b", "--no-score")
+    assert (found.exit_code, "nothing differs" in found.output) == (0, True), found.output
+    edit(place / "out/b/revision.yaml", "lr=0", "lr=9")
+    told = command("verify", "out/b", "--no-score")
+    assert (told.exit_code, "differs: option lr in revision.yaml" in told.output) == (1, True), told.output
 
 
 def test_a_second_revision_stands_on_the_first(place: Path) -> None:
