@@ -6,18 +6,16 @@ from pathlib import Path
 
 from torch import nn
 
-from unlearn_kit.deployed import deployed
+from unlearn_kit.deployed import deployed, preflight
 from unlearn_kit.evidence import Difference, Verification, read_receipt
+from unlearn_kit.evidence.remeasure import differing, remeasure
 from unlearn_kit.evidence.words import SCORES
 from unlearn_kit.hashing import hash_config, sample_hashes
-from unlearn_kit.metrics import evaluate
 
 from ..setup.methods import forms_of
+from .reference import read_reference
 from .request import RevisionRequest, read_request
-from .work import REQUEST, Prepared, prepare
-
-# Another processor rounds otherwise, and a sample on the boundary may then fall to the other side.
-TOLERANCE = 1e-3
+from .work import REQUEST, Prepared, groups_of, prepare
 
 
 def original_of(folder: Path) -> Path | None:
@@ -51,7 +49,7 @@ def options_again(folder: Path) -> list[Difference]:
 
 
 def score_again(folder: Path, *, data: Path | None = None, model: Path | None = None) -> Verification:
-    """Return whether the checkpoint scores as its receipt says, on the data that its request selects.
+    """Return whether scores and verdicts are as the receipt says, on the data that its request selects.
 
     Args:
         folder: Of the revision.
@@ -72,20 +70,40 @@ def score_again(folder: Path, *, data: Path | None = None, model: Path | None = 
         return Verification((), (f"the scores: there is no {' and no '.join(lacking)}; say --data and --model",), ())
     values = read_receipt(folder)
     prepared = prepare(request)
-    found = []
     digest, was = hash_config(sorted(sample_hashes(prepared.task.forget))), values["request"]["digest"]
     if digest != was:
-        found.append(Difference("what the request selects", f"SHA-256 {was} over its samples", digest))
+        other = Difference("what the request selects", f"SHA-256 {was} over its samples", digest)
+        return Verification((), ("the scores: the data are others",), (other,))
     checkpoint = folder / values["deployed"]["checkpoint"]
     if not checkpoint.exists():
-        return Verification((), (f"the scores: there is no {checkpoint.name}",), tuple(found))
-    now = evaluate(_revised(request, prepared, checkpoint), prepared.task, seed=request.seed)
-    told = values["metrics"]["after"]
-    for name, words in SCORES.items():
-        score, wanted = getattr(now, name), told[name]
-        if (score is None) != (wanted is None) or (score is not None and abs(score - wanted) > TOLERANCE):
-            found.append(Difference(words, _text(wanted), _text(score)))
-    return Verification((f"{len(SCORES)} scores of {checkpoint.name}",), (), tuple(found))
+        return Verification((), (f"the scores: there is no {checkpoint.name}",), ())
+    reference = read_reference(request.reference)
+    there = isinstance(reference, Path) and reference.exists()
+    groups = groups_of(prepared)
+    told = {
+        "asked": (values["asked"], request.asked),
+        "seeds": (values["seeds"], {"unlearning": request.seed, "evaluation": request.seed}),
+        "budget": (values["settings"].get("budget"), request.budget),
+    }
+    if request.audits is not None:
+        told["audits"] = (values["settings"].get("audits"), sorted(request.audits))
+    found = [one for name, (was, now) in told.items() for one in differing(name, was, now)]
+    found += remeasure(
+        values,
+        prepared.serving.model,
+        _revised(request, prepared, checkpoint),
+        prepared.task,
+        reference=prepared.serving.with_weights(reference) if there else None,
+        seed=request.seed,
+        groups=None if groups is None else groups(prepared.task),
+        class_names=prepared.bundle.class_names,
+    )
+    warned = [*prepared.notes, *preflight(prepared.serving.model, prepared.task, seed=request.seed)]
+    found += [
+        Difference("warnings", "no word of it", line) for line in warned if line not in values["deployed"]["warnings"]
+    ]
+    words = f"{len(SCORES)} scores of {checkpoint.name} and of the original, verdicts, lists and warnings, made again"
+    return Verification((words,), (), tuple(found))
 
 
 def _revised(request: RevisionRequest, prepared: Prepared, checkpoint: Path) -> nn.Module:
@@ -95,7 +113,3 @@ def _revised(request: RevisionRequest, prepared: Prepared, checkpoint: Path) -> 
     return deployed(
         f"hf:{checkpoint}", None, prepared.bundle, mean=own.mean, std=own.std, normalize=own.normalize
     ).model
-
-
-def _text(score: float | None) -> str:
-    return "n/a" if score is None else f"{score:.4f}"

@@ -205,7 +205,7 @@ def assemble(
             "metrics": plain,
             **judged,
             "findings": [*findings, *_beside_reference(evaluations)],
-            "not_measured": _not_measured(evaluations, evidence),
+            "not_measured": not_measured(evaluations, evidence),
             "limit": LIMIT,
         }
     )
@@ -235,7 +235,8 @@ def _beside_reference(evaluations: Mapping[str, Evaluation | None]) -> list[str]
     return found
 
 
-def _not_measured(evaluations: Mapping[str, Evaluation | None], evidence: Evidence | None) -> list[str]:
+def not_measured(evaluations: Mapping[str, Evaluation | None], evidence: Evidence | None) -> list[str]:
+    """Return what a receipt does not cover, in words."""
     missing = []
     after = evaluations["after"]
     if after is None:

@@ -275,9 +275,74 @@ def test_verify_names_what_differs(place: Path) -> None:
     values, digest = read_receipt(folder), hash_file(folder / "served.pth")
     files = {"files": values["files"] | {"served.pth": digest}}
     seal(Receipt(values | files | {"checkpoints": {**values["checkpoints"], "after": {"served.pth": digest}}}), folder)
-    assert "differs: membership AUC by loss" in command("verify", "out/b").output
+    told = command("verify", "out/b").output
+    assert "differs: membership AUC by loss" in told
+    assert "differs: model after" in told
     assert command("verify", "images").exit_code == 2
     assert command("verify", "out/b", "--data", "none").exit_code == 2
+
+
+def lists_without_files(values: dict[str, Any]) -> None:
+    lists = json.loads(Path("out/b/data.json").read_text())
+    for row in lists["retain"]:
+        del row["files"]
+    Path("out/b/data.json").write_text(json.dumps(lists))
+    values["files"]["data.json"] = hash_file("out/b/data.json")
+
+
+def the_original_again(values: dict[str, Any]) -> None:
+    Path("out/b/served.pth").write_bytes(Path("served.pth").read_bytes())
+    values["files"]["served.pth"] = values["checkpoints"]["after"]["served.pth"] = hash_file("served.pth")
+    values["verdicts"][0]["value"] = "shown"
+
+
+def no_findings(values: dict[str, Any]) -> None:
+    values["verdicts"][0]["alarming"] = True
+    values["findings"] = []
+
+
+def told_otherwise(values: dict[str, Any]) -> None:
+    values["asked"]["by"] = "me"
+    values["seeds"]["unlearning"] = 7
+    values["deployed"]["warnings"] = []
+
+
+def test_a_receipt_that_was_edited_and_sealed_anew_contradicts_what_lies_beside_it(place: Path) -> None:
+    assert run(*GIVEN, "--forget", "device == B", *METHOD).exit_code == 0
+    originals = {path: path.read_bytes() for path in (place / "out/b").iterdir()}
+    for change, arguments, *told in (
+        (lists_without_files, ["--no-score"], "retain list: expected SHA-256"),
+        (the_original_again, ["--no-score"], "revised model: expected other weights"),
+        (no_findings, ["--no-score"], "findings: expected a word of weights changed"),
+        (lambda v: v["files"].update({"../x": "0"}), ["--no-score"], "../x: expected a file of the folder"),
+        (
+            told_otherwise,
+            [],
+            "asked, by: expected me, but got n/a",
+            "seeds, unlearning: expected 7, but got 0",
+            "warnings: expected no word of it, but got",
+        ),
+    ):
+        values = read_receipt("out/b")
+        change(values)
+        seal(Receipt(values), place / "out/b")
+        found = command("verify", "out/b", *arguments)
+        assert (found.exit_code, [text for text in told if text not in found.output]) == (1, []), found.output
+        for path, content in originals.items():
+            path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"format": 2, "files": {}, "checkpoints": {"after": {}}, "data": {}}',
+        '{"format": 2, "files": [1], "checkpoints": 3, "data": {}}',
+    ],
+)
+def test_what_is_no_receipt_is_refused(place: Path, text: str) -> None:
+    (place / "receipt.json").write_text(text)
+    found = command("verify", ".")
+    assert (found.exit_code, "as revise writes them" in found.output) == (2, True), found.output
 
 
 @pytest.mark.parametrize("method", ["finetune:steps=1:batch_size=8:lr=0.02", "finetune:epochs=1:clip=None:lr=0"])
