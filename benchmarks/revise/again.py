@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from unlearn_kit.deployed import deployed, preflight
-from unlearn_kit.evidence import Difference, Verification, read_receipt
+from unlearn_kit.deployed.recording import left_out_words
+from unlearn_kit.evidence import Difference, Ledger, Verification, read_receipt
+from unlearn_kit.evidence.ledger_chain import FILE as LEDGER
+from unlearn_kit.evidence.ledger_samples import keep_out
 from unlearn_kit.evidence.remeasure import differing, remeasure
 from unlearn_kit.evidence.words import SCORES
 from unlearn_kit.hashing import hash_config, sample_hashes
@@ -69,7 +73,7 @@ def score_again(folder: Path, *, data: Path | None = None, model: Path | None = 
     if lacking:
         return Verification((), (f"the scores: there is no {' and no '.join(lacking)}; say --data and --model",), ())
     values = read_receipt(folder)
-    prepared = prepare(request)
+    prepared = _as_in_its_ledger(folder, prepare(request))
     digest, was = hash_config(sorted(sample_hashes(prepared.task.forget))), values["request"]["digest"]
     if digest != was:
         other = Difference("what the request selects", f"SHA-256 {was} over its samples", digest)
@@ -104,6 +108,19 @@ def score_again(folder: Path, *, data: Path | None = None, model: Path | None = 
     ]
     words = f"{len(SCORES)} scores of {checkpoint.name} and of the original, verdicts, lists and warnings, made again"
     return Verification((words,), (), tuple(found))
+
+
+def _as_in_its_ledger(folder: Path, prepared: Prepared) -> Prepared:
+    """Return a request of a ledger without the data that requests before it forget, as it was run."""
+    place = folder.resolve()
+    if place.parent.name != "requests" or not (place.parents[1] / LEDGER).is_file():
+        return prepared
+    ledger = Ledger(place.parents[1])
+    line = ledger.requests().get(place.name)
+    if line is None or ledger.path(line.values["folder"]).resolve() != place:
+        return prepared
+    task, counts = keep_out(prepared.task, {name: ledger.samples(name) for name in line.values["kept_out"]})
+    return replace(prepared, task=task, notes=(*prepared.notes, *left_out_words(counts)))
 
 
 def _revised(request: RevisionRequest, prepared: Prepared, checkpoint: Path) -> nn.Module:
