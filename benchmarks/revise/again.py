@@ -119,7 +119,7 @@ def _as_in_its_ledger(folder: Path, prepared: Prepared) -> Prepared:
     line = ledger.requests().get(place.name)
     if line is None or ledger.path(line.values["folder"]).resolve() != place:
         return prepared
-    task, counts = keep_out(prepared.task, {name: ledger.samples(name) for name in line.values["kept_out"]})
+    task, counts = keep_out(prepared.task, {name: ledger.samples(name) for name in line.values["kept_out"] or {}})
     return replace(prepared, task=task, notes=(*prepared.notes, *left_out_words(counts)))
 
 
