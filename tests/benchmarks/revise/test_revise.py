@@ -158,6 +158,10 @@ def test_a_finding_is_forgotten_from_the_command_line(ward: Path) -> None:
     assert [findings[k]["present"] + findings[k]["absent"] for k in "01"] == [8, 8]  # of twelve, four to choose by
     page = (ward / "out" / "mass" / "index.html").read_text()
     assert re.search(r"<td>Mass</td><td>\d</td><td>\d</td><td>\d\.\d{3}</td><td>\d\.\d{3}</td><td>n/a</td>", page)
+    text = (ward / "out" / "mass" / "receipt.md").read_text()
+    assert re.search(r"\| Mass \| \d \| \d \| \d\.\d{3} \| \d\.\d{3} \| n/a \|", text)
+    proof = command("verify", "out/mass")
+    assert (proof.exit_code, "nothing differs" in proof.output) == (0, True), proof.output
     again = run("out/mass/revision.yaml")
     assert again.exit_code == 0, again.output
     assert "this revision was there already" in again.output
