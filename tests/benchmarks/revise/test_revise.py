@@ -462,6 +462,13 @@ def test_a_reference_is_trained_and_its_cost_told_first(place: Path) -> None:
     whole = run(*asked, "out/whole", "--reference", "retrain:steps=2")
     assert whole.exit_code == 0, whole.output
     assert json.loads((place / "out/whole/receipt.json").read_text())["models"]["reference"] is not None
+    for folder, reference in (("out/whole", "retrain:steps=2"), ("out/small", "subsample:0.5:epochs=2:batch_size=4")):
+        again = run(*asked, folder, "--reference", reference)
+        told = [words in again.output for words in ("this revision was there already", "is trained first")]
+        assert (again.exit_code, told) == (0, [True, False]), again.output
+    other = run(*asked, "out/whole", "--reference", "retrain:steps=3")
+    assert (other.exit_code, "which holds another revision" in other.output) == (2, True), other.output
+    assert command("verify", "out/whole").exit_code == 0
     for wrong, message in (
         ("subsample:2", "SHARE is in (0, 1)"),
         ("retrain:epoch=2", "did you mean 'epochs'?"),
