@@ -53,6 +53,7 @@ class DivergenceError(RuntimeError):
         return type(self), (self.phase, self.step, self.part, self.state)
 
 
+LISTED = 60  # choices, at most, that an error lists
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 200
 _BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxset = _BRIEF.maxfrozenset = _BRIEF.maxdict = _BRIEF.maxdeque = 20
@@ -124,7 +125,8 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """
     allowed = list(choices)
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"expected {name} to be one of {allowed}, but got {shown(value)}{nearest(value, allowed)}")
+        listed = allowed if len(allowed) <= LISTED else f"{len(allowed):,} names"
+        raise ValueError(f"expected {name} to be one of {listed}, but got {shown(value)}{nearest(value, allowed)}")
     return str(value)
 
 

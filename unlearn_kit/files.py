@@ -46,12 +46,15 @@ def make_folder(name: str, path: str | Path) -> Path:
 
     Raises:
         ValueError: When a file is in the way, by the name of the argument.
+        OSError: When it cannot be made, likewise.
     """
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"expected {name} to be a folder, but got {str(path)!r}, where a file is") from error
+    except OSError as error:
+        raise OSError(f"expected {name} to be a folder that can be made, but got {str(path)!r}: {error}") from error
     return folder
 
 

@@ -133,3 +133,24 @@ def ends_in(outputs: Tensor, *, apart: bool = False) -> str | None:
     if apart or outputs.shape[1] == 1:
         return "sigmoid"
     return "softmax" if torch.allclose(outputs.sum(dim=1), torch.ones(()).to(outputs), atol=1e-3) else None
+
+
+def check_classes(logits: Tensor, num_classes: int, kind: str) -> None:
+    """Refuse outputs ``(B, C, ...)`` that have not one channel a class or finding; of two classes one is enough.
+
+    Args:
+        logits: The outputs.
+        num_classes: How many classes, or findings, the task has.
+        kind: Of the task: "classification", "segmentation" or "multilabel".
+
+    Raises:
+        ValueError: With the shape that came.
+    """
+    findings = kind == "multilabel"
+    widths = (1, 2) if num_classes == 2 and not findings else (num_classes,)
+    if logits.dim() < 2 or logits.shape[1] not in widths:
+        raise ValueError(
+            f"expected model to have {num_classes} outputs, one a {'finding' if findings else 'class'} of the task, "
+            f"but got outputs of shape {tuple(logits.shape)}; num_classes= says how many there are where the labels do "
+            "not tell"
+        )

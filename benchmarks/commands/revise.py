@@ -94,7 +94,7 @@ def revise(
         import torch
 
         from ..revise.request import read_request
-        from ..revise.work import cost, estimate, look, prepare, work
+        from ..revise.work import estimate, look, prepare, work
 
         torch.set_num_threads(threads)
         given = read_request(
@@ -149,9 +149,7 @@ def revise(
                 _say(console, str(time))
             _say(console, f"nothing was changed; look at {page}")
             return
-        dear = cost(prepared)
-        _say(console, *([] if dear is None else [dear]))
-        revision = work(prepared, lambda time: _say(console, str(time)))
+        revision = work(prepared, lambda time: _say(console, str(time)), lambda words: _say(console, words))
     _warn(console, *revision.warnings)
     show_verdicts(console, revision.receipt.values)
     _show_scores(console, revision.receipt.values["metrics"])

@@ -17,6 +17,7 @@ from unlearn_kit.data import DataBundle, where
 from unlearn_kit.data.sample_files import files_of
 from unlearn_kit.deployed import Deployed, Revision, deployed, preflight, preview, revise
 from unlearn_kit.deployed.reading import read_once
+from unlearn_kit.deployed.revision import Later
 from unlearn_kit.errors import DataWarning, check_choice
 from unlearn_kit.evidence.measure import SPLITS
 from unlearn_kit.files import write_text
@@ -143,37 +144,47 @@ def estimate(prepared: Prepared) -> TimeEstimate | None:
     )
 
 
-def work(prepared: Prepared, estimated: Callable[[TimeEstimate], object] = lambda _: None) -> Revision:
+def work(
+    prepared: Prepared,
+    estimated: Callable[[TimeEstimate], object] = lambda _: None,
+    say: Callable[[str], object] = lambda _: None,
+) -> Revision:
     """Revise the model and write the folder; see :func:`unlearn_kit.deployed.revise`.
 
     Args:
         prepared: What is revised.
         estimated: Called with what the training will take, after its first steps.
+        say: Told what it costs to train a reference, before one is trained.
     """
     request = prepared.request
     function: Any = getattr(algorithms, request.chosen().name)
-    wanted, told = read_reference(request.reference), dict[str, Any]()
-    reference: nn.Module | None = None
-    training: dict[str, Any] = {"seed": request.seed, "device": request.device}
+    wanted, later = read_reference(request.reference), dict[str, Any]()
     if isinstance(wanted, Path):
-        reference = prepared.serving.with_weights(wanted)
-    elif wanted is not None and wanted.share == 1:
-        reference = whole_reference(wanted, prepared.serving.model, prepared.task, **training)
+        later["reference"] = prepared.serving.with_weights(wanted)
     elif wanted is not None:
-        names = prepared.bundle.class_names
-        found = small_verdicts(wanted, prepared.serving.model, prepared.task, class_names=names, **training)
-        told[f"verdicts on a retraining with {wanted.share:.0%} of the data"] = found
+        recipe = request.reference or ""
+        later["reference" if wanted.share == 1 else "told"] = Later(recipe, lambda: _trained(prepared, wanted, say))
     return revise(
         prepared.serving,
         prepared.task,
         function,
         out=request.out,
-        reference=reference,
         seed=request.seed,
         earlier=request.earlier,
-        told=told,
+        **later,
         **shared_arguments(prepared, estimated),
     )
+
+
+def _trained(prepared: Prepared, wanted: Retraining, say: Callable[[str], object]) -> nn.Module | dict[str, Any]:
+    """Return the reference that a request wants, or the verdicts on the retraining of a part of the data."""
+    say(cost(prepared, wanted))
+    request, model, task = prepared.request, prepared.serving.model, prepared.task
+    if wanted.share == 1:
+        return whole_reference(wanted, model, task, seed=request.seed, device=request.device)
+    names = prepared.bundle.class_names
+    found = small_verdicts(wanted, model, task, class_names=names, seed=request.seed, device=request.device)
+    return {f"verdicts on a retraining with {wanted.share:.0%} of the data": found}
 
 
 def shared_arguments(prepared: Prepared, estimated: Callable[[TimeEstimate], object]) -> dict[str, Any]:
@@ -200,11 +211,9 @@ def shared_arguments(prepared: Prepared, estimated: Callable[[TimeEstimate], obj
     }
 
 
-def cost(prepared: Prepared) -> str | None:
-    """Return what it costs to train the reference that a request wants, in words; None where none is trained."""
-    wanted, request = read_reference(prepared.request.reference), prepared.request
-    if not isinstance(wanted, Retraining):
-        return None
+def cost(prepared: Prepared, wanted: Retraining) -> str:
+    """Return what it costs to train the reference that a request wants, in words."""
+    request = prepared.request
     seconds = seconds_of(wanted, prepared.serving.model, prepared.task, seed=request.seed, device=request.device)
     what = "a reference" if wanted.share == 1 else f"a pair of models on {wanted.share:.0%} of the data"
     return f"{what} is trained first, in about {seconds:.0f} s"

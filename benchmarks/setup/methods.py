@@ -18,6 +18,7 @@ from unlearn_kit.arguments import check_type, hints_of
 from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.engine import Callback, ProgressBar, facts_of
 from unlearn_kit.errors import check_choice
+from unlearn_kit.evidence.receipt import written
 
 Status = Literal["ok", "n/a", "diverged"]
 METHODS = tuple(name for name in algorithms.__all__ if name != "retrain")
@@ -150,6 +151,20 @@ def as_options(plain: Mapping[str, Any]) -> dict[str, Any]:
         except TypeError as error:
             raise ValueError(f"expected search to hold the options of PerturbedSign, but got {error}") from None
     return given
+
+
+def forms_of(method: str, option: str, value: Any) -> list[Any]:
+    """Return how a receipt may tell a value of an option: as it was given, or as a method that trains takes it.
+
+    A number for a learning rate scales the schedule of the method, and is told as that schedule.
+    """
+    given = as_options({option: value})[option]
+    taken = [
+        getattr(training.override({option: given}), option)
+        for training in facts_of(getattr(algorithms, method)).training.values()
+        if option in training.options()
+    ]
+    return [written(form) for form in (given, *taken)]
 
 
 def known_options(method: str) -> tuple[str, ...]:

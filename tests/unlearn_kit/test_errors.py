@@ -111,6 +111,11 @@ def test_a_choice_comes_back_and_a_typo_is_told_the_nearest():
         check_choice("update", "frankwolf", ("projected", "frank-wolfe"))
 
 
+def test_of_many_choices_the_nearest_alone_is_told():
+    with pytest.raises(ValueError, match=r"^expected model to be one of 1,200 names, but got 'm7x'; did you mean 'm7"):
+        check_choice("model", "m7x", [f"m{k}" for k in range(1200)])
+
+
 @pytest.mark.parametrize("value", ["xyz", 3, None, [1]])
 def test_a_choice_near_nothing_gets_no_suggestion(value):
     with pytest.raises(ValueError, match=r"but got .*[^?]$"):

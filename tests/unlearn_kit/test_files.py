@@ -8,7 +8,7 @@ import torch
 
 from unlearn_kit.checkpoints import save_tensors
 from unlearn_kit.evidence.software import versions
-from unlearn_kit.files import plain, write_json
+from unlearn_kit.files import make_folder, plain, write_json
 
 
 def test_json_has_null_where_a_figure_is_missing_or_no_number(tmp_path: Path) -> None:
@@ -37,3 +37,8 @@ def test_a_file_may_be_read_by_those_who_may_read_any_other(tmp_path: Path) -> N
 def test_versions_are_told() -> None:
     found = versions()
     assert {"python", "torch", "numpy", "unlearn-kit"} <= set(found)
+
+
+def test_a_folder_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(OSError, match="expected out to be a folder that can be made, but got '/proc/nowhere/x': "):
+        make_folder("out", "/proc/nowhere/x")

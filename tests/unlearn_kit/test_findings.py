@@ -247,7 +247,7 @@ def test_a_finding_is_forgotten_where_it_is_present() -> None:
     assert (
         len(task.forget_test) + len(task.retain_test) + len(task.forget_validation) + len(task.retain_validation) == 60
     )
-    assert str(task).startswith("<UnlearnTask finding 2 (validation")
+    assert str(task).startswith(f"<UnlearnTask finding 2: {len(task.forget)} of 40 images; validation ")
 
 
 @pytest.mark.parametrize("finding", range(K))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..arguments import checked
 from ..data.tensors import load_tensors, subset
 from ..evidence import Receipt
-from ..evidence.words import CHANGES, LIMIT, SCORES, WHO, change_cells, figure, score, told
+from ..evidence.words import CHANGES, LIMIT, SCORES, WHO, change_cells, figure, finding_rows, score, told
 from ..metrics.predict import predict
 from ..outputs import decisions, predicted_labels
 from ..tasks import UnlearnTask
@@ -130,27 +130,6 @@ def _name(label: Tensor, class_names: Sequence[str] | None) -> str:
     """Return a class, or all findings of a row that are present, by name or number."""
     present = (label == 1).nonzero().flatten().tolist() if label.dim() else [int(label)]
     return ", ".join(str(k) if class_names is None else class_names[k] for k in present) or "none"
-
-
-def finding_rows(metrics: Mapping[str, Any], class_names: Sequence[str] | None) -> list[tuple[Any, ...]]:
-    """Return a row for each finding of the held-out data: its name, how often it is there, and what models score.
-
-    Args:
-        metrics: Evaluations as a receipt holds them, by who was evaluated.
-        class_names: As for :func:`page`.
-
-    Returns:
-        The name, in how many images it is present and absent, and the AUROC and the sensitivity of each model in the
-        order of ``WHO``; an empty list of other kinds of tasks.
-    """
-    tables = [None if metrics[who] is None else metrics[who].get("findings") for who in WHO]
-    known: Mapping[str, Any] = next((table for table in tables if table is not None), {})
-    rows = []
-    for k, own in known.items():
-        name = f"finding {k}" if class_names is None else class_names[int(k)]
-        cells = [score(None if t is None else t[k], what) for what in ("auroc", "sensitivity") for t in tables]
-        rows.append((name, own["present"], own["absent"], *cells))
-    return rows
 
 
 def _flat(image: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ from torch import nn
 from ..arguments import checked
 from ..data.findings import finding_counts
 from ..data.tensors import labels_of, load_tensors, subset
-from ..engine.door import ENDS, check_classes
+from ..engine.door import ENDS
 from ..metrics.findings import finding_scores
 from ..metrics.predict import predict
 from ..metrics.utility import accuracy, iou
 from ..modules import check_model
-from ..outputs import ends_in
+from ..outputs import check_classes, ends_in
 from ..pixel_range import check_pixels
 from ..seeding import generator
 from ..tasks import UnlearnTask, check_task
@@ -50,7 +50,7 @@ def preflight(model: nn.Module, task: UnlearnTask, *, seed: int = 0) -> list[str
     images, _ = load_tensors(some)
     check_pixels(model, images)
     outputs = predict(model, some)[0]
-    check_classes(outputs, task)
+    check_classes(outputs, task.num_classes, task.kind)
     found = list(task.notes)
     if len(task.forget) > count:
         found.append(

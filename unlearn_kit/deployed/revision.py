@@ -54,6 +54,19 @@ class Revision:
     result: UnlearnResult | None
 
 
+@dataclass(frozen=True)
+class Later:
+    """What is made only where a revision is: where its folder is there already, nobody needs it.
+
+    Attributes:
+        recipe: What it is made of, beside the model, the data and the seed of the revision: it tells the request.
+        make: Makes it.
+    """
+
+    recipe: str
+    make: Callable[[], Any]
+
+
 @checked
 def revise(
     serving: Deployed,
@@ -62,7 +75,7 @@ def revise(
     *,
     out: str | Path,
     form: str | None = None,
-    reference: nn.Module | None = None,
+    reference: nn.Module | Later | None = None,
     seed: int = 0,
     device: str = "cpu",
     options: Mapping[str, Any] | None = None,
@@ -72,7 +85,7 @@ def revise(
     groups: Mapping[str, Sequence[Any]] | Callable[[UnlearnTask], Mapping[str, Sequence[Any]]] | None = None,
     earlier: Sequence[str | Path] = (),
     beside: Mapping[str, str] | None = None,
-    told: Mapping[str, Any] | None = None,
+    told: Mapping[str, Any] | Later | None = None,
     **measuring: Unpack[Measuring],
 ) -> Revision:
     """Make a deployed model forget, and write what serves and what proves it.
@@ -89,7 +102,7 @@ def revise(
         method: An algorithm of ``algorithms``.
         out: The folder, which must not be there, or be empty.
         form: "safetensors" or "pth"; the original's by default.
-        reference: A model retrained without the data, where there is one.
+        reference: A model retrained without the data, where there is one, or what makes it.
         seed: Of the revision and the evaluation.
         device: Where the method runs.
         options: Of the method.
@@ -99,7 +112,7 @@ def revise(
         groups: The group of every sample, such as its patient, as for :func:`unlearn_kit.evidence.measure`, or what
             tells it of a task.
         earlier: Folders of earlier revisions that this one stands on; one whose checkpoint is revised again is found.
-        told: Further figures for the receipt, which are not judged.
+        told: Further figures for the receipt, which are not judged, or what makes them.
         beside: Further files of text for the folder, by name, such as the request itself.
         **measuring: What :func:`unlearn_kit.evidence.measure` takes: audits, budget, class_names, thresholds.
 
@@ -119,7 +132,13 @@ def revise(
     task, reading = read_once(task)
     measured = {name: value for name, value in measuring.items() if value is not None}
     known = dict((groups(task) if callable(groups) else groups) or {})
-    proof = (dict(asked or {}), known, [str(path) for path in earlier], measured, dict(told or {}))
+    proof = (
+        dict(asked or {}),
+        known,
+        [str(path) for path in earlier],
+        measured,
+        told.recipe if isinstance(told, Later) else dict(told or {}),
+    )
     request = _request(serving, task, method, form, reference, seed, options, proof)
     found = _already(folder, request)
     if found is not None:
@@ -128,6 +147,8 @@ def revise(
         warnings = [*notes, *preflight(serving.model, task, seed=seed)]
         if place.resumed:
             warnings.append("the revision was interrupted and went on where it was; its seconds are those of the rest")
+        reference = reference.make() if isinstance(reference, Later) else reference
+        told = told.make() if isinstance(told, Later) else told
         with resumable(place.runs, seconds=SAVED_EVERY):
             result = method(serving.model, task, seed=seed, device=device, **options, **(watching or {}))
         whole = adapters.plain(result.model)  # what serves holds adapters added into its weights
@@ -183,7 +204,7 @@ def _request(
     task: UnlearnTask,
     method: Method,
     form: str | None,
-    reference: nn.Module | None,
+    reference: nn.Module | Later | None,
     seed: int,
     options: Mapping[str, Any],
     proof: object,
@@ -192,7 +213,7 @@ def _request(
     return hash_config(
         (
             hash_model(serving.model),
-            None if reference is None else hash_model(reference),
+            hash_model(reference) if isinstance(reference, nn.Module) else reference and reference.recipe,
             task.rule,
             [hash_dataset(part) for part in (task.forget, task.retain, task.forget_test, task.retain_test)],
             str(getattr(method, "__name__", method)),

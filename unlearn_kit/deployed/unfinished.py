@@ -44,10 +44,43 @@ def unfinished(folder: Path, request: str) -> Iterator[Unfinished]:
         request: What tells this request from every other.
 
     Raises:
+        ValueError: When another process is making it.
         OSError: When it cannot be written to.
     """
-    place = place_of(folder)
     parents = [parent for parent in folder.parents if not parent.exists()]
+    make_folder("the folder of out", folder.parent)
+    try:
+        with _alone(folder):
+            yield from _made(folder, request)
+    except BaseException:
+        for parent in parents:
+            with suppress(OSError):  # it holds what others made meanwhile
+                parent.rmdir()
+        raise
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time make a folder; the operating system lets go of it when that dies."""
+    from filelock import FileLock, Timeout
+
+    path = folder.parent / f".{folder.name}.lock"
+    try:
+        lock = FileLock(path.absolute()).acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"expected out to be a folder that nobody else is making, but another process is at {str(folder)!r}: wait "
+            "for it, or name another"
+        ) from None
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _made(folder: Path, request: str) -> Iterator[Unfinished]:
+    place = place_of(folder)
     mark = place / "request"
     with suppress(OSError):
         if mark.read_text(encoding="utf-8") != request:
@@ -65,9 +98,6 @@ def unfinished(folder: Path, request: str) -> Iterator[Unfinished]:
     except BaseException as error:
         if isinstance(error, (ValueError, TypeError, DivergenceError)) or not _holds_files(found.runs):
             shutil.rmtree(place, ignore_errors=True)
-            for parent in parents:
-                with suppress(OSError):  # it holds what others made meanwhile
-                    parent.rmdir()
         raise
     shutil.rmtree(place, ignore_errors=True)
 

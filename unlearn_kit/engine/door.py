@@ -112,22 +112,6 @@ def first_sample(dataset: Any) -> tuple[Tensor, Any]:
     return check_inputs(x), y
 
 
-def check_classes(logits: Tensor, task: UnlearnTask) -> None:
-    """Refuse outputs ``(B, C, ...)`` that have not one channel a class or finding; of two classes one is enough.
-
-    Raises:
-        ValueError: With the shape that came.
-    """
-    classes, findings = task.num_classes, task.kind == "multilabel"
-    widths = (1, 2) if classes == 2 and not findings else (classes,)
-    if logits.dim() < 2 or logits.shape[1] not in widths:
-        raise ValueError(
-            f"expected model to have {classes} outputs, one a {'finding' if findings else 'class'} of the task, but "
-            f"got outputs of shape {tuple(logits.shape)}; num_classes= says how many there are where the labels do not "
-            "tell"
-        )
-
-
 def told_of_probabilities(model: nn.Module, task: UnlearnTask, first: Tensor) -> None:
     """Warn of a model that ends in a softmax, as some samples to forget show; in ``isolated`` only.
 

@@ -21,11 +21,11 @@ from ..errors import check_choice
 from ..heads import declare_head, head_name
 from ..logits import answer, hook, unhook
 from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs
+from ..outputs import check_classes
 from ..results import UnlearnResult
 from ..seeding import derive, isolated, refuse_inference_mode
 from ..tasks import Kind, UnlearnTask
 from .door import (
-    check_classes,
     check_sample,
     first_sample,
     raise_precision,
@@ -235,7 +235,7 @@ def _check_outputs(model: nn.Module, task: UnlearnTask) -> Tensor:
     x = x.to(device_of(model))
     with torch.no_grad():
         logits = answer(model, x)
-    check_classes(logits, task)
+    check_classes(logits, task.num_classes, task.kind)
     told_of_probabilities(model, task, logits)
     size = y.shape[y.dim() - logits.dim() + 2 :] if task.kind == "segmentation" else torch.Size()
     if logits.shape[2:] != size:

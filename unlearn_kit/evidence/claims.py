@@ -158,6 +158,9 @@ def advantage_gone(
         if after.low > 0:
             words = "the revised model tells the forget data from others, as the original did not"
             return say("not shown", words, alarming=True)
+        if too_few(before.value - before.low, cap):
+            words = f"{before.count} samples or groups are too few to tell whether even the original knew them"
+            return say("not tested", words)
         return say(
             "not tested", "the original did not tell the forget data from others either: nothing to be seen went"
         )

@@ -19,6 +19,7 @@ RESAMPLES = 1_000
 CHUNK = 100  # resamples at once, so that memory stays small for large sets
 _EDGES: tuple[Literal["left", "right"], ...] = ("left", "right")
 FEW = 5  # groups, below which resampling them says nothing of how groups differ
+SOME = 500  # unseen groups, by which one tells how they differ where there are more
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,9 @@ def gap(forget: Side, unseen: Side, statistic: Statistic, *, seed: int = 0) -> G
     """Return how the forget data stand to unseen data of their classes, under both models.
 
     The interval resamples whole groups (percentile bootstrap), the same for both models: how hard a sample is is common
-    to them and cancels in what is left. Fewer than 5 forget groups say nothing of how groups differ: how much the
-    unseen ones do takes the place of that, and without 5 of those the interval is everything.
+    to them and cancels in what is left. Fewer than 5 forget groups, or samples where no groups are known, say nothing
+    of how these differ: how much the unseen ones do takes the place of that, and without 5 of those the interval is
+    everything.
 
     Args:
         forget: Values before and after, ``(2, N)``.
@@ -122,7 +124,7 @@ def gap(forget: Side, unseen: Side, statistic: Statistic, *, seed: int = 0) -> G
     ones = np.ones((1, len(forget))), np.ones((1, len(unseen)))
     values = [float(statistic(forget, unseen, model, *ones)[0]) for model in range(2)]
     count = min(forget.count, unseen.count)
-    if forget.groups is not None and forget.count < FEW:
+    if forget.count < FEW:
         ends = []
         for model, value in enumerate(values):
             spread = _between_groups(unseen, statistic, model)
@@ -260,10 +262,10 @@ def _resampled(part: Side, rng: np.random.Generator) -> Array:
 def _between_groups(unseen: Side, statistic: Statistic, model: int) -> float | None:
     """Return the standard deviation of how each unseen group stands to the others; None of fewer than 5."""
     clusters = unseen.clusters
-    if unseen.groups is None or unseen.count < FEW:
+    if unseen.count < FEW:
         return None
     found = []
-    for group in range(unseen.count):
+    for group in np.linspace(0, unseen.count - 1, min(unseen.count, SOME)).round():
         own, others = unseen.only(clusters == group), unseen.only(clusters != group)
         own = own.only(np.isin(own.labels, others.labels))
         if len(own):

@@ -20,6 +20,7 @@ from typing import Any
 from ..errors import check_choice, check_number, check_path_exists
 from ..files import write_json
 from ..hashing import hash_file
+from .ledger_again import contradictions
 from .ledger_chain import Chain, Line, append, read_chain
 from .ledger_files import adapters_of, files_of_line, hash_path, weights_of
 from .ledger_relapse import SampleScores, Standing
@@ -253,6 +254,8 @@ class Ledger:
     def verify(self, head: str | None = None) -> tuple[list[str], list[str]]:
         """Hold the chain and every file that it names against their hashes; nothing is changed.
 
+        What lines tell of receipts and scores is worked out again from those.
+
         Args:
             head: The SHA-256 of the last line, as it was noted elsewhere: who rewrites both the file and the head that
                 lies beside it is found by that alone.
@@ -279,6 +282,8 @@ class Ledger:
                     lists = notes if free and line.values["kind"] == "opening" else faults
                     lists.append(f"{what} was changed: it has another SHA-256")
                 named.add(name)
+        if not faults:  # of files that are not those that a line names nothing follows
+            faults += contradictions(self)
         for folder in FOLDERS:
             for path in sorted((self.folder / folder).glob("*")):
                 own = self.name_of(path)

@@ -134,6 +134,7 @@ def receipt(
         asked=asked or {},
         data=data_summary(task, lists, groups or {}),
         earlier=earlier,
+        names=measuring.get("class_names"),
     )
 
 
@@ -154,6 +155,7 @@ def assemble(
     asked: Mapping[str, str] | None = None,
     data: Mapping[str, Any] | None = None,
     earlier: Sequence[Mapping[str, Any]] = (),
+    names: Sequence[str] | None = None,
 ) -> Receipt:
     """Return the receipt that says these things, and what follows from them.
 
@@ -172,6 +174,7 @@ def assemble(
         asked: Who asked, and so on.
         data: Of the forget and the retain list.
         earlier: The receipts that this one stands on.
+        names: Of the classes or findings.
     """
     missing = [who for who in ("before", "after", "reference") if who not in evaluations]
     if missing:
@@ -202,10 +205,11 @@ def assemble(
             "software": dict(software),
             "code": hash_code("unlearn_kit"),
             "earlier": [dict(one) for one in earlier],
+            "names": None if names is None else [str(name) for name in names],
             "metrics": plain,
             **judged,
             "findings": [*findings, *_beside_reference(evaluations)],
-            "not_measured": _not_measured(evaluations, evidence),
+            "not_measured": not_measured(evaluations, evidence),
             "limit": LIMIT,
         }
     )
@@ -235,7 +239,8 @@ def _beside_reference(evaluations: Mapping[str, Evaluation | None]) -> list[str]
     return found
 
 
-def _not_measured(evaluations: Mapping[str, Evaluation | None], evidence: Evidence | None) -> list[str]:
+def not_measured(evaluations: Mapping[str, Evaluation | None], evidence: Evidence | None) -> list[str]:
+    """Return what a receipt does not cover, in words."""
     missing = []
     after = evaluations["after"]
     if after is None:

@@ -84,6 +84,22 @@ def verify(
         raise ValueError(
             f"expected the receipt of a folder that revise wrote, but {str(place)!r} has one without {missing}"
         )
+    try:
+        return _verified(place, values, data, model, public_key)
+    except (KeyError, TypeError, AttributeError) as error:  # the files are whatever somebody made of them
+        raise ValueError(
+            f"expected receipt, lists and statement in {str(place)!r} as revise writes them, but they lack or twist "
+            f"something: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _verified(
+    place: Path,
+    values: Mapping[str, Any],
+    data: str | Path | None,
+    model: str | Path | None,
+    public_key: str | Path | None,
+) -> Verification:
     checked: list[str] = []
     skipped: list[str] = []
     found = [*_files(place, values), *_receipt(values), *_statement(place, values)]
@@ -124,6 +140,9 @@ def _files(place: Path, values: Mapping[str, Any]) -> list[Difference]:
     found = []
     for name, digest in values["files"].items():
         path = place / name
+        if not path.resolve().is_relative_to(place.resolve()):
+            found.append(Difference(name, "a file of the folder", "one outside it"))
+            continue
         now = hash_file(path) if path.is_file() else None
         if now != digest:
             found.append(Difference(name, f"SHA-256 {digest}", now or "no file"))
@@ -139,11 +158,23 @@ def _files(place: Path, values: Mapping[str, Any]) -> list[Difference]:
 
 
 def _receipt(values: Mapping[str, Any]) -> list[Difference]:
+    """Return where the receipt contradicts itself."""
+    found = []
     method = values["method"]
     now = options_digest(method)
-    if now == method["digest"]:
-        return []
-    return [Difference("name and options of the method", f"SHA-256 {method['digest']}", now)]
+    if now != method["digest"]:
+        found.append(Difference("name and options of the method", f"SHA-256 {method['digest']}", now))
+    checkpoints = values["checkpoints"]
+    same = set(checkpoints["before"].values()) & set(checkpoints["after"].values())
+    same |= {values["models"]["before"]} & {values["models"]["after"]}
+    changed = any(one["name"] == "weights changed" and one["value"] == "shown" for one in values["verdicts"])
+    if same and changed:
+        words = f"the original's SHA-256 {', '.join(sorted(same))}"
+        found.append(Difference("revised model", "other weights, as 'weights changed' is shown", words))
+    for one in values["verdicts"]:
+        if one["alarming"] and not any(text.startswith(f"{one['name']}: ") for text in values["findings"]):
+            found.append(Difference("findings", f"a word of {one['name']}, which the figures speak against", "none"))
+    return found
 
 
 def _statement(place: Path, values: Mapping[str, Any]) -> list[Difference]:
@@ -175,7 +206,12 @@ def _lists(place: Path) -> dict[str, Any] | None:
 def _digests(values: Mapping[str, Any], lists: Mapping[str, Any]) -> list[Difference]:
     found = []
     for side in SIDES:
-        was, now = values["data"][side]["digest"], hash_config(sorted(row["sample"] for row in lists[side]))
-        if was != now:
-            found.append(Difference(f"{side} list", f"SHA-256 {was} over its samples", now))
+        told, rows = values["data"][side], lists[side]
+        files = sorted(digest for row in rows for digest in row.get("files", {}).values())
+        for what, was, now in (
+            ("samples", told["digest"], hash_config(sorted(row["sample"] for row in rows))),
+            ("files", told["files_digest"], hash_config(files) if files else None),
+        ):
+            if was != now:
+                found.append(Difference(f"{side} list", f"SHA-256 {was} over its {what}", str(now or "none")))
     return found

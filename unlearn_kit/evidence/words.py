@@ -6,7 +6,7 @@ control plans for AI-enabled device software functions, 2024).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 SCORES = {
@@ -29,6 +29,7 @@ CHANGES = (
     "p (Holm)",
 )
 WHO = ("before", "after", "reference")
+FINDINGS = ("finding", "present", "absent", *(f"{what} {who}" for what in ("AUROC", "sensitivity") for who in WHO))
 
 
 def markdown(values: Mapping[str, Any]) -> str:
@@ -136,6 +137,10 @@ def _impact(v: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {title} | {' | '.join(CHANGES)} |"
             yield "|---" * (1 + len(CHANGES)) + "|"
             yield from (f"| {' | '.join(change_cells(row))} |" for row in rows)
+    rows = finding_rows(metrics, v.get("names"))
+    if rows:
+        yield from ("", "Held-out data, by finding:", "", f"| {' | '.join(FINDINGS)} |", "|---" * len(FINDINGS) + "|")
+        yield from (f"| {' | '.join(map(str, row))} |" for row in rows)
     if v["figures"]:
         yield ""
         yield from (f"- {name}: {told(value)}" for name, value in v["figures"].items())
@@ -151,6 +156,27 @@ def change_cells(row: Mapping[str, Any]) -> list[str]:
     )
     p = row["p_value"]
     return [str(row["name"]), f"{row['count']:,}", *cells, "< .001" if p < 0.001 else f"{p:.3f}"]
+
+
+def finding_rows(metrics: Mapping[str, Any], names: Sequence[str] | None) -> list[tuple[Any, ...]]:
+    """Return a row for each finding of the held-out data: its name, how often it is there, and what models score.
+
+    Args:
+        metrics: Evaluations as a receipt holds them, by who was evaluated.
+        names: A name for each finding; None for their numbers.
+
+    Returns:
+        The name, in how many images it is present and absent, and the AUROC and the sensitivity of each model in the
+        order of ``WHO``; an empty list of other kinds of tasks.
+    """
+    tables = [None if metrics[who] is None else metrics[who].get("findings") for who in WHO]
+    known: Mapping[str, Any] = next((table for table in tables if table is not None), {})
+    rows = []
+    for k, own in known.items():
+        name = f"finding {k}" if names is None else names[int(k)]
+        cells = [score(None if t is None else t[k], what) for what in ("auroc", "sensitivity") for t in tables]
+        rows.append((name, own["present"], own["absent"], *cells))
+    return rows
 
 
 def told(value: Any) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ..arguments import checked
 from ..errors import check_choice
+from ..outputs import check_classes
 from ..scores import SPLITS, Evaluation, average_gap, tug_of_war, tug_of_war_mia
 from ..seeding import standardized
 from ..tasks import UnlearnTask, check_task
@@ -98,7 +99,7 @@ def evaluate_seeds(
     sizes = {name: len(getattr(task, name)) for name in SPLITS}
     for found in theirs.values():
         _check_same_data(found, task.kind, sizes)
-    splits = {name: _read(model, getattr(task, name), task.kind, reading) for name in SPLITS}
+    splits = {name: _read(model, task, name, reading) for name in SPLITS}
     # Where one class of the masks is to be forgotten, the retain splits hold every image already.
     names = ("retain_test",) if forgets_mask_class(task) else ("forget_test", "retain_test")
     held_out = [part for name in names if (part := splits[name]) is not None]
@@ -144,7 +145,7 @@ def split_score(model: nn.Module, task: UnlearnTask, split: str, **reading: Unpa
     """
     check_task(task)
     check_choice("split", split, SPLITS)
-    part = _read(model, getattr(task, split), task.kind, reading)
+    part = _read(model, task, split, reading)
     return _mean(part, score_columns(task, split), present=_asks_present(task, split))
 
 
@@ -158,9 +159,15 @@ def _check_same_data(reference: Evaluation, kind: str, sizes: dict[str, int]) ->
         )
 
 
-def _read(model: nn.Module, dataset: Any, kind: str, reading: Reading) -> _Samples | None:
-    scorer = {"classification": _label_scores, "segmentation": _image_scores, "multilabel": _finding_scores}[kind]
-    found = map_batches([model], dataset, scorer, **reading)
+def _read(model: nn.Module, task: UnlearnTask, split: str, reading: Reading) -> _Samples | None:
+    scorer = {"classification": _label_scores, "segmentation": _image_scores, "multilabel": _finding_scores}[task.kind]
+
+    def scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        whole = logits[:, 0] if task.kind == "multilabel" else logits  # findings stand where pixels do
+        check_classes(whole, task.num_classes, task.kind)
+        return scorer(logits, targets)
+
+    found = map_batches([model], getattr(task, split), scores, **reading)
     if found is None:
         return None
     samples = _Samples(*found)

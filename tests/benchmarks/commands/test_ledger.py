@@ -76,6 +76,9 @@ def test_requests_are_added_listed_shown_withdrawn_and_verified(place: Path) -> 
     assert shown["sha256"] in run("show", "l")
     assert "3 lines verify; head: " in run("verify", "l", "--head", shown["head"])
     assert "expected a request that no other stands on" in run("withdraw", "l", "a", leaves=2)
+    # Its retain list is the one that the ledger left: nothing of device A.
+    again = CliRunner().invoke(app, ["verify", "l/requests/second"])
+    assert (again.exit_code, "nothing differs" in again.output) == (0, True), again.output
     assert "line 4: withdrawal second" in run("withdraw", "l", "second", "--reason", "asked")
     assert re.search(r"second.*withdrawn, line 4", run("list", "l"))
     (line,) = [line for line in Ledger("l").lines() if line.number == 4]

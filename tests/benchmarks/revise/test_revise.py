@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,10 @@ def test_a_finding_is_forgotten_from_the_command_line(ward: Path) -> None:
     assert [findings[k]["present"] + findings[k]["absent"] for k in "01"] == [8, 8]  # of twelve, four to choose by
     page = (ward / "out" / "mass" / "index.html").read_text()
     assert re.search(r"<td>Mass</td><td>\d</td><td>\d</td><td>\d\.\d{3}</td><td>\d\.\d{3}</td><td>n/a</td>", page)
+    text = (ward / "out" / "mass" / "receipt.md").read_text()
+    assert re.search(r"\| Mass \| \d \| \d \| \d\.\d{3} \| \d\.\d{3} \| n/a \|", text)
+    proof = command("verify", "out/mass")
+    assert (proof.exit_code, "nothing differs" in proof.output) == (0, True), proof.output
     again = run("out/mass/revision.yaml")
     assert again.exit_code == 0, again.output
     assert "this revision was there already" in again.output
@@ -274,9 +279,86 @@ def test_verify_names_what_differs(place: Path) -> None:
     values, digest = read_receipt(folder), hash_file(folder / "served.pth")
     files = {"files": values["files"] | {"served.pth": digest}}
     seal(Receipt(values | files | {"checkpoints": {**values["checkpoints"], "after": {"served.pth": digest}}}), folder)
-    assert "differs: membership AUC by loss" in command("verify", "out/b").output
+    told = command("verify", "out/b").output
+    assert "differs: membership AUC by loss" in told
+    assert "differs: model after" in told
     assert command("verify", "images").exit_code == 2
     assert command("verify", "out/b", "--data", "none").exit_code == 2
+
+
+def lists_without_files(values: dict[str, Any]) -> None:
+    lists = json.loads(Path("out/b/data.json").read_text())
+    for row in lists["retain"]:
+        del row["files"]
+    Path("out/b/data.json").write_text(json.dumps(lists))
+    values["files"]["data.json"] = hash_file("out/b/data.json")
+
+
+def the_original_again(values: dict[str, Any]) -> None:
+    Path("out/b/served.pth").write_bytes(Path("served.pth").read_bytes())
+    values["files"]["served.pth"] = values["checkpoints"]["after"]["served.pth"] = hash_file("served.pth")
+    values["verdicts"][0]["value"] = "shown"
+
+
+def no_findings(values: dict[str, Any]) -> None:
+    values["verdicts"][0]["alarming"] = True
+    values["findings"] = []
+
+
+def told_otherwise(values: dict[str, Any]) -> None:
+    values["asked"]["by"] = "me"
+    values["seeds"]["unlearning"] = 7
+    values["deployed"]["warnings"] = []
+
+
+def test_a_receipt_that_was_edited_and_sealed_anew_contradicts_what_lies_beside_it(place: Path) -> None:
+    assert run(*GIVEN, "--forget", "device == B", *METHOD).exit_code == 0
+    originals = {path: path.read_bytes() for path in (place / "out/b").iterdir()}
+    for change, arguments, *told in (
+        (lists_without_files, ["--no-score"], "retain list: expected SHA-256"),
+        (the_original_again, ["--no-score"], "revised model: expected other weights"),
+        (no_findings, ["--no-score"], "findings: expected a word of weights changed"),
+        (lambda v: v["files"].update({"../x": "0"}), ["--no-score"], "../x: expected a file of the folder"),
+        (
+            told_otherwise,
+            [],
+            "asked, by: expected me, but got n/a",
+            "seeds, unlearning: expected 7, but got 0",
+            "warnings: expected no word of it, but got",
+        ),
+    ):
+        values = read_receipt("out/b")
+        change(values)
+        seal(Receipt(values), place / "out/b")
+        found = command("verify", "out/b", *arguments)
+        assert (found.exit_code, [text for text in told if text not in found.output]) == (1, []), found.output
+        for path, content in originals.items():
+            path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"format": 2, "files": {}, "checkpoints": {"after": {}}, "data": {}}',
+        '{"format": 2, "files": [1], "checkpoints": 3, "data": {}}',
+    ],
+)
+def test_what_is_no_receipt_is_refused(place: Path, text: str) -> None:
+    (place / "receipt.json").write_text(text)
+    found = command("verify", ".")
+    assert (found.exit_code, "as revise writes them" in found.output) == (2, True), found.output
+
+
+@pytest.mark.parametrize("method", ["finetune:steps=1:batch_size=8:lr=0.02", "finetune:epochs=1:clip=None:lr=0"])
+def test_verify_knows_the_forms_that_a_method_gives_its_options(place: Path, method: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a rate of 0 changes nothing
+        assert run(*GIVEN, "--forget", "device == B", "--method", method, "--out", "out/b").exit_code == 0
+    found = command("verify", "out/b", "--no-score")
+    assert (found.exit_code, "nothing differs" in found.output) == (0, True), found.output
+    edit(place / "out/b/revision.yaml", "lr=0", "lr=9")
+    told = command("verify", "out/b", "--no-score")
+    assert (told.exit_code, "differs: option lr in revision.yaml" in told.output) == (1, True), told.output
 
 
 def test_a_second_revision_stands_on_the_first(place: Path) -> None:
@@ -380,6 +462,13 @@ def test_a_reference_is_trained_and_its_cost_told_first(place: Path) -> None:
     whole = run(*asked, "out/whole", "--reference", "retrain:steps=2")
     assert whole.exit_code == 0, whole.output
     assert json.loads((place / "out/whole/receipt.json").read_text())["models"]["reference"] is not None
+    for folder, reference in (("out/whole", "retrain:steps=2"), ("out/small", "subsample:0.5:epochs=2:batch_size=4")):
+        again = run(*asked, folder, "--reference", reference)
+        told = [words in again.output for words in ("this revision was there already", "is trained first")]
+        assert (again.exit_code, told) == (0, [True, False]), again.output
+    other = run(*asked, "out/whole", "--reference", "retrain:steps=3")
+    assert (other.exit_code, "which holds another revision" in other.output) == (2, True), other.output
+    assert command("verify", "out/whole").exit_code == 0
     for wrong, message in (
         ("subsample:2", "SHARE is in (0, 1)"),
         ("retrain:epoch=2", "did you mean 'epochs'?"),

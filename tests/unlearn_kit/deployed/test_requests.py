@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from unlearn_kit.composition import join_requests
 from unlearn_kit.data import DataBundle, TensorImages
 from unlearn_kit.deployed import Deployed, add_request, add_revision, deployed, revise, serving_now, withdraw_request
 from unlearn_kit.evidence import Ledger
+from unlearn_kit.evidence.ledger_chain import FILE, HEAD, canonical
 from unlearn_kit.evidence.ledger_samples import keep_out, samples_of
 from unlearn_kit.hashing import hash_model
 from unlearn_kit.metrics import evaluate
@@ -94,6 +96,40 @@ def test_a_relapse_is_found_and_shown(story: Ledger, serving: Deployed) -> None:
     assert finding.replace("'", "&#39;") in page
     assert "<script" not in page
     assert story.verify() == ([], [])
+
+
+def forge(folder: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
+    """Edit lines and make every hash after them fit, that of the head, too."""
+    lines = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+    change(lines)
+    written, digest = [], ""
+    for values in lines:
+        values |= {"previous": digest} if digest else {}
+        written.append(canonical(values).rstrip(b"\n"))
+        digest = hashlib.sha256(written[-1]).hexdigest()
+    (folder / FILE).write_bytes(b"\n".join(written) + b"\n")
+    head = json.loads((folder / HEAD).read_text())
+    (folder / HEAD).write_text(json.dumps(head | {"sha256": digest}))
+
+
+def test_a_line_that_was_edited_with_all_hashes_is_told_by_what_lies_beside_it(story: Ledger, tmp_path: Path) -> None:
+    (place,) = [line.number - 1 for line in story.lines() if line.values.get("relapses") == ["ann"]][:1]
+    request = story.requests()["cat"].number - 1
+    for change, told in (
+        (lambda _: None, None),
+        (lambda lines: lines[place].update(relapses=[]), "expected the relapses ['ann'], but got []"),
+        (lambda lines: lines[place].update(findings=[]), "expected the finding \"relapse of 'ann'"),
+        (lambda lines: lines[place]["standings"]["ann"].update(forget=0.0), "standing, ann, forget: expected"),
+        (lambda lines: lines[place].update(standings={}), "expected the standings of ["),
+        (lambda lines: lines[request].update(method="retrain"), "but got retrain, by the receipt that it names"),
+        (lambda lines: lines[request].update(kept_out={}), "expected what was kept out of ['ann', 'bob'], but got []"),
+    ):
+        folder = tmp_path / "forged"
+        shutil.copytree(story.folder, folder)
+        forge(folder, change)
+        faults, _ = Ledger(folder).verify()
+        assert any(told in fault for fault in faults) if told else not faults, (told, faults)
+        shutil.rmtree(folder)
 
 
 def test_a_later_request_trains_on_nothing_that_earlier_ones_forget(story: Ledger) -> None:

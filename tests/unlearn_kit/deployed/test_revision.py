@@ -23,6 +23,7 @@ from unlearn_kit import CheckpointError, DivergenceError, UnlearnTask, adapters,
 from unlearn_kit.data import DataBundle
 from unlearn_kit.deployed import deployed, preflight, revise
 from unlearn_kit.deployed.preflight import copies
+from unlearn_kit.deployed.unfinished import unfinished
 from unlearn_kit.engine import Callback, Run
 from unlearn_kit.hashing import hash_file, hash_model
 
@@ -353,3 +354,18 @@ def test_a_folder_of_hugging_face_has_one_form(served: Path, tmp_path: Path) -> 
     folder = dataclasses.replace(serving(served), weights=None)
     with pytest.raises(ValueError, match="expected form to be 'safetensors' for hf:FOLDER, but got 'pth'"):
         revise(folder, task(), breaks, out=tmp_path / "out", form="pth")
+
+
+def test_two_that_make_one_folder_at_once_do_not_mix(tmp_path: Path) -> None:
+    with unfinished(tmp_path / "new" / "out", "one") as place:
+        (place.result / "a").write_text("of the first")
+        with (
+            pytest.raises(ValueError, match="expected out to be a folder that nobody else is making"),
+            unfinished(tmp_path / "new" / "out", "two"),
+        ):
+            pytest.fail("the second began")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
+    assert (tmp_path / "new" / "out" / "a").read_text() == "of the first"
+    with pytest.raises(ValueError, match="broken"), unfinished(tmp_path / "next" / "out", "one"):
+        raise ValueError("broken")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]

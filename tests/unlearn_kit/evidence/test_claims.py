@@ -42,6 +42,7 @@ def gone(before: float, after: float, left: tuple[float, float, float], half: fl
         (0.15, 0.01, (0.1, -0.6, 0.8), 0.1, "not tested", "100 samples or groups are too few to tell"),
         (0.15, 0.05, (0.35, 0.1, 0.55), 0.05, "not shown", "up to 55% of the original's advantage may be left"),
         (0.01, 0.0, (0.0, -9.0, 9.0), 0.02, "not tested", "nothing to be seen went"),
+        (0.4, 0.0, (0.0, -9.0, 9.0), 0.5, "not tested", "too few to tell whether even the original knew them"),
         (0.01, 0.2, (20.0, 1.0, 99.0), 0.02, "not shown", "as the original did not"),
     ],
 )

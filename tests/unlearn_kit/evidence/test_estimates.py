@@ -82,6 +82,17 @@ def test_one_forget_group_is_judged_by_how_unseen_groups_differ() -> None:
     assert few.after.half_width == 1.0
 
 
+def test_one_forgotten_sample_shows_nothing_of_a_model_that_never_saw_it() -> None:
+    for seed in range(20):  # any rank among the unseen ones is as likely as another
+        f, u = drawn(1, 200, 0.0, seed)
+        found = gap(side(f), side(u), advantages)
+        assert found.after.low < 0 < found.after.high
+        # A rank is uniform: its standard deviation is that of [-1/2, 1/2].
+        assert found.after.half_width == pytest.approx(norm.ppf(0.975) / np.sqrt(12), rel=0.02)
+    u = drawn(1, 1200, 0.0)[1]  # of many unseen samples some stand for all
+    assert gap(side(f), side(u), advantages).after.half_width == pytest.approx(norm.ppf(0.975) / np.sqrt(12), rel=0.05)
+
+
 def test_what_is_left_is_sharper_than_what_there_is() -> None:
     rng = np.random.default_rng(1)
     hard = rng.normal(0, 3, 200)  # how hard a sample is, common to both models

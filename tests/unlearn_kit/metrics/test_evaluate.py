@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from unlearn_kit.metrics import Evaluation, accuracy, class_matched, evaluate, evaluate_seeds, per_class_accuracy
+from unlearn_kit.metrics.evaluate import split_score
 
 SPLITS = ("forget", "retain", "forget_test", "retain_test")
 
@@ -323,3 +324,11 @@ def test_an_evaluation_is_frozen(class_task: SimpleNamespace) -> None:
     assert isinstance(found, Evaluation)
     with pytest.raises(FrozenInstanceError):
         found.forget = 0.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 5])
+def test_a_model_of_other_classes_than_the_task_is_refused(class_task: SimpleNamespace, outputs: int) -> None:
+    message = "expected model to have 3 outputs, one a class of the task, but got outputs of shape"
+    for score in (evaluate, lambda model, task: split_score(model, task, "retain_test")):
+        with pytest.raises(ValueError, match=message):
+            score(nn.Linear(3, outputs), class_task)
