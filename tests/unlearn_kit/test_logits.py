@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from algorithms import finetune, neg_grad_plus, salun, ssd
-from unlearn_kit import UnlearnTask, audits, composition, metrics, models
+from unlearn_kit import UnlearnTask, adapters, audits, composition, metrics, models
 from unlearn_kit.boundary import PerturbedSign
+from unlearn_kit.checkpoints import load_model, save_model
 from unlearn_kit.engine import FitResult, Phase, fit, train
 from unlearn_kit.gradients import mean_squared_gradients
 from unlearn_kit.losses import cross_entropy
@@ -185,27 +186,43 @@ def test_images_of_bytes_are_refused_with_the_remedy() -> None:
             call()
 
 
-def test_wrappers_are_seen_through() -> None:
+@pytest.fixture
+def group(tmp_path):
+    """A process group of this process alone, which ``DistributedDataParallel`` needs."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("wrapper", [torch.compile, nn.DataParallel, nn.parallel.DistributedDataParallel])
+def test_wrappers_are_seen_through(wrapper, tmp_path) -> None:
     plain = copy.deepcopy(PLAIN).eval()
-    for wrapper in (torch.compile, nn.DataParallel):
-        model = wrapper(copy.deepcopy(plain))
-        assert check_model(model) is check_model(check_model(model))
-        for method in (finetune, ssd):
-            options = OPTIONS if method is finetune else {"alpha": 1.0}
-            revised = method(model, TASK, **options).model
-            assert type(revised) is Net
-            assert same_state(revised, method(plain, TASK, **options).model)
-        assert same_state(train(model, DATA, epochs=1).model, train(plain, DATA, epochs=1).model)
-        assert metrics.evaluate(model, TASK, plain).average_gap == 0
-        assert metrics.layerwise_distance(model, plain).total == 0
-        assert metrics.feature_distance(model, plain, DATA) == metrics.feature_distance(plain, plain, DATA)
-        for merged in (
-            composition.interpolate(model, OTHER, 0.5),
-            composition.interpolate(OTHER, model, 0.5),
-            composition.task_arithmetic(model, [OTHER], 0.5),
-        ):
-            assert same_state(merged, composition.interpolate(plain, OTHER, 0.5))
-        assert same_state(composition.swap_head(model, OTHER, "head"), composition.swap_head(plain, OTHER, "head"))
+    model = wrapper(copy.deepcopy(plain)).eval()
+    assert check_model(model) is check_model(check_model(model))
+    for method in (finetune, ssd):
+        options = OPTIONS if method is finetune else {"alpha": 1.0}
+        revised = method(model, TASK, **options).model
+        assert type(revised) is Net
+        assert same_state(revised, method(plain, TASK, **options).model)
+    assert same_state(train(model, DATA, epochs=1).model, train(plain, DATA, epochs=1).model)
+    assert metrics.evaluate(model, TASK, plain).average_gap == 0
+    assert metrics.layerwise_distance(model, plain).total == 0
+    assert metrics.feature_distance(model, plain, DATA) == metrics.feature_distance(plain, plain, DATA)
+    relearning = {"original": 1.0, "max_steps": 1, "every": 1}
+    assert audits.relearn_time(model, TASK, **relearning) == audits.relearn_time(plain, TASK, **relearning)
+    for merged in (
+        composition.interpolate(model, OTHER, 0.5),
+        composition.interpolate(OTHER, model, 0.5),
+        composition.task_arithmetic(model, [OTHER], 0.5),
+    ):
+        assert same_state(merged, composition.interpolate(plain, OTHER, 0.5))
+    assert same_state(composition.swap_head(model, OTHER, "head"), composition.swap_head(plain, OTHER, "head"))
+    adapted = adapters.attach(model, "all", rank=1)
+    assert adapted.state_dict().keys() == adapters.attach(plain, "all", rank=1).state_dict().keys()
+    path = save_model(model, tmp_path / "a.safetensors")
+    assert same_state(load_model(Net(), path), plain)
+    assert same_state(check_model(load_model(model, save_model(OTHER, path))), OTHER)
 
 
 class Keeping(Net):
