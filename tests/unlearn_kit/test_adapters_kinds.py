@@ -73,6 +73,19 @@ def gap(model: nn.Module, where: adapters.Where, x: torch.Tensor) -> tuple[float
         return float((merged - on).abs().max()), float((on - model(x)).abs().max())
 
 
+def test_a_fresh_adapter_gives_the_bits_of_the_frozen_original_and_switched_off_those_of_the_original() -> None:
+    """The case in which torch chooses how to multiply by whether the weight takes gradients."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(16, 16)), torch.rand(12, 16, 4).mT
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    adapted = adapters.attach(model, "all", rank=2)
+    with torch.no_grad():
+        assert torch.equal(adapted(x), frozen(x))
+        with adapters.switched_off(moved(adapted)):
+            assert torch.equal(adapted(x), model(x))
+        assert torch.equal(adapters.switch_(adapted, [])(x), frozen(x))
+
+
 def hooked() -> nn.Module:
     layer = nn.Conv2d(3, 8, 3)
     layer.register_forward_hook(lambda _module, _inputs, output: 2 * output)
