@@ -61,19 +61,19 @@ def _classes() -> tuple[type, type]:
     """Return a kind of table and its kind of column; made late, since pandas takes its time."""
     import pandas as pd
 
-    class Column(pd.Series):
+    class _Column(pd.Series):
         @property
-        def _constructor(self) -> type[Column]:
-            return Column
+        def _constructor(self) -> type[_Column]:
+            return _Column
 
-    class Frame(pd.DataFrame):
+    class _Frame(pd.DataFrame):
         @property
-        def _constructor(self) -> type[Frame]:
-            return Frame
+        def _constructor(self) -> type[_Frame]:
+            return _Frame
 
         @property
-        def _constructor_sliced(self) -> type[Column]:
-            return Column
+        def _constructor_sliced(self) -> type[_Column]:
+            return _Column
 
     def joining(name: str) -> Any:
         own = getattr(pd.Series, name)
@@ -87,5 +87,5 @@ def _classes() -> tuple[type, type]:
 
     for join in JOINS:
         for name in (f"__{join}__", f"__r{join}__"):
-            setattr(Column, name, joining(name))
-    return Frame, Column
+            setattr(_Column, name, joining(name))
+    return _Frame, _Column
