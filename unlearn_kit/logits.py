@@ -151,15 +151,17 @@ def check_inputs(x: Tensor) -> Tensor:
 
 
 def _cast_inputs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return inputs in the model's precision; a hook before a call."""
+    """Return a copy of the inputs in the model's precision, since some networks write into theirs; before a call."""
     precision = precision_of(model)
-    return tuple(check_inputs(part).to(precision) if isinstance(part, Tensor) else part for part in inputs)
+    return tuple(check_inputs(part).to(precision, copy=True) if isinstance(part, Tensor) else part for part in inputs)
 
 
 def _take_logits(model: nn.Module, _: Any, returned: Any) -> Tensor:
     """Return the logits, half precision as float32; a hook after a call."""
     # The root's own: it was settled once, and to look through all modules at every call takes long.
     logits = logits_in(returned, vars(model)["unlearn_kit_hooked"])
+    if not logits.is_floating_point():
+        raise ValueError(f"expected the model to return logits in floating point, but got {described(logits)}")
     return logits.float() if logits.dtype in HALVES else logits
 
 
