@@ -123,7 +123,7 @@ def answer(model: nn.Module, x: Tensor) -> Any:
     """
     try:
         return model(x)
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         mode = "training" if model.training else "eval"
         raise ValueError(
             f"expected the model to run in {mode} mode on inputs {described(x)}, but it raised {error!r}"

@@ -241,6 +241,30 @@ def test_what_is_no_such_layer_is_refused_even_beside_others(layer: nn.Module, k
         adapters.attach(model, ["2", layer])
 
 
+def test_a_graph_is_refused() -> None:
+    graph = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4)))
+    for model in (graph, nn.Sequential(graph, nn.Linear(4, 3))):
+        with pytest.raises(TypeError, match=r"whose layers can be replaced, but got a torch\.fx graph"):
+            adapters.attach(model, "all")
+
+
+class Writing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x -= 1
+        return self.layer(x)
+
+
+def test_an_example_that_the_network_writes_into_stays_as_it_is() -> None:
+    example = torch.rand(2, 4)
+    before = example.clone()
+    adapters.attach(Writing(), "all", rank=1, example=example)
+    assert torch.equal(example, before)
+
+
 def test_looking_changes_nothing_of_the_caller() -> None:
     model = built(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5)))
     model[0].train()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from algorithms import finetune, neg_grad_plus, salun, ssd
+from algorithms import finetune, influence, jit, neg_grad_plus, perturbed_sign, salun, scrub, ssd
 from unlearn_kit import UnlearnTask, adapters, audits, composition, metrics, models
 from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.checkpoints import load_model, save_model
@@ -225,6 +225,57 @@ def test_wrappers_are_seen_through(wrapper, tmp_path) -> None:
     assert same_state(check_model(load_model(model, save_model(OTHER, path))), OTHER)
 
 
+class Writing(Net):
+    """Normalises its inputs in place."""
+
+    def forward(self, x: Tensor) -> Any:
+        x -= 0.1
+        x *= 2
+        return super().forward(x)
+
+
+class Reading(Net):
+    """Normalises its inputs."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward((x - 0.1) * 2)
+
+
+def test_a_network_that_writes_into_its_inputs_gives_the_same_as_one_that_does_not() -> None:
+    before = INPUTS.clone()
+    for method, options in (
+        (finetune, OPTIONS),
+        (ssd, {"alpha": 1.0}),
+        (salun, OPTIONS),
+        (jit, {"draws": 2}),
+        (perturbed_sign, {"steps": 2}),
+        (scrub, {"epochs": 2, "msteps": 1}),
+        (influence, {"iterations": 2}),
+    ):
+        assert same_state(method(Writing(), TASK, **options).model, method(Reading(), TASK, **options).model)
+    assert metrics.evaluate(Writing(), TASK) == metrics.evaluate(Reading(), TASK)
+    assert torch.equal(INPUTS, before)
+
+
+class Asserting(Net):
+    def forward(self, x: Tensor) -> Any:
+        assert x.shape[-1] == 7, "expected images of 7 x 7"
+        return super().forward(x)
+
+
+def test_a_network_that_asserts_is_told_as_one_that_raises() -> None:
+    for call in (lambda: finetune(Asserting(), TASK), lambda: metrics.evaluate(Asserting(), TASK)):
+        with pytest.raises(ValueError, match=r"to run in eval mode on inputs .*AssertionError\('expected images of 7"):
+            call()
+
+
+@pytest.mark.parametrize("returns", [lambda z, h, _: z.argmax(1), lambda z, h, _: z + 0j])
+def test_what_is_no_floating_point_is_no_logits(returns) -> None:
+    for call in (lambda: finetune(Net(returns), TASK), lambda: metrics.evaluate(Net(returns), TASK)):
+        with pytest.raises(ValueError, match=r"logits in floating point, but got (int64|complex64)"):
+            call()
+
+
 class Keeping(Net):
     """Keeps activations as attributes, as networks do that others look into."""
 
@@ -299,9 +350,10 @@ class Extra(Net):
         (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), ValueError, "with weights, but got lazy '1.weight'"),
         (lambda: torch.ao.quantization.quantize_dynamic(Net()), ValueError, "a quantised module: Linear at 'body'"),
         (lambda: torch.jit.trace(Net().eval(), INPUTS), TypeError, "but got TorchScript: TopLevelTracedModule"),
+        (lambda: torch.export.export(Net(), (INPUTS,)).module(), TypeError, "but got what torch.export made: Graph"),
         (Extra, ValueError, r"all of its state in tensors, but got get_extra_state\(\) of Extra"),
     ],
-    ids=["meta", "lazy", "quantised", "scripted", "extra state"],
+    ids=["meta", "lazy", "quantised", "scripted", "exported", "extra state"],
 )
 def test_what_cannot_be_trained_is_refused_by_name(make: Callable[[], Any], error: type[Exception], text: str) -> None:
     calls = {
