@@ -244,7 +244,13 @@ def _check_outputs(model: nn.Module, task: UnlearnTask) -> Tensor:
         logits = answer(model, x)
     check_classes(logits, task)
     told_of_probabilities(model, task, logits)
-    size = y.shape[y.dim() - logits.dim() + 2 :] if task.kind == "segmentation" else torch.Size()
+    pixels = y.dim() - logits.dim() + 2
+    if task.kind == "segmentation" and y.shape[1:pixels].numel() != 1:
+        raise ValueError(
+            f"expected the masks of task to hold one class index a pixel, but got shape {tuple(y.shape)} for "
+            f"outputs of shape {tuple(logits.shape)}; argmax over the channels makes indices of one-hot masks"
+        )
+    size = y.shape[pixels:] if task.kind == "segmentation" else torch.Size()
     if logits.shape[2:] != size:
         raise ValueError(
             f"expected model to decide for targets of shape {tuple(y.shape)}, but got outputs of shape "
