@@ -121,6 +121,12 @@ def test_letters_of_two_parts_are_the_letters_of_one() -> None:
     assert place(aligned("train", PictureFiles(files, torch.zeros(2)), table)) == [0, 1]
 
 
+def test_values_of_two_part_letters_are_selected_with_the_others() -> None:
+    places = ["K\u00f6ln", "Ko\u0308ln", "Kiel", "Kiel", "Bonn", "Bonn", "Bonn", "Bonn"]
+    for written in places[:2]:
+        assert ask(where(f"place == {written}"), pd.DataFrame({"place": places})) == [0, 1]
+
+
 TABLE = pd.DataFrame({"file": NAMES, "place": PLACES})
 
 
