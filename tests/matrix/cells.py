@@ -70,7 +70,7 @@ class Case:
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
         modes = [module.training for module in model.modules()]
         with torch.no_grad():
-            logits = self.network.logits(model.eval()(self.inputs.to(dtype))).float()
+            logits = self.network.logits(model.eval()(self.inputs.to(dtype, copy=True))).float()
         for module, mode in zip(model.modules(), modes, strict=True):
             module.training = mode
         return logits
@@ -88,7 +88,7 @@ def case_of(name: str) -> Case:
         optimizer = torch.optim.Adam(weights, lr=1e-2)
         for _ in range(10):
             optimizer.zero_grad()
-            functional.cross_entropy(network.logits(model.train()(x.to(weights[0].dtype))).float(), y).backward()
+            functional.cross_entropy(network.logits(model.train()(x.to(weights[0].dtype, copy=True))).float(), y).backward()
             optimizer.step()
         optimizer.zero_grad()
     model.eval()
