@@ -88,7 +88,9 @@ def case_of(name: str) -> Case:
         optimizer = torch.optim.Adam(weights, lr=1e-2)
         for _ in range(10):
             optimizer.zero_grad()
-            functional.cross_entropy(network.logits(model.train()(x.to(weights[0].dtype, copy=True))).float(), y).backward()
+            functional.cross_entropy(
+                network.logits(model.train()(x.to(weights[0].dtype, copy=True))).float(), y
+            ).backward()
             optimizer.step()
         optimizer.zero_grad()
     model.eval()
