@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Unpack
+from collections.abc import Mapping
+from typing import Annotated, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,10 @@ from unlearn_kit.schedules import NonNegativeSchedule, cosine, is_schedule
 from .masks import check_one_label
 
 
+def _fitting(options: Mapping[str, Any]) -> None:
+    check_number("max_radius", options["max_radius"], low=options["radius"])
+
+
 @revision(
     Training(
         steps=100,
@@ -30,6 +35,7 @@ from .masks import check_one_label
     ),
     source="Ebrahimpour-Boroojeny et al. 2025, arXiv 2503.00917",
     masks=False,
+    fitting=_fitting,
 )
 def amun(
     model: nn.Module,
@@ -59,7 +65,8 @@ def amun(
     Args:
         model: the original; logits ``(B, C)``; pixels in [0, 1].
         task: what to forget and what to keep; classification.
-        radius, growth, max_radius: the radii that are tried, in pixel units (half the width of a box).
+        radius, growth, max_radius: the radii that are tried, in pixel units (half the width of a box); the largest at
+            least the first.
         search_steps: sign-gradient steps at each radius.
         forget_weight, retain_weight: at least 0, or schedules; at 0 the data are not trained on.
         **options: How it trains, as in ``engine.Training``.

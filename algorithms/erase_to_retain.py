@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Unpack
 
@@ -60,8 +61,14 @@ TRAINING = {
 }
 
 
+def _fitting(options: Mapping[str, Any]) -> None:
+    preset, pace = options["preset"], options["pace"]
+    if preset == "released" and pace not in (None, 1):
+        raise ValueError(f"expected no pace with preset='released', whose passes take turns, but got {pace!r}")
+
+
 # Its length is a number of rounds; and batch norm at rest is what makes it reversible.
-@revision(TRAINING, without=("epochs", "steps", "batch_norm", "balance"), source="arXiv 2511.16574")
+@revision(TRAINING, without=("epochs", "steps", "batch_norm", "balance"), source="arXiv 2511.16574", fitting=_fitting)
 def erase_to_retain(
     model: nn.Module,
     task: UnlearnTask,
@@ -140,7 +147,8 @@ def erase_to_retain(
 
     Raises:
         ValueError: When an argument is out of range, by its name; when ``where`` names a layer that can have no
-            adapter; on ``stop_at="held-out"`` where a whole class is to be forgotten.
+            adapter; on ``stop_at="held-out"`` where a whole class is to be forgotten, or the task has no
+            validation data.
         TypeError: When an argument is of another type, by its name.
         DivergenceError: When a loss or a weight is no longer finite.
 
@@ -161,8 +169,6 @@ def erase_to_retain(
     if stop_at is None and held_out_alike(task) is None:
         chosen["stop_at"] = "never"
     chosen |= {name: value for name, value in given.items() if value is not None}
-    if preset == "released" and pace not in (None, 1):
-        raise ValueError(f"expected no pace with preset='released', whose passes take turns, but got {pace!r}")
     stops = chosen["stop_at"] != "never"
     if stops:
         check_stop(task, chosen["stop_at"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, Unpack, cast
 
@@ -55,7 +55,18 @@ TRAINING = {
 RANKED = 1000  # retain samples whose boundary is searched, to rank the forget samples among
 
 
-@revision(TRAINING, source="arXiv 2505.21872")
+def _fitting(options: Mapping[str, Any]) -> None:
+    labels = options["labels"] or PRESETS[options["preset"]]["labels"]
+    smooth = {"labels": "soft", "top_k": None, "batch_norm": "frozen"} if options["hypergradient"] != "none" else {}
+    alone = {"mix": 1.0, "top_k": None, "refresh": "once", "retain_target": None} if labels == "matched" else {}
+    for with_, needed in ((f"hypergradient={options['hypergradient']!r}", smooth), ("labels='matched'", alone)):
+        for name, wanted in needed.items():
+            came = labels if name == "labels" else options[name]
+            if came != wanted:
+                raise ValueError(f"expected {name} to be {wanted!r} with {with_}, but got {came!r}")
+
+
+@revision(TRAINING, source="arXiv 2505.21872", fitting=_fitting)
 def perturbed_sign(
     model: nn.Module,
     task: UnlearnTask,
@@ -144,14 +155,18 @@ def perturbed_sign(
         # Where a sample stops is no smooth function; a search that asks for it is refused, the preset's is changed.
         if search is None:
             chosen["search"] = replace(chosen["search"], stop_when_flipped=False)
-        _check_hypergradient(task, hypergradient, labels, top_k, training.batch_norm)
+        if task.kind != "classification":
+            raise ValueError(
+                f"expected task.kind to be 'classification' with hypergradient={hypergradient!r}, but got {task.kind!r}"
+            )
     if task.kind == "segmentation":
         chosen["uncrossed"] = "keep"
     if task.kind == "multilabel":
         chosen["search"] = replace(chosen["search"], flips="any")
     chosen |= {name: value for name, value in given.items() if value is not None}
     if labels == "matched":
-        _check_matched(task, mix=mix, top_k=top_k, refresh=refresh, retain_target=retain_target)
+        if task.kind != "classification":
+            raise ValueError(f"expected a classification task with labels='matched', but got {task.kind} (masks)")
         target = matched_boundary(model, task, chosen["search"], seed=seed)
         phase = matching_phase(model, task, target, training, retain_weight=chosen["retain_weight"])
         return _fitted(model, task, phase, chosen["search"], training, certificate, seed, device)
@@ -210,19 +225,6 @@ def matched_boundary(model: nn.Module, task: UnlearnTask, search: PerturbedSign,
     scores = difficulty.Scores(-forget, -radii(retain), torch.empty(0))
     ranked = replace(task, retain=retain)
     return difficulty.matched(model, ranked, scores=scores, rest=L.Table(behind, "labels"))
-
-
-def _check_matched(task: UnlearnTask, **options: Any) -> None:
-    if task.kind != "classification":
-        raise ValueError(f"expected a classification task with labels='matched', but got {task.kind} (masks)")
-    for name, (came, needed) in {
-        "mix": (options["mix"], 1.0),
-        "top_k": (options["top_k"], None),
-        "refresh": (options["refresh"], "once"),
-        "retain_target": (options["retain_target"], None),
-    }.items():
-        if came != needed:
-            raise ValueError(f"expected {name} to be {needed!r} with labels='matched', but got {came!r}")
 
 
 def boundary_objective(
@@ -285,11 +287,3 @@ def _runner_up(logits: Tensor, own: Tensor) -> Tensor:
         return torch.where(kept, -logits, logits)
     others = logits.scatter(1, own.unsqueeze(1), torch.finfo(logits.dtype).min)
     return torch.where(kept, others, logits)
-
-
-def _check_hypergradient(task: UnlearnTask, mode: str, labels: str, top_k: int | None, batch_norm: str) -> None:
-    wanted = {"labels": (labels, "soft"), "top_k": (top_k, None), "batch_norm": (batch_norm, "frozen")}
-    wanted["task.kind"] = (task.kind, "classification")
-    for name, (came, needed) in wanted.items():
-        if came != needed:
-            raise ValueError(f"expected {name} to be {needed!r} with hypergradient={mode!r}, but got {came!r}")

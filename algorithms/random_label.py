@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,16 @@ from unlearn_kit.schedules import NonNegativeSchedule, cosine, is_schedule
 from .masks import to_forget
 
 
+def check_order(options: Mapping[str, Any]) -> None:
+    """Refuse passes that take turns without a number of them."""
+    if options["order"] == "in turn" and options["epochs"] is None:
+        raise ValueError("expected epochs with order='in turn', but got None")
+
+
 @revision(
     Training(steps=40, batch_size={"forget": 64, "retain": 256}, lr=cosine(2e-2, 0.0), clip=1.0),
     source="Golatkar et al. 2020, arXiv 1911.04933",
+    fitting=check_order,
 )
 def random_label(
     model: nn.Module,
@@ -82,10 +89,8 @@ def relabelling(
     """Return the phases of ``random_label``; with ``masks``, only the weights they name True move.
 
     Raises:
-        ValueError: When an argument is out of range, or the phases take turns without a number of epochs.
+        ValueError: When an argument is out of range.
     """
-    if order == "in turn" and training.epochs is None:
-        raise ValueError("expected epochs with order='in turn', but got None")
     labels: L.Target = L.RandomLabels(task.outcomes, task.outcomes > 2 if wrong_only is None else wrong_only)
     forget = L.cross_entropy(on="forget", to=to_forget(task, L.Cached(labels) if fixed else labels))
     read = is_schedule(retain_weight) or retain_weight

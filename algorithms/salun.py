@@ -15,12 +15,13 @@ from unlearn_kit.gradients import Named, mean_gradients
 from unlearn_kit.schedules import NonNegativeSchedule, cosine
 
 from .masks import forget_loss
-from .random_label import relabelling
+from .random_label import check_order, relabelling
 
 
 @revision(
     Training(steps=40, batch_size={"forget": 64, "retain": 256}, lr=cosine(2e-2, 0.0), clip=1.0),
     source="Fan et al. 2024, arXiv 2310.12508",
+    fitting=check_order,
 )
 def salun(
     model: nn.Module,

@@ -65,7 +65,7 @@ def scrub(
             (SCRUB+R): against membership attacks, where an error above that of unseen data tells.
         validation: held-out data distributed like the forget data, for ``rewind``. By default
             ``task.forget_validation`` or, where that is empty, the samples of ``task.retain_validation`` of the classes
-            that are forgotten.
+            that are forgotten; a task that has none is refused.
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 

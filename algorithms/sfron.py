@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Annotated, Unpack
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,15 @@ from .masks import forget_loss, to_forget
 TINY = 1e-15  # Added to both Fishers: weights that neither data set moves count as salient.
 
 
+def _fitting(options: Mapping[str, Any]) -> None:
+    length = "steps" if options["epochs"] is None else "epochs"
+    check_count(length, options[length])
+
+
 @revision(
     Training(steps=60, batch_size={"forget": 64, "retain": 256}, lr=cosine(1e-2, 0.0), weight_decay=5e-4, clip=1.0),
     source="Huang et al. 2024, arXiv 2409.19732",
+    fitting=_fitting,
 )
 def sfron(
     model: nn.Module,
@@ -81,10 +87,7 @@ def sfron(
         return training.phase(objective, task, name=name, steps=steps, masks=masks if name == "ascend" else None)
 
     keep = phase("mend", L.cross_entropy(on="retain"), forget_every)
-    epochs = training.epochs
-    wanted = (
-        check_count("steps", training.steps) if epochs is None else check_count("epochs", epochs) * keep.steps_per_epoch
-    )
+    wanted = training.phase(L.cross_entropy(on="retain"), task, name="mend").total_steps
     program = Alternate([phase("ascend", ascent, 1), keep], math.ceil(wanted / forget_every), shared_optimizer=True)
     average = [WeightAverage(slow, every=forget_every + 1)] if slow else []
     fitted = training.fit(model, program, seed=seed, device=device, watching=average)

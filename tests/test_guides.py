@@ -195,3 +195,21 @@ def test_files_a_guide_names_exist(guide: Path) -> None:
     named = set(re.findall(r"`((?:algorithms|tests|unlearn_kit|benchmarks)/[\w/]+\.py)`", text))
     made_here = {f"algorithms/{name}.py" for name in re.findall(r"^def (\w+)\(", text, flags=re.MULTILINE)}
     assert sorted(name for name in named - made_here if not (root / name).exists()) == []
+
+
+def test_every_row_of_the_hostile_inputs_names_tests_that_exist() -> None:
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "hostile-inputs.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| what comes")]
+    assert len(rows) > 30
+    missing = []
+    for row in rows:
+        shown = re.findall(r"`([^`]+\.py)`: ((?:`test_\w+`(?:, )?)+)", re.split(r"(?<!\\)\|", row)[-2])
+        named = [(file, test) for file, tests in shown for test in NAME.findall(tests)]
+        gone = [
+            (file, test)
+            for file, test in named
+            if not re.search(rf"^def {test}\(", (root / file).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        ]
+        missing += gone or ([] if named else [row])
+    assert missing == []

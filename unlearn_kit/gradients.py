@@ -53,11 +53,14 @@ def trainable(model: nn.Module) -> Named:
     """Return the parameters of ``model`` that require a gradient, detached.
 
     Raises:
-        ValueError: When there are none.
+        ValueError: When there are none, or one is complex.
     """
     found = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     if not found:
         raise ValueError(f"expected {type(model).__name__} to have trainable parameters, but got none")
+    for name, parameter in found.items():
+        if parameter.is_complex():
+            raise ValueError(f"expected model to have real parameters, but got {name!r} of {parameter.dtype}")
     return found
 
 
@@ -102,7 +105,7 @@ def mean_gradients(model: nn.Module, batches: Batches, *, loss: SampleLoss = cro
     def total(parameters: Named, x: Tensor, y: Tensor) -> Tensor:
         return loss(decisions(functional_call(model, parameters, (x,)), y), y).sum()
 
-    return _mean(model, batches, grad(total), None)
+    return _mean(model, batches, _or(grad(total), _by_autograd(total)), None)
 
 
 def mean_squared_gradients(
@@ -166,7 +169,7 @@ def hessian_vector_product(
     try:
         return _mean(model, batches, product, None)
     except RuntimeError as error:
-        if "derivative" not in str(error) and "not implemented" not in str(error):
+        if isinstance(error, torch.OutOfMemoryError):
             raise
         reason = str(error).partition("\n")[0]
         raise ValueError(f"expected a model whose operations have second derivatives, but got: {reason}") from error
@@ -192,12 +195,60 @@ def _vectorized(model: nn.Module, loss: SampleLoss, chunk: int) -> Callable[[Nam
     # "different": a layer that draws random numbers even in eval mode draws them for each sample.
     mapped = vmap(grad(own), in_dims=(None, 0, 0), chunk_size=chunk, randomness="different")
 
+    alone = _by_autograd(own)
+
+    def looped(parameters: Named, x: Tensor, y: Tensor) -> Named:
+        each = [alone(parameters, *sample) for sample in zip(x, y, strict=True)]
+        return {name: torch.stack([found[name] for found in each]) for name in parameters}
+
+    either = _or(mapped, looped)
+
     def gradients(parameters: Named, x: Tensor, y: Tensor) -> Named:
         with plain_attention():
-            found: Named = mapped(parameters, x, y)
-        return found
+            return either(parameters, x, y)
 
     return gradients
+
+
+def _by_autograd(function: Callable[..., Tensor]) -> Callable[..., Named]:
+    """Return the gradient of ``function`` by its first argument, without ``torch.func``."""
+
+    def gradient(parameters: Named, x: Tensor, y: Tensor) -> Named:
+        weights = {name: p.detach().requires_grad_(True) for name, p in parameters.items()}
+        with torch.enable_grad():
+            value = function(weights, x, y)
+        found = torch.autograd.grad(value, list(weights.values()), allow_unused=True, materialize_grads=True)
+        return dict(zip(weights, found, strict=True))
+
+    return gradient
+
+
+def _or(first: Callable[..., Named], second: Callable[..., Named]) -> Callable[..., Named]:
+    """Return ``first``, which is faster, or from its first failure on ``second``.
+
+    ``torch.func`` takes no module that writes into a buffer, recomputes activations, or has backward hooks, and
+    ``vmap`` no GRU.
+    """
+    failed = False
+
+    def either(*arguments: object) -> Named:
+        nonlocal failed
+        if not failed:
+            try:
+                return first(*arguments)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:
+                failed = True
+        try:
+            return second(*arguments)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"expected a model that has gradients of its samples, but got: {reason}") from error
+
+    return either
 
 
 @standardized

@@ -123,7 +123,7 @@ def answer(model: nn.Module, x: Tensor) -> Any:
     """
     try:
         return model(x)
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         mode = "training" if model.training else "eval"
         raise ValueError(
             f"expected the model to run in {mode} mode on inputs {described(x)}, but it raised {error!r}"
@@ -151,15 +151,17 @@ def check_inputs(x: Tensor) -> Tensor:
 
 
 def _cast_inputs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return inputs in the model's precision; a hook before a call."""
+    """Return a copy of the inputs in the model's precision, since some networks write into theirs; before a call."""
     precision = precision_of(model)
-    return tuple(check_inputs(part).to(precision) if isinstance(part, Tensor) else part for part in inputs)
+    return tuple(check_inputs(part).to(precision, copy=True) if isinstance(part, Tensor) else part for part in inputs)
 
 
 def _take_logits(model: nn.Module, _: Any, returned: Any) -> Tensor:
     """Return the logits, half precision as float32; a hook after a call."""
     # The root's own: it was settled once, and to look through all modules at every call takes long.
     logits = logits_in(returned, vars(model)["unlearn_kit_hooked"])
+    if not logits.is_floating_point():
+        raise ValueError(f"expected the model to return logits in floating point, but got {described(logits)}")
     return logits.float() if logits.dtype in HALVES else logits
 
 

@@ -50,14 +50,36 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Put ``model`` in eval mode, and every module back into its own mode on leaving."""
+    """Put ``model`` in eval mode; on leaving, every module is in its own mode again, and buffers are as they were.
+
+    Some modules write into their buffers in eval mode, too: counters of calls, caches, observers of ranges.
+    """
     training = [module for module in model.modules() if module.training]
+    written = [_Kept(module._buffers, name, b) for module in model.modules() for name, b in module._buffers.items()]
     model.eval()
     try:
         yield model
     finally:
         for module in training:
             module.training = True
+        for kept in written:
+            kept.restore()
+
+
+class _Kept:
+    """A buffer as it was."""
+
+    def __init__(self, owner: dict[str, torch.Tensor | None], name: str, buffer: torch.Tensor | None) -> None:
+        self.owner, self.name, self.buffer = owner, name, buffer
+        self.tracked = buffer if buffer is not None and not buffer.is_inference() else None  # others cannot be written
+        self.version = 0 if self.tracked is None else self.tracked._version
+        self.values = None if self.tracked is None else self.tracked.detach().clone()
+
+    def restore(self) -> None:
+        """Put the buffer back in its place, with its values."""
+        self.owner[self.name] = self.buffer
+        if self.tracked is not None and self.values is not None and self.tracked._version != self.version:
+            self.tracked.data.copy_(self.values)
 
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
@@ -119,6 +141,10 @@ def check_model(model: object, name: str = "model") -> nn.Module:
             raise TypeError(f"expected {name} to be a torch.nn.Module in Python, but got TorchScript: {where}")
         if ".quantized." in f"{type(module).__module__}.":
             raise ValueError(f"expected {name} in floating point, but got a quantised module: {where}")
+        if isinstance(module, torch.fx.GraphModule) and "eval" in vars(module):  # It raises.
+            raise TypeError(
+                f"expected {name} to be a torch.nn.Module in Python, but got what torch.export made: {where}"
+            )
         if type(module).get_extra_state is not nn.Module.get_extra_state:
             raise ValueError(
                 f"expected {name} to keep all of its state in tensors, but got get_extra_state() of {where}"

@@ -287,7 +287,8 @@ class UnlearnTask:
                 (image folders). None for the table that the data set keeps as ``.metadata``, as image folders do.
             predicate: called with each table; returns one bool a row: ``data.where('device == "B"')``, or a function
                 such as ``lambda t: t["device"] == "B"``. Where a value is missing such a function is called again with
-                others in its place: a row is not chosen by accident.
+                others in its place: a row is not chosen by accident. ``t["flag"] | t["year"] == 2019``, which lacks
+                parentheses, is refused where ``flag`` holds bools; where it holds 0 and 1, ``|`` means their bits.
             key: the column that names the samples, for rows in any order, also of other samples: their files, with or
                 without ending, or a column of the same name in the data set's own table.
             num_classes: number of classes, where the labels do not tell.

@@ -110,23 +110,28 @@ def check_option(method: str, option: str) -> str:
 def check_values(method: str, options: Mapping[str, Any]) -> None:
     """Refuse values that an option of ``method`` cannot have, before anything runs.
 
-    Options of training are held against what the engine takes, all others against their annotations, as at every call.
+    Options of training are held against what the engine takes, all others against their annotations, and all together
+    against what the method says of them, as at every call.
 
     Raises:
         ValueError: When one is refused, naming the option.
     """
     if not options:
         return
-    given, own = as_options(options), _own_options(getattr(algorithms, method))
-    declared = facts_of(getattr(algorithms, method)).training
-    presets = [name for name in declared if ":" not in name]  # Others are for one kind of task.
+    function = getattr(algorithms, method)
+    given, own, facts = as_options(options), _own_options(function), facts_of(function)
+    presets = [name for name in facts.training if ":" not in name]  # Others are for one kind of task.
+    chosen = {name: p.default for name, p in inspect.signature(function).parameters.items()} | given
     try:
         for option, value in given.items():
             if option in own:
                 check_type(option, value, own[option])
         if presets:
             preset = check_choice("preset", given.get("preset", presets[0]), presets)
-            declared[preset].override({option: value for option, value in given.items() if option not in own})
+            trained = {option: value for option, value in given.items() if option not in own}
+            chosen |= facts.training[preset].override(trained).options()
+        if facts.fitting is not None:
+            facts.fitting(chosen)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{error} (an option of {method!r})") from error
 

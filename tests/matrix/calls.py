@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import itertools
 import tempfile
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -60,7 +59,7 @@ RECORDS = {
     "data": {"Duplicate", "Duplicates", "Where"},
     "deployed": {"Deployed", "FittedWeights", "Network", "Normalization", "Revision", "WeightsFile"},
     "engine": {"Callback", "Facts", "FitResult", "Run", "TrainingOptions"},
-    "evidence": {"Receipt"},
+    "evidence": {"Difference", "Evidence", "Receipt", "Verdict", "Verification"},
     "losses": {"Batch", "Goal", "ObjectiveValue", "Target", "Term"},
     "metrics": {"ClassLeakage", "Cost", "Evaluation", "FindingScores", "Klom", "LayerDistances", "MembershipReport"}
     | {"PairedComparison", "QuantizedScores", "Reading", "Seeds", "Summary", "ULira", "VarianceComponents"},
@@ -140,7 +139,6 @@ def _bundle(t: Things) -> data.DataBundle:
     return data.DataBundle("own", held, held, 3, "classification", ("a", "b", "c"))
 
 
-_numbers = itertools.count()
 Arguments = Callable[[Things], dict[str, Any]]
 CALLS: dict[str, tuple[Callable[..., Any], Arguments]] = {}
 
@@ -191,24 +189,6 @@ call(
     UnlearnTask.forget_mask_class,
 )
 call("unlearn_kit", "save_model", lambda t: {"model": t.model, "path": "model.safetensors"})
-call(
-    "unlearn_kit",
-    "revise",
-    lambda t: {
-        "serving": deployed(f"{__name__}:build", "saved.safetensors", _bundle(t)),
-        "task": t.task,
-        "method": algorithms.neg_grad,
-        "out": f"out-{next(_numbers)}",
-        "form": None,
-        "reference": None,
-        "seed": 0,
-        "device": "cpu",
-        "options": {"steps": 1, "batch_size": 4},
-        "watching": None,
-        "notes": ["seen"],
-        "beside": {"more.txt": "text"},
-    },
-)
 call("unlearn_kit", "load_model", lambda t: {"model": t.model, "path": "saved.safetensors"})
 
 ONE: Arguments = lambda t: {"model": t.adapted}  # noqa: E731
@@ -457,21 +437,51 @@ def _revise(**arguments: Any) -> deployed.Revision:
     return deployed.revise(**arguments)
 
 
+REVISES: Arguments = lambda t: {  # noqa: E731
+    **{"serving": deployed.deployed(**SERVES(t)), "task": t.task, "method": algorithms.neg_grad, "out": "new"},
+    **{"form": None, "reference": None, "seed": 0, "device": "cpu", "options": {"steps": 1, "batch_size": 6}},
+    **{"watching": None, "notes": ["seen"], "beside": {"more.txt": "text"}},
+}
+for room in ("unlearn_kit", "deployed"):
+    call(room, "revise", REVISES, _revise)
+
+
+def _ledger() -> evidence.Ledger:
+    return evidence.Ledger(tempfile.mkdtemp(dir="."))
+
+
+def _asked(serving: deployed.Deployed) -> evidence.Ledger:
+    """Return a ledger with a request in force."""
+    options = {"options": {"steps": 1, "batch_size": 6}}
+    deployed.add_request(ledger := _ledger(), serving, Things().task, algorithms.neg_grad, name="first", **options)
+    return ledger
+
+
+REQUEST: Arguments = lambda t: {  # noqa: E731
+    **{"serving": deployed.deployed(**SERVES(t)), "name": "mine", "data": [], "timeout": 1.0},
+}
+call("deployed", "serving_now", lambda t: {"ledger": _ledger(), "serving": deployed.deployed(**SERVES(t))})
 call(
     "deployed",
-    "revise",
+    "add_request",
     lambda t: {
-        **{
-            "serving": deployed.deployed(**SERVES(t)),
-            "task": t.task,
-            "method": algorithms.neg_grad,
-            "out": "new",
-            "form": None,
-        },
-        **{"reference": None, "seed": 0, "device": "cpu", "options": {"steps": 1, "batch_size": 6}},
-        **{"watching": None, "notes": ()},
+        **REQUEST(t),
+        **{"ledger": _ledger(), "task": t.task, "method": algorithms.neg_grad, "join": False, "seed": 0},
+        **{"notes": [], "request": None, "options": {"steps": 1, "batch_size": 6}},
     },
-    _revise,
+)
+call(
+    "deployed",
+    "add_revision",
+    lambda t: {
+        **REQUEST(t),
+        **{"ledger": _ledger(), "task": t.task, "folder": _revise(**REVISES(t)).folder, "seed": 0, "request": None},
+    },
+)
+call(
+    "deployed",
+    "withdraw_request",
+    lambda t: {**REQUEST(t), "ledger": _asked(deployed.deployed(**SERVES(t))), "name": "first", "reason": "asked"},
 )
 
 call("evidence", "versions", lambda t: {})
@@ -489,6 +499,31 @@ call(
         **{"models": {"before": "a", "after": "b", "reference": None}, "software": {"torch": "2"}},
         "evaluations": {"before": t.scores, "after": t.scores, "reference": None},
     },
+)
+
+PAPER: Arguments = lambda t: {"values": evidence.receipt(t.task, t.model, t.result).values}  # noqa: E731
+call("evidence", "card_section", PAPER)
+call("evidence", "write_card", lambda t: {**PAPER(t), "path": "card.md"})
+call("evidence", "statement", lambda t: {**PAPER(t), "subjects": {"a": "0" * 64}, "evidence": {"b": "1" * 64}})
+call("evidence", "inventory", lambda t: {"task": t.task})
+call("evidence", "Ledger", lambda t: {"folder": "ledger"})
+call("evidence", "Threshold", lambda t: {"value": 0.1, "origin": "by convention"})
+call("evidence", "Thresholds", lambda t: {"left": evidence.Threshold(0.1, "by convention")})
+call(
+    "evidence",
+    "measure",
+    lambda t: {
+        **{"before": t.model, "after": t.other, "task": t.task, "audits": [], "budget": None, "groups": None},
+        **{"class_names": ["a", "b", "c"], "thresholds": evidence.DEFAULT, "seed": 0},
+    },
+)
+call("evidence", "read_receipt", lambda t: {"folder": _revise(**REVISES(t)).folder})
+call("evidence", "earlier_receipts", lambda t: {"folders": [], "originals": {}})
+call("evidence", "seal", lambda t: {"paper": (made := _revise(**REVISES(t))).receipt, "folder": made.folder})
+call(
+    "evidence",
+    "verify",
+    lambda t: {"folder": _revise(**REVISES(t)).folder, "data": None, "model": None, "public_key": None},
 )
 
 PHASE = {"steps": 1, "batch_size": 4, "optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0}

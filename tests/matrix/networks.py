@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 SAMPLES, CLASSES = 12, 3
 
@@ -159,6 +160,43 @@ class Smoothed(nn.Module):
         return self.head(x / self.size)
 
 
+class Writing(nn.Module):
+    """Normalises its inputs in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = convolutional()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x -= 0.1
+        x *= 2
+        return self.body(x)
+
+
+class Counting(nn.Module):
+    """Counts its calls in a buffer, in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = convolutional()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.body(x)
+
+
+class Recomputing(nn.Module):
+    """Keeps no activations of its body, and computes them again for the gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = convolutional(lambda channels: nn.GroupNorm(2, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body[8](checkpoint(self.body[:8], x, use_reentrant=False))
+
+
 def frozen_body() -> nn.Module:
     network = convolutional()
     network[0].requires_grad_(False)
@@ -198,6 +236,9 @@ NETWORKS: dict[str, Network] = {
     "weight norm": Network(lambda: convolutional(wrap=parametrizations.weight_norm), LAYERS),
     "tied weights": Network(Tied, LAYERS),
     "own EMA buffer": Network(Smoothed, LAYERS),
+    "writes into its inputs": Network(Writing, LAYERS),
+    "counts calls": Network(Counting, LAYERS),
+    "recomputes": Network(Recomputing, LAYERS),
     "frozen layers": Network(frozen_body, LAYERS),
     "compiled": Network(lambda: torch.compile(convolutional(), backend="eager"), LAYERS),
     "bf16": Network(lambda: convolutional().to(torch.bfloat16), LAYERS),

@@ -21,10 +21,11 @@ untrained; a cell shows that the code does what it says, not how well a method f
 
 Right (✓): it edits, or measures what is computed by hand; the caller's model stays bit for bit as it was, with its
 modes, hooks and flags, and so do the random numbers; the same seed gives the same bits; everything is finite; names,
-dtypes and shared tensors are the model's; frozen weights do not move. Adapters act, are gone bit for bit when switched
-off, and give the same outputs when merged. A merge of a model with itself is itself. Of a compiled model the results
-are those of the plain one. A number points to a refusal below: a `ValueError` or `TypeError` that names the argument,
-raised before the first gradient step. ✗ is anything else.
+dtypes and shared tensors are the model's; frozen weights do not move. Fresh adapters give the bits of the model with
+its weights frozen; adapters act, are gone bit for bit when switched off, and give the same outputs when merged. A merge
+of a model with itself is itself. Of a compiled model the results are those of the plain one. A number points to a
+refusal below: a `ValueError` or `TypeError` that names the argument, raised before the first gradient step. ✗ is
+anything else.
 
 The cells are in `tests/matrix/cells.py`, the networks in `tests/matrix/networks.py`. This page is written by
 `python tests/matrix/table.py`, and a test holds it against the code.

@@ -73,6 +73,19 @@ def gap(model: nn.Module, where: adapters.Where, x: torch.Tensor) -> tuple[float
         return float((merged - on).abs().max()), float((on - model(x)).abs().max())
 
 
+def test_a_fresh_adapter_gives_the_bits_of_the_frozen_original_and_switched_off_those_of_the_original() -> None:
+    """The case in which torch chooses how to multiply by whether the weight takes gradients."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(16, 16)), torch.rand(12, 16, 4).mT
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    adapted = adapters.attach(model, "all", rank=2)
+    with torch.no_grad():
+        assert torch.equal(adapted(x), frozen(x))
+        with adapters.switched_off(moved(adapted)):
+            assert torch.equal(adapted(x), model(x))
+        assert torch.equal(adapters.switch_(adapted, [])(x), frozen(x))
+
+
 def hooked() -> nn.Module:
     layer = nn.Conv2d(3, 8, 3)
     layer.register_forward_hook(lambda _module, _inputs, output: 2 * output)
@@ -226,6 +239,30 @@ def test_what_is_no_such_layer_is_refused_even_beside_others(layer: nn.Module, k
             adapters.attach(model, where)
     with pytest.raises(ValueError, match=f"but a {kind} chooses none"):
         adapters.attach(model, ["2", layer])
+
+
+def test_a_graph_is_refused() -> None:
+    graph = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4)))
+    for model in (graph, nn.Sequential(graph, nn.Linear(4, 3))):
+        with pytest.raises(TypeError, match=r"whose layers can be replaced, but got a torch\.fx graph"):
+            adapters.attach(model, "all")
+
+
+class Writing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x -= 1
+        return self.layer(x)
+
+
+def test_an_example_that_the_network_writes_into_stays_as_it_is() -> None:
+    example = torch.rand(2, 4)
+    before = example.clone()
+    adapters.attach(Writing(), "all", rank=1, example=example)
+    assert torch.equal(example, before)
 
 
 def test_looking_changes_nothing_of_the_caller() -> None:

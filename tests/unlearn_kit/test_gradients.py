@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from unlearn_kit import gradients, models
 
@@ -71,6 +72,78 @@ def test_per_sample_gradients_equal_a_loop(name: str, chunked: bool) -> None:
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-6)
+
+
+class Counting(nn.Module):
+    """Counts its calls, in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.body(x)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.body, self.head = kind(8, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x.flatten(1, 2))[0][:, -1])
+
+
+class Recomputing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Tanh()), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(checkpoint(self.body, x, use_reentrant=False))
+
+
+def watched() -> nn.Module:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    model[1].register_full_backward_hook(lambda *_: None)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize(
+    "build",
+    [Counting, Recomputing, watched, lambda: Recurrent(nn.GRU), lambda: Recurrent(nn.LSTM)],
+    ids=["counting", "recomputing", "watched", "GRU", "LSTM"],
+)
+def test_networks_that_torch_func_cannot_take_have_the_gradients_of_a_loop(build) -> None:
+    torch.manual_seed(3)
+    model, (_, x, y, loss) = build().eval(), case("classes")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = gradients.per_sample_gradients(model, x, y)
+    mean = gradients.mean_gradients(model, [(x[:3], y[:3]), (x[3:], y[3:])])
+    squared = gradients.mean_squared_gradients(model, [(x, y)])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    for key, value in looped(model, x, y, loss).items():
+        for one, other in ((found, value), (mean, value.mean(0)), (squared, value.square().mean(0))):
+            torch.testing.assert_close(one[key], other, rtol=1e-4, atol=1e-6)
+
+
+class Complex(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter, self.head = nn.Parameter(torch.ones(8, 5, dtype=torch.complex64)), nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.fft.irfft2(torch.fft.rfft2(x) * self.filter).flatten(1))
+
+
+def test_complex_parameters_have_no_squares_of_gradients_to_order_them_by() -> None:
+    _, x, y, _ = case("classes")
+    with pytest.raises(ValueError, match=r"model to have real parameters, but got 'filter' of torch\.complex64"):
+        gradients.mean_squared_gradients(Complex(), [(x, y)])
 
 
 @pytest.mark.parametrize("name", CASES)

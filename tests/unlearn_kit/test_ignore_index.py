@@ -113,6 +113,33 @@ def test_negative_marks_are_refused_too_unless_named():
     assert UnlearnTask.forget_samples(data, data, [0], ignore_index=-100).num_classes == CLASSES
 
 
+def test_minus_one_needs_no_name():
+    minus = TensorDataset(X, Y.masked_fill(UNLABELLED, -1))
+    named = TensorDataset(X, Y.masked_fill(UNLABELLED, 255))
+    tasks = (
+        UnlearnTask.forget_samples(minus, minus, [0]),
+        UnlearnTask.forget_samples(named, named, [0], ignore_index=255),
+    )
+    model = nn.Conv2d(X.shape[1], CLASSES, 1)
+    scores, weights = zip(
+        *(
+            (metrics.evaluate(model, task), A.finetune(model, task, steps=2, batch_size=3).model.weight)
+            for task in tasks
+        ),
+        strict=True,
+    )
+    assert scores[0] == scores[1]
+    assert torch.equal(*weights)
+
+
+def test_one_hot_masks_are_refused_with_the_remedy():
+    data = TensorDataset(X, nn.functional.one_hot(Y.clamp(min=0, max=CLASSES - 1), CLASSES).movedim(-1, 1))
+    task = UnlearnTask.forget_samples(data, data, [0], num_classes=CLASSES)
+    for method in (A.finetune, A.ssd):
+        with pytest.raises(ValueError, match=r"masks of task to hold one class index a pixel, but .*; argmax"):
+            method(nn.Conv2d(X.shape[1], CLASSES, 1), task)
+
+
 def test_class_labels_have_no_ignored_pixels():
     labels = TensorDataset(X, torch.arange(6) % 3)
     with pytest.raises(ValueError, match="expected ignore_index with masks alone, but got 255 for class labels"):

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from algorithms import finetune, neg_grad_plus, salun, ssd
-from unlearn_kit import UnlearnTask, audits, composition, metrics, models
+from algorithms import finetune, influence, jit, neg_grad_plus, perturbed_sign, salun, scrub, ssd
+from unlearn_kit import UnlearnTask, adapters, audits, composition, metrics, models
 from unlearn_kit.boundary import PerturbedSign
+from unlearn_kit.checkpoints import load_model, save_model
 from unlearn_kit.engine import FitResult, Phase, fit, train
 from unlearn_kit.gradients import mean_squared_gradients
 from unlearn_kit.losses import cross_entropy
@@ -185,27 +186,94 @@ def test_images_of_bytes_are_refused_with_the_remedy() -> None:
             call()
 
 
-def test_wrappers_are_seen_through() -> None:
+@pytest.fixture
+def group(tmp_path):
+    """A process group of this process alone, which ``DistributedDataParallel`` needs."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("wrapper", [torch.compile, nn.DataParallel, nn.parallel.DistributedDataParallel])
+def test_wrappers_are_seen_through(wrapper, tmp_path) -> None:
     plain = copy.deepcopy(PLAIN).eval()
-    for wrapper in (torch.compile, nn.DataParallel):
-        model = wrapper(copy.deepcopy(plain))
-        assert check_model(model) is check_model(check_model(model))
-        for method in (finetune, ssd):
-            options = OPTIONS if method is finetune else {"alpha": 1.0}
-            revised = method(model, TASK, **options).model
-            assert type(revised) is Net
-            assert same_state(revised, method(plain, TASK, **options).model)
-        assert same_state(train(model, DATA, epochs=1).model, train(plain, DATA, epochs=1).model)
-        assert metrics.evaluate(model, TASK, plain).average_gap == 0
-        assert metrics.layerwise_distance(model, plain).total == 0
-        assert metrics.feature_distance(model, plain, DATA) == metrics.feature_distance(plain, plain, DATA)
-        for merged in (
-            composition.interpolate(model, OTHER, 0.5),
-            composition.interpolate(OTHER, model, 0.5),
-            composition.task_arithmetic(model, [OTHER], 0.5),
-        ):
-            assert same_state(merged, composition.interpolate(plain, OTHER, 0.5))
-        assert same_state(composition.swap_head(model, OTHER, "head"), composition.swap_head(plain, OTHER, "head"))
+    model = wrapper(copy.deepcopy(plain)).eval()
+    assert check_model(model) is check_model(check_model(model))
+    for method in (finetune, ssd):
+        options = OPTIONS if method is finetune else {"alpha": 1.0}
+        revised = method(model, TASK, **options).model
+        assert type(revised) is Net
+        assert same_state(revised, method(plain, TASK, **options).model)
+    assert same_state(train(model, DATA, epochs=1).model, train(plain, DATA, epochs=1).model)
+    assert metrics.evaluate(model, TASK, plain).average_gap == 0
+    assert metrics.layerwise_distance(model, plain).total == 0
+    assert metrics.feature_distance(model, plain, DATA) == metrics.feature_distance(plain, plain, DATA)
+    relearning = {"original": 1.0, "max_steps": 1, "every": 1}
+    assert audits.relearn_time(model, TASK, **relearning) == audits.relearn_time(plain, TASK, **relearning)
+    for merged in (
+        composition.interpolate(model, OTHER, 0.5),
+        composition.interpolate(OTHER, model, 0.5),
+        composition.task_arithmetic(model, [OTHER], 0.5),
+    ):
+        assert same_state(merged, composition.interpolate(plain, OTHER, 0.5))
+    assert same_state(composition.swap_head(model, OTHER, "head"), composition.swap_head(plain, OTHER, "head"))
+    adapted = adapters.attach(model, "all", rank=1)
+    assert adapted.state_dict().keys() == adapters.attach(plain, "all", rank=1).state_dict().keys()
+    path = save_model(model, tmp_path / "a.safetensors")
+    assert same_state(load_model(Net(), path), plain)
+    assert same_state(check_model(load_model(model, save_model(OTHER, path))), OTHER)
+
+
+class Writing(Net):
+    """Normalises its inputs in place."""
+
+    def forward(self, x: Tensor) -> Any:
+        x -= 0.1
+        x *= 2
+        return super().forward(x)
+
+
+class Reading(Net):
+    """Normalises its inputs."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward((x - 0.1) * 2)
+
+
+def test_a_network_that_writes_into_its_inputs_gives_the_same_as_one_that_does_not() -> None:
+    before = INPUTS.clone()
+    for method, options in (
+        (finetune, OPTIONS),
+        (ssd, {"alpha": 1.0}),
+        (salun, OPTIONS),
+        (jit, {"draws": 2}),
+        (perturbed_sign, {"steps": 2}),
+        (scrub, {"epochs": 2, "msteps": 1}),
+        (influence, {"iterations": 2}),
+    ):
+        assert same_state(method(Writing(), TASK, **options).model, method(Reading(), TASK, **options).model)
+    assert metrics.evaluate(Writing(), TASK) == metrics.evaluate(Reading(), TASK)
+    assert torch.equal(INPUTS, before)
+
+
+class Asserting(Net):
+    def forward(self, x: Tensor) -> Any:
+        assert x.shape[-1] == 7, "expected images of 7 x 7"
+        return super().forward(x)
+
+
+def test_a_network_that_asserts_is_told_as_one_that_raises() -> None:
+    for call in (lambda: finetune(Asserting(), TASK), lambda: metrics.evaluate(Asserting(), TASK)):
+        with pytest.raises(ValueError, match=r"to run in eval mode on inputs .*AssertionError\('expected images of 7"):
+            call()
+
+
+@pytest.mark.parametrize("returns", [lambda z, h, _: z.argmax(1), lambda z, h, _: z + 0j])
+def test_what_is_no_floating_point_is_no_logits(returns) -> None:
+    for call in (lambda: finetune(Net(returns), TASK), lambda: metrics.evaluate(Net(returns), TASK)):
+        with pytest.raises(ValueError, match=r"logits in floating point, but got (int64|complex64)"):
+            call()
 
 
 class Keeping(Net):
@@ -282,9 +350,10 @@ class Extra(Net):
         (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), ValueError, "with weights, but got lazy '1.weight'"),
         (lambda: torch.ao.quantization.quantize_dynamic(Net()), ValueError, "a quantised module: Linear at 'body'"),
         (lambda: torch.jit.trace(Net().eval(), INPUTS), TypeError, "but got TorchScript: TopLevelTracedModule"),
+        (lambda: torch.export.export(Net(), (INPUTS,)).module(), TypeError, "but got what torch.export made: Graph"),
         (Extra, ValueError, r"all of its state in tensors, but got get_extra_state\(\) of Extra"),
     ],
-    ids=["meta", "lazy", "quantised", "scripted", "extra state"],
+    ids=["meta", "lazy", "quantised", "scripted", "exported", "extra state"],
 )
 def test_what_cannot_be_trained_is_refused_by_name(make: Callable[[], Any], error: type[Exception], text: str) -> None:
     calls = {

@@ -381,7 +381,7 @@ def test_with_normalization_refuses_what_is_no_model_or_normalises_already():
 
 def test_images_with_another_number_of_channels_are_refused():
     # A single-channel image would otherwise broadcast to three channels without a word.
-    with pytest.raises(ValueError, match=r"expected images \(B, 3, H, W\), but got shape \(2, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"expected x to be images \(B, 3, H, W\), but got shape \(2, 1, 8, 8\)"):
         models.small_cnn(channels=3)(torch.rand(2, 1, 8, 8))
 
 

@@ -61,6 +61,29 @@ def test_evaluating_gives_each_module_its_own_mode_back():
     assert model.training
 
 
+class Ranging(nn.Module):
+    """Writes into one buffer and puts another in the place of one, in eval mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("largest", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        self.calls += 1
+        self.largest = torch.maximum(self.largest, x.max())
+        return x
+
+
+def test_evaluating_gives_buffers_back_that_a_network_writes_into():
+    model = nn.Sequential(nn.Flatten(), Ranging(), nn.Linear(4, 3))
+    own = dict(model.named_buffers())
+    with evaluating(model):
+        model(torch.rand(5, 4))
+        assert model[1].calls == 1
+    assert {name: (id(b), float(b)) for name, b in model.named_buffers()} == {n: (id(b), 0.0) for n, b in own.items()}
+
+
 def test_evaluating_gives_the_modes_back_after_an_error():
     model = network().train()
     with pytest.raises(KeyError), evaluating(model):

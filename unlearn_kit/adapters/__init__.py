@@ -1,9 +1,11 @@
 """Low-rank adapters: small, reversible revisions beside frozen weights (on ``peft``).
 
 An adapted model is a ``peft.PeftModel`` around a copy of the original. ``dW = (alpha / rank) B A`` is added to each
-chosen convolution or linear layer; B starts at zero, so a fresh adapter changes nothing. Switched off, the original
-function returns bit for bit, provided that no buffer moved: train with batch norm frozen, where everything that keeps
-state in training mode rests.
+chosen convolution or linear layer; B starts at zero, so a fresh adapter changes nothing: the outputs are, bit for bit,
+those of the original with its weights frozen. (torch multiplies inputs that are not contiguous in another order where
+a weight takes gradients, also under ``no_grad``; the original's own outputs may be a rounding away.) Switched off, the
+original function returns bit for bit, provided that no buffer moved: train with batch norm frozen, where everything
+that keeps state in training mode rests.
 
 Attached means active: an adapter acts whether the layer is called or its weight is read (``layers``), as its merged
 weight will; a layer where it could not has none (``skipped``). The joint input projection of

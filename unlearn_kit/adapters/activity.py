@@ -90,7 +90,7 @@ def _outputs(model: nn.Module, example: Tensor) -> Iterator[Tensor]:
     """Yield every floating-point tensor of a model's outputs, however they are nested."""
     try:
         with isolated(0):
-            outputs = model(example)
+            outputs = model(example.clone())  # some networks write into their inputs
     except Exception as error:
         came = f"with inputs of shape {tuple(example.shape)}: {type(error).__name__}: {error}"
         if is_adapted(model):

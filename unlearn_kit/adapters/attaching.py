@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..arguments import checked
@@ -74,6 +75,8 @@ def attach(
         raise TypeError(f"expected example to be a Tensor, but got {type(example).__name__}")
     _check_name(name)
     base = plain_names(model)
+    if any(isinstance(module, torch.fx.GraphModule) for module in model.modules()):
+        raise TypeError("expected model to be a torch.nn.Module whose layers can be replaced, but got a torch.fx graph")
     if isinstance(model, PeftModel):
         if name in model.peft_config:
             raise ValueError(f"expected name to be new, but the model has adapters {list(model.peft_config)}")

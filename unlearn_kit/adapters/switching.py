@@ -65,7 +65,8 @@ def switched_off(model: nn.Module) -> Any:
 def switch_(model: nn.Module, names: Sequence[str]) -> nn.Module:
     """Let just the adapters ``names`` act from now on, added up in the order they were attached; none: the original.
 
-    Changes and returns ``model``; those that act take gradients. See :func:`only` for a while.
+    Changes and returns ``model``; those that act take gradients, and the original's weights stay frozen. See
+    :func:`only` for a while.
 
     Raises:
         ValueError: When an adapter is unknown.

@@ -22,6 +22,7 @@ from ..arguments import checked
 from ..data.checks import check_dataset
 from ..data.tensors import TensorImages, load_tensors
 from ..errors import check_count
+from ..files import make_folder
 from ..hashing import hash_code, hash_config, hash_dataset, hash_model
 from ..metrics.shadow import Klom, ULira, klom, u_lira
 from ..seeding import generator, standardized
@@ -92,7 +93,8 @@ class ShadowAudit:
         progress: Callable[[str, int, int], None] | None = None,
         **training: Any,
     ) -> None:
-        self.models, self.cache = check_count("models", models, low=4), TensorCache(cache)
+        self.models = check_count("models", models, low=4)
+        self.cache = TensorCache(None if cache is None else make_folder("cache", cache))
         self.workers, self.keep = check_count("workers", workers), min(check_count("keep", keep, low=0), models)
         self._steps, self._progress = AuditSteps(build, task, models, seed, training), progress or (lambda *_: None)
         self.splits = self._steps.splits

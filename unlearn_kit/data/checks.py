@@ -97,6 +97,8 @@ def _check_input(name: str, x: Any, finite: bool) -> None:
         remedy = "; turn it into one with a transform, such as torchvision's ToTensor" if _is_picture(x) else ""
         raise TypeError(f"expected every input of {name} to be a Tensor, but got {form_of(x)}{remedy}")
     values = torch.as_tensor(x)
+    if values.layout != torch.strided:
+        raise TypeError(f"expected every input of {name} to be a dense tensor, but got {values.layout}; x.to_dense()")
     if values.dim() >= 3 and not values.is_floating_point():
         raise TypeError(
             f"expected the images of {name} to be floating point in [0, 1], but got {values.dtype}; convert them "

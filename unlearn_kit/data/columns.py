@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,6 +55,7 @@ class Columns:
 
     def literals(self, name: str, values: tuple[str, ...]) -> tuple[str, ...]:
         """Return the values of an expression as the column writes them: numbers where it holds numbers."""
+        values = tuple(_composed(value) for value in values)
         held = self.values(name)[~self.text(name)[1]]
         if not all(isinstance(value, (int, float, np.number)) and not isinstance(value, bool) for value in held):
             return values
@@ -68,13 +70,18 @@ def quoted(column: str) -> str:
 def _text(column: str, value: Any) -> str:
     """Return a value as text; a whole number without a fraction, since a column with missing values holds floats."""
     if not isinstance(value, (float, np.floating)) or not float(value).is_integer():
-        return str(value)
+        return _composed(str(value))
     number = int(float(value))
     if abs(number) > EXACT:
         raise ValueError(
             f"expected {column!r} to hold numbers that a float tells apart, but got {number}; read it as text"
         )
     return str(number)
+
+
+def _composed(text: str) -> str:
+    """Return a text whose letters with accents are one letter each, however they were typed."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _number(text: str) -> int | float:

@@ -13,6 +13,7 @@ from ..errors import nearest
 from .alignment import index_of
 from .columns import Columns
 from .expressions import Where
+from .joined import refusing_mixtures
 from .mask_pairs import list_names
 
 SHOWN = 6  # columns, and values of each, that an error tells
@@ -32,9 +33,10 @@ def rows_where(name: str, count: int, table: Any, predicate: Callable[[Any], Any
     Raises:
         ValueError: When the predicate does not return one bool a row, or it holds of a row because a value is missing.
     """
-    mask = _asked(name, count, table, predicate)
     if isinstance(predicate, Where):  # which says by itself what a missing value leaves open
-        return torch.from_numpy(mask)
+        return torch.from_numpy(_asked(name, count, table, predicate))
+    table = refusing_mixtures(table)
+    mask = _asked(name, count, table, predicate)
     for column, missing in _missing(table):
         rows = mask & missing
         if not rows.any():

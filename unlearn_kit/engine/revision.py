@@ -52,6 +52,7 @@ class Facts:
         reads_retain: Whether it needs the retain data.
         reinitializes: Whether it gives weights anew, so that frozen ones may change.
         training: How it trains, by preset; empty for a method that does not.
+        fitting: Refuses options that are each in range and do not fit together; None where all do.
     """
 
     source: str
@@ -59,6 +60,7 @@ class Facts:
     reads_retain: bool
     reinitializes: bool
     training: Mapping[str, Training]
+    fitting: Callable[[Mapping[str, Any]], None] | None = None
 
 
 @checked
@@ -84,6 +86,7 @@ def revision(
     findings: bool | None = None,
     reads_retain: bool = True,
     reinitializes: bool = False,
+    fitting: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Callable[[Callable[P, FitResult]], Callable[P, UnlearnResult]]:
     """Return a decorator that turns ``method(model, task, *, seed, device, ...) -> FitResult`` into an algorithm.
 
@@ -104,6 +107,8 @@ def revision(
         findings: Whether it works on multi-label tasks; else it must refuse by name (None: as on segmentation).
         reads_retain: Whether it needs the retain data.
         reinitializes: Whether it gives weights anew, so that frozen ones may change.
+        fitting: Is given all options by name, with their defaults: before a method runs, and where a suite is planned.
+            It refuses those that do not fit together, by name.
 
     A run that changed no bit of the model warns (UserWarning) and says ``"unchanged"`` in the result's ``details``. The
     caller's gradient mode, default dtype and device and autocast change no bit.
@@ -116,7 +121,7 @@ def revision(
     declared = {"": training} if isinstance(training, Training) else dict(training or {})
     works: dict[Kind, bool] = {"segmentation": masks, "multilabel": masks if findings is None else findings}
     kinds: tuple[Kind, ...] = ("classification", *(kind for kind, does in works.items() if does))
-    facts = Facts(source, kinds, reads_retain, reinitializes, declared)
+    facts = Facts(source, kinds, reads_retain, reinitializes, declared, fitting)
 
     def decorate(method: Callable[P, FitResult]) -> Callable[P, UnlearnResult]:
         signature, shared = _signature(method, declared, without)
@@ -140,6 +145,8 @@ def revision(
             if not isinstance(task, UnlearnTask):
                 raise TypeError(f"expected task to be an UnlearnTask, but got {type(task).__name__}")
             options = _resolved(declared, arguments, task).override(given_options).options() if declared else {}
+            if fitting is not None:
+                fitting(arguments | options)
             seed = arguments["seed"]
             device = device_of(given) if arguments["device"] is None else check_device(arguments["device"])
             with isolated(derive(seed, method.__name__)):
@@ -237,7 +244,13 @@ def _check_outputs(model: nn.Module, task: UnlearnTask) -> Tensor:
         logits = answer(model, x)
     check_classes(logits, task.num_classes, task.kind)
     told_of_probabilities(model, task, logits)
-    size = y.shape[y.dim() - logits.dim() + 2 :] if task.kind == "segmentation" else torch.Size()
+    pixels = y.dim() - logits.dim() + 2
+    if task.kind == "segmentation" and y.shape[1:pixels].numel() != 1:
+        raise ValueError(
+            f"expected the masks of task to hold one class index a pixel, but got shape {tuple(y.shape)} for "
+            f"outputs of shape {tuple(logits.shape)}; argmax over the channels makes indices of one-hot masks"
+        )
+    size = y.shape[pixels:] if task.kind == "segmentation" else torch.Size()
     if logits.shape[2:] != size:
         raise ValueError(
             f"expected model to decide for targets of shape {tuple(y.shape)}, but got outputs of shape "

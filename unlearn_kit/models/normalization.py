@@ -55,7 +55,7 @@ class Normalize(nn.Module):
         if len(self.mean) == 1:
             return (x - self.mean) / self.std
         if x.dim() < 3 or x.shape[-3] != len(self.mean):
-            raise ValueError(f"expected images (B, {len(self.mean)}, H, W), but got shape {tuple(x.shape)}")
+            raise ValueError(f"expected x to be images (B, {len(self.mean)}, H, W), but got shape {tuple(x.shape)}")
         return (x - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
 
     def extra_repr(self) -> str:

@@ -98,7 +98,7 @@ def test_forgotten_samples_are_mislabelled_in_training_data_alone(found):
 
 def test_a_method_that_refuses_is_reported_and_the_others_go_on(found):
     folder, *_ = found
-    report = AuditStudy(config(folder, ("amun:max_radius=0.001", "finetune"), random_labels=True)).run()
+    report = AuditStudy(config(folder, ("erase_to_retain:where=nowhere", "finetune"), random_labels=True)).run()
     assert report.methods[0].reason.startswith("ValueError")
     assert report.methods[1].reason is None
 

@@ -252,6 +252,33 @@ def test_a_number_outside_its_range_is_refused_before_anything_runs(method: str)
             Method(f"{method}:{option}={value}")
 
 
+TOGETHER = {
+    "amun:radius=2": r"expected max_radius in \[2, inf\), but got 1.0",
+    "erase_to_retain:released:pace=0.5": "expected no pace with preset='released'",
+    "perturbed_sign:samples:top_k=2": "expected top_k to be None with labels='matched'",
+    "perturbed_sign:labels=matched:mix=0.5": "expected mix to be 1.0 with labels='matched'",
+    "perturbed_sign:hypergradient=unrolled": "expected labels to be 'soft' with hypergradient='unrolled'",
+    "perturbed_sign:labels=soft:hypergradient=implicit:batch_norm=update": "expected batch_norm to be 'frozen' with",
+    "random_label:order=in turn": "expected epochs with order='in turn'",
+    "salun:order=in turn": "expected epochs with order='in turn'",
+    "sfron:epochs=0": "expected epochs to be at least 1",
+    "sfron:steps=0": "expected steps to be at least 1",
+    "finetune:epochs=1:steps=1": "expected one of epochs and steps",
+}
+
+
+@pytest.mark.parametrize("text", TOGETHER)
+def test_options_that_do_not_fit_together_are_refused_before_anything_runs(text: str) -> None:
+    with pytest.raises(ValueError, match=f"mine.yaml: matrix.0.methods.0: {TOGETHER[text]}"):
+        parse_suite(suite(methods=[text]), "mine.yaml")
+
+
+def test_options_that_fit_together_pass() -> None:
+    fine = ["amun:radius=1", "erase_to_retain:released:pace=1", "random_label:order=in turn:epochs=1", "sfron:epochs=1"]
+    fine += ["perturbed_sign:samples", "perturbed_sign:labels=soft:hypergradient=implicit:batch_norm=frozen"]
+    assert len(parse_suite(suite(methods=fine)).matrix[0].methods) == len(fine)
+
+
 def test_every_number_of_a_method_has_a_range() -> None:
     own = {(method, name): hint for method in algorithms.__all__ for name, hint in numbers(method) if hint}
     assert len(own) > 60

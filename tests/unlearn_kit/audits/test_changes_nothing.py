@@ -67,8 +67,16 @@ def segmentation() -> Case:
     return Case(*pair, UnlearnTask.forget_random(train, test, 0.5))
 
 
-KINDS = {"classification": classification, "segmentation": segmentation}
-BOTH, MASKS, LABELS = tuple(KINDS), ("segmentation",), ("classification",)
+def findings() -> Case:
+    rows = torch.tensor([[1, 0, 0], [0, 1, 1], [1, 1, 0], [0, 0, 1]]).repeat(6, 1)
+    train, test = (Drawing(pixels(n, 1, 8, 8, seed=n), rows[:n]) for n in (24, 12))
+    pair = (scarred("small-cnn", 1, 3, seed, width=2) for seed in (0, 1))
+    return Case(*pair, UnlearnTask.forget_random(train, test, 0.5))
+
+
+KINDS = {"classification": classification, "segmentation": segmentation, "multilabel": findings}
+BOTH, FINDINGS = ("classification", "segmentation"), ("multilabel",)
+MASKS, LABELS = ("segmentation",), ("classification",)
 RELEARN: dict[str, Any] = {"original": 1.0, "max_steps": 2, "every": 1, "batch_size": 4}
 
 
@@ -90,6 +98,7 @@ def on_two(name: str) -> Callable[[Case], object]:
 TABLE: dict[str, Row] = {
     "accuracy": Row(on_data("accuracy")),
     "activation_distance": Row(on_two("activation_distance")),
+    "auroc": Row(on_data("auroc"), FINDINGS),
     "anamnesis_index": Row(lambda c: audits.anamnesis_index(c.model, c.task, c.reference, **RELEARN)),
     "class_leakage": Row(lambda c: metrics.class_leakage(c.model, c.task, c.reference), LABELS),
     "completeness": Row(on_two("completeness")),
@@ -97,8 +106,13 @@ TABLE: dict[str, Row] = {
     "ensemble_margins": Row(
         lambda c: audits.ensemble_margins(audits.Ensemble.of([c.model, c.reference]), c.task.forget), LABELS
     ),
-    "evaluate": Row(lambda c: metrics.evaluate(c.model, c.task, c.reference)),
+    "evaluate": Row(lambda c: metrics.evaluate(c.model, c.task, c.reference), tuple(KINDS)),
     "evaluate_seeds": Row(lambda c: metrics.evaluate_seeds(c.model, c.task, c.reference, seeds=(0, 1))),
+    "exact_match": Row(on_data("exact_match"), FINDINGS),
+    "few_shot_recovery": Row(
+        lambda c: audits.few_shot_recovery(c.model, c.task, c.reference, shots=(1,), draws=2), LABELS
+    ),
+    "finding_scores": Row(on_data("finding_scores"), FINDINGS),
     "feature_distance": Row(on_two("feature_distance")),
     "iou": Row(on_data("iou"), MASKS),
     "js_divergence": Row(on_two("js_divergence")),
@@ -116,7 +130,8 @@ TABLE: dict[str, Row] = {
 
 # Values and types, and functions of numbers, logits or time.
 WITHOUT_A_MODEL = {
-    "AnamnesisIndex", "ClassLeakage", "Cost", "Ensemble", "Evaluation", "FEATURES", "Klom", "LayerDistances",
+    "AnamnesisIndex", "ClassLeakage", "Cost", "Ensemble", "Evaluation", "FEATURES", "FewShotReport", "FindingScores",
+    "Klom", "LayerDistances",
     "MembershipReport", "PairedComparison", "ProbeReport", "QuantizedScores", "Reading", "RelearnReport", "Seeds",
     "ShadowAudit", "ShadowReport", "Summary", "TensorCache", "ULira", "VarianceComponents", "activation_distances",
     "agreement", "average_gap", "class_matched", "correct", "dice_scores", "independent_seeds", "iou_scores",

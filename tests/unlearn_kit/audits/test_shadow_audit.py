@@ -69,6 +69,13 @@ def test_doing_nothing_is_detected_on_what_was_memorised(tmp_path: Path) -> None
     assert nothing.klom["retain"].median == direct.median
 
 
+def test_a_cache_that_is_a_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "taken"
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"expected cache to be a folder, but got .*taken', where a file is"):
+        audit(cache=path)
+
+
 def test_one_more_method_costs_its_own_runs_only(tmp_path: Path) -> None:
     CALLS.clear()
     first = audit(cache=tmp_path, epochs=2)

@@ -121,6 +121,12 @@ def test_letters_of_two_parts_are_the_letters_of_one() -> None:
     assert place(aligned("train", PictureFiles(files, torch.zeros(2)), table)) == [0, 1]
 
 
+def test_values_of_two_part_letters_are_selected_with_the_others() -> None:
+    places = ["K\u00f6ln", "Ko\u0308ln", "Kiel", "Kiel", "Bonn", "Bonn", "Bonn", "Bonn"]
+    for written in places[:2]:
+        assert ask(where(f"place == {written}"), pd.DataFrame({"place": places})) == [0, 1]
+
+
 TABLE = pd.DataFrame({"file": NAMES, "place": PLACES})
 
 
@@ -226,6 +232,42 @@ def ask(predicate: Any, table: Any = None) -> list[int]:
 def test_a_question_that_does_not_fit_the_table_is_told_what_would(predicate: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ask(predicate)
+
+
+FLAGS, YEARS = [False, True, False, False, True, False, False, False], [2015, 2016, 2017, 2018, 2019, 2020, 2021, 2022]
+FLAGGED: dict[str, Any] = {
+    "pandas": pd.DataFrame({"flag": FLAGS, "year": YEARS}),
+    "nullable": pd.DataFrame({"flag": FLAGS, "year": YEARS}).convert_dtypes(),
+    "objects": pd.DataFrame({"flag": pd.Series(FLAGS, dtype=object), "year": YEARS}),
+    "a missing flag": pd.DataFrame({"flag": [None, *FLAGS[1:]], "year": YEARS}),
+    "lists": {"flag": FLAGS, "year": YEARS},
+    "arrays": {"flag": np.array(FLAGS), "year": np.array(YEARS, dtype=np.int16)},
+    "columns": {"flag": pd.Series(FLAGS), "year": pd.Series(YEARS)},
+    "rows": [{"flag": flag, "year": year} for flag, year in zip(FLAGS, YEARS, strict=True)],
+}
+
+
+@pytest.mark.parametrize("table", FLAGGED.values(), ids=FLAGGED)
+def test_bools_joined_with_integers_are_refused_since_other_rows_would_be_chosen(table: Any) -> None:
+    for predicate in (
+        lambda t: t["flag"] | t["year"] == 2019,
+        lambda t: t["year"] == 2019 | t["flag"],
+        lambda t: t["flag"] & t["year"] != 1,
+        lambda t: t["year"] ^ t["flag"] == 2018,
+        lambda t: (t["year"] > 2020) | t["year"] == 2023,
+    ):
+        with pytest.raises(ValueError, match=r"predicate .* train_metadata, but .* parentheses"):
+            ask(predicate, table)
+
+
+@pytest.mark.parametrize("name", ["pandas", "lists", "arrays", "columns", "rows", "objects"])
+def test_bools_joined_with_bools_and_bits_with_bits_choose_their_rows(name: str) -> None:
+    table = FLAGGED[name]
+    assert ask(lambda t: (t["flag"] == True) | (t["year"] == 2020), table) == [1, 4, 5]  # noqa: E712
+    assert ask(lambda t: (t["year"] & 1) == 1, table) == [0, 2, 4, 6]
+    assert ask(lambda t: ~((t["year"] < 2021) | (t["year"] == 2022)), table) == [6]
+    if name != "objects":
+        assert ask(lambda t: t["flag"] & (t["year"] == 2019), table) == [4]
 
 
 def test_none_chosen_since_values_are_missing_says_so() -> None:

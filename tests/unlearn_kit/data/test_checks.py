@@ -51,6 +51,8 @@ BAD = {
     "bytes": (Yields(lambda i: ((255 * X[i]).byte(), 1)), TypeError, r"torch.uint8; .*TensorImages"),
     "numpy bytes": (Yields(lambda _: (np.zeros((3, 4, 4), np.uint8), 1)), TypeError, "but got torch.uint8"),
     "nan": (Yields(lambda i: (X[i] / 0 * 0, 1)), ValueError, "input of .* to be finite"),
+    "sparse": (Yields(lambda i: (X[i].to_sparse(), 1)), TypeError, "to be a dense tensor, but got torch.sparse_coo"),
+    "complex": (Yields(lambda i: (X[i] + 1j, 1)), TypeError, "but got torch.complex64"),
     "fraction": (Yields(lambda i: (X[i], 1.9)), TypeError, r"labels of .* to be integers, but got 1\.9"),
     "nothing": (None, TypeError, "but got None"),
     "arrays": ((X, Y), TypeError, r"but got tuple of \(Tensor, Tensor\); pass TensorDataset\(inputs, targets\)"),
