@@ -81,12 +81,12 @@ def remeasure(
         ideal = scores["after"] if theirs is None and values["metrics"]["reference"] is not None else theirs
         known = {"before": None, "after": scores["after"], "reference": ideal}
         missing = [line for line in not_measured(known, evidence) if not spent]
-        for what, lines, own in (
+        for what, lines, seen in (
             ("findings", values["findings"], evidence.findings),
             ("what is not covered", values["not_measured"], missing),
         ):
             told = {_masked(line) for line in lines}
-            found += [Difference(what, "no word of it", line) for line in own if _masked(line) not in told]
+            found += [Difference(what, "no word of it", line) for line in seen if _masked(line) not in told]
     return found
 
 
