@@ -81,8 +81,8 @@ def score_again(folder: Path, *, data: Path | None = None, model: Path | None = 
     checkpoint = folder / values["deployed"]["checkpoint"]
     if not checkpoint.exists():
         return Verification((), (f"the scores: there is no {checkpoint.name}",), ())
-    reference = read_reference(request.reference)
-    weights = reference if isinstance(reference, Path) and reference.exists() else None
+    file = read_reference(request.reference)
+    reference = prepared.serving.with_weights(file) if isinstance(file, Path) and file.exists() else None
     groups = groups_of(prepared)
     told = {
         "asked": (values["asked"], request.asked),
@@ -97,7 +97,7 @@ def score_again(folder: Path, *, data: Path | None = None, model: Path | None = 
         prepared.serving.model,
         _revised(request, prepared, checkpoint),
         prepared.task,
-        reference=None if weights is None else prepared.serving.with_weights(weights),
+        reference=reference,
         seed=request.seed,
         groups=None if groups is None else groups(prepared.task),
         class_names=prepared.bundle.class_names,

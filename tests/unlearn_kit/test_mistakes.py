@@ -20,6 +20,7 @@ import algorithms
 from unlearn_kit import UnlearnTask, data, metrics, models
 from unlearn_kit.data import where
 from unlearn_kit.deployed import preflight
+from unlearn_kit.deployed.unfinished import unfinished
 
 GUIDE = Path(__file__).parents[2] / "docs" / "deployed-models.md"
 COUNT = 12
@@ -78,6 +79,11 @@ def dicts() -> list[Any]:
 
 
 # What makes each row happen, by what the guide says is wrong. Called with an empty folder.
+def at_once(root: Path) -> None:
+    with unfinished(root / "device-b", "one"), unfinished(root / "device-b", "two"):
+        pass
+
+
 MISTAKES: dict[str, list[Callable[[Path], Any]]] = {
     "the table is in another order than the images": [
         lambda _: choose(where("device == B"), TABLE[::-1]),
@@ -122,9 +128,11 @@ MISTAKES: dict[str, list[Callable[[Path], Any]]] = {
         lambda _: metrics.evaluate(model(), task((X - 0.5) / 0.2)),
         lambda _: algorithms.finetune(model(), task((X - 0.5) / 0.2)),
     ],
+    "two commands write one folder at once": [at_once],
     "another number of classes": [
         lambda _: preflight(model(4), task()),
         lambda _: algorithms.finetune(model(4), task()),
+        lambda _: metrics.evaluate(model(4), task()),
     ],
     "names for labels": [
         lambda _: UnlearnTask.forget_class(names(), names(), 0),

@@ -11,6 +11,7 @@ from ..data.sample_files import files_of
 from ..hashing import hash_config, hash_file, sample_hashes
 from ..metrics.evaluate import forgets_mask_class
 from ..tasks import UnlearnTask
+from .ledger_samples import input_hashes
 
 SIDES = ("forget", "retain")
 
@@ -43,8 +44,8 @@ def inventory(task: UnlearnTask) -> dict[str, Any]:
 def data_summary(task: UnlearnTask, lists: Mapping[str, Any], groups: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """Return what a receipt says of the two lists: counts, digests, and whether the one was kept out of the other.
 
-    ``on_both_sides`` counts forget samples that are in the retain list, bit by bit; None where one class of the masks
-    is to be forgotten, whose images stay.
+    ``on_both_sides`` counts forget samples whose input is in the retain list, bit by bit, whatever its target; None
+    where one class of the masks is to be forgotten, whose images stay.
     """
     found: dict[str, Any] = {}
     for side in SIDES:
@@ -56,9 +57,10 @@ def data_summary(task: UnlearnTask, lists: Mapping[str, Any], groups: Mapping[st
             "files": len(files) or None,
             "files_digest": hash_config(sorted(files)) if files else None,
         }
-    kept = {row["sample"] for row in lists["retain"]}
-    apart = not forgets_mask_class(task)
-    found["on_both_sides"] = sum(row["sample"] in kept for row in lists["forget"]) if apart else None
+    found["on_both_sides"] = None
+    if not forgets_mask_class(task):
+        kept = set(input_hashes(task.retain))
+        found["on_both_sides"] = sum(own in kept for own in input_hashes(task.forget))
     found["groups"] = len(set(groups["forget"])) if "forget" in groups else None
     found["held_out"] = {"forget": len(task.forget_test), "retain": len(task.retain_test)}
     return found

@@ -33,7 +33,7 @@ INSIDE = {
 # What no receipt can say, whoever asks.
 NEVER = (
     "attacks that train shadow models, or that see the weights rather than the outputs",
-    "near duplicates of the forgotten samples among the data that were kept",
+    "near duplicates of the forgotten samples among the data that were kept, beyond those that are named here",
     "backups, caches, older checkpoints and copies of the model elsewhere",
     "other seeds than the ones named here",
 )
@@ -190,6 +190,11 @@ def assemble(
     unchanged = models["after"] is not None and models["before"] == models["after"]
     findings = [] if evidence is not None or not unchanged else ["unchanged weights: the revised model is the original"]
     findings += list(evidence.findings) if evidence is not None else []
+    if data is not None and data["on_both_sides"]:
+        findings.append(
+            f"kept out: {data['on_both_sides']} of {count} samples to forget are in the retain list, too, by "
+            "themselves or as copies: a method that trains on it is shown them"
+        )
     return Receipt(
         {
             "format": 2,

@@ -64,8 +64,8 @@ def remeasure(
     scores = {who: evaluate(model, task, theirs, seed=seed) for who, model in models.items()}
     for who, own in scores.items():
         told, now = values["metrics"][who], own.as_dict()
-        for name, words in SCORES.items():
-            found += differing(f"{words}, {who}", told[name], now[name])
+        for name, what in SCORES.items():
+            found += differing(f"{what}, {who}", told[name], now[name])
         found += differing(f"scores of findings, {who}", told.get("findings"), now.get("findings"))
     lists = inventory(task)
     found += differing("data", values["data"], data_summary(task, lists, groups or {}))
@@ -81,12 +81,12 @@ def remeasure(
         ideal = scores["after"] if theirs is None and values["metrics"]["reference"] is not None else theirs
         known = {"before": None, "after": scores["after"], "reference": ideal}
         missing = [line for line in not_measured(known, evidence) if not spent]
-        for what, lines, seen in (
+        for what, lines, due in (
             ("findings", values["findings"], evidence.findings),
             ("what is not covered", values["not_measured"], missing),
         ):
-            told = {_masked(line) for line in lines}
-            found += [Difference(what, "no word of it", line) for line in seen if _masked(line) not in told]
+            words = {_masked(line) for line in lines}
+            found += [Difference(what, "no word of it", line) for line in due if _masked(line) not in words]
     return found
 
 

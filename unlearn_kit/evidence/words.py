@@ -105,6 +105,7 @@ def _modifications(v: Mapping[str, Any]) -> Iterator[str]:
     yield f"- Reference, retrained without the data: `{models['reference'] or 'none'}`"
     for when, files in v.get("checkpoints", {}).items():
         yield from (f"- Checkpoint {when}: {name}, SHA-256 `{digest}`" for name, digest in files.items())
+    yield from (f"- Look at this: {text}" for text in v.get("deployed", {}).get("warnings", ()))
     for one in v["earlier"]:
         yield f"- Stands on the receipt {one['name']}, SHA-256 `{one['sha256']}`"
 

@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import algorithms
-from unlearn_kit import UnlearnTask
-from unlearn_kit.data import load
+from unlearn_kit import UnlearnResult, UnlearnTask
+from unlearn_kit.data import TensorImages, load
 from unlearn_kit.evidence.receipt import NEVER, options_digest, receipt
 from unlearn_kit.hashing import hash_config, hash_model, hash_tensor, sample_hashes
 from unlearn_kit.metrics import evaluate
@@ -82,3 +84,18 @@ def test_without_a_reference_it_says_that_there_is_no_ideal(parts) -> None:
         in page.values["not_measured"]
     )
     assert "| training data to forget |" in page.markdown()
+
+
+def test_copies_in_the_retain_list_are_a_finding_whatever_their_label() -> None:
+    images, labels = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 2
+    images[10], images[11] = images[0], images[1]  # 11 has the label of 1, and so has 10 that of 0 ...
+    labels[10] = 1  # ... but for this
+    train = TensorImages(images, labels)
+    task = UnlearnTask.forget_samples(train, TensorImages(images[12:], labels[12:]), [0, 1, 2])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    found = receipt(task, model, UnlearnResult(model, [], 0.0, "own", {}), audits=())
+    assert found.values["data"]["on_both_sides"] == 2
+    assert any(
+        text.startswith("kept out: 2 of 3 samples to forget are in the retain") for text in found.values["findings"]
+    )
+    assert "- Forget list kept out of the retain list: no: 2 samples of it are in both lists" in found.markdown()
