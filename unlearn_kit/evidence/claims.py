@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from ..arguments import checked
 from .estimates import Figure, Gap
 
 Value = Literal["shown", "not shown", "not tested"]
@@ -19,6 +20,7 @@ Value = Literal["shown", "not shown", "not tested"]
 COVERAGE = "benchmarks/results/verdicts.md tells how often each verdict is right"
 
 
+@checked
 @dataclass(frozen=True)
 class Threshold:
     """A limit and where it comes from."""
@@ -27,6 +29,7 @@ class Threshold:
     origin: str
 
 
+@checked
 @dataclass(frozen=True)
 class Thresholds:
     """What verdicts are judged by; change one by ``dataclasses.replace`` and its origin goes into the receipt.
