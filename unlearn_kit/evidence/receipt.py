@@ -173,6 +173,9 @@ def assemble(
         data: Of the forget and the retain list.
         earlier: The receipts that this one stands on.
     """
+    missing = [key for key in ("name", "options", "seconds") if key not in method]
+    if missing:
+        raise ValueError(f"expected method to hold its name, options and seconds, but it lacks {missing}")
     missing = [who for who in ("before", "after", "reference") if who not in evaluations]
     if missing:
         raise ValueError(f"expected evaluations of 'before', 'after' and 'reference', but got none of {missing}")
