@@ -220,16 +220,14 @@ def cost(prepared: Prepared, wanted: Retraining) -> str:
 
 
 def groups_of(prepared: Prepared) -> Callable[[UnlearnTask], dict[str, list[str]]] | None:
-    """Return what tells the group of every sample of a task by split; None where nobody knows.
+    """Return what tells the group of every sample of a task by split, of the column that the request names.
 
-    It is the column of the table that the request names, or else the one by which the task counts patients or the like.
+    None where it names none: then the tables' own column of patients or the like counts.
 
     Raises:
-        ValueError: On a column that the table has not, or an image without the group that the request names.
+        ValueError: On a column that the table has not, or an image without a group.
     """
-    named = prepared.request.patient or prepared.request.data.group
-    division = prepared.task.division
-    column = division.name if named is None and division is not None and division.column else named
+    column = prepared.request.patient or prepared.request.data.group
     if column is None:
         return None
     bundle, known = prepared.bundle, dict[Path, str]()
@@ -240,13 +238,12 @@ def groups_of(prepared: Prepared) -> Callable[[UnlearnTask], dict[str, list[str]
         files = files_of(part) or []
         known |= {own[0]: str(name) for own, name in zip(files, table[column].fillna(""), strict=True)}
     lost = sum(name == "" for name in known.values())
-    if lost and named is not None:
+    if lost:
         raise ValueError(f"expected a {column} for every image, but got none for {lost}")
-    groups = {path: name or f"alone: {path.name}" for path, name in known.items()}
 
     def of(task: UnlearnTask) -> dict[str, list[str]]:
         splits = {name: files_of(getattr(task, name)) for name in SPLITS}
-        return {name: [groups[own[0]] for own in files] for name, files in splits.items() if files is not None}
+        return {name: [known[own[0]] for own in files] for name, files in splits.items() if files is not None}
 
     return of
 

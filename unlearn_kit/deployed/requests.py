@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..arguments import checked
+from ..data.checks import check_dataset
 from ..errors import check_choice
 from ..evidence.ledger import ActingAdapter, Ledger, ServedModel
 from ..evidence.ledger_chain import Line
@@ -21,6 +23,7 @@ from .serving import Deployed
 ADAPTERS = "adapters.safetensors"
 
 
+@checked
 def serving_now(ledger: Ledger, serving: Deployed) -> Deployed:
     """Return the model that serves now by the ledger; ``serving`` itself where the ledger is empty.
 
@@ -37,6 +40,7 @@ def serving_now(ledger: Ledger, serving: Deployed) -> Deployed:
     return serving if now is None else with_checkpoint(serving, ledger.check_file(now.checkpoint))
 
 
+@checked
 def add_request(
     ledger: Ledger,
     serving: Deployed,
@@ -77,6 +81,7 @@ def add_request(
             adapters, or on adapters that cannot act together.
         TimeoutError: When the ledger is not free in time.
     """
+    _check_data(data)
     with ledger.changing(timeout):
         ledger.check_new(name)
         now = ledger.serves() or _open(ledger, serving)
@@ -102,6 +107,7 @@ def add_request(
     return line
 
 
+@checked
 def add_revision(
     ledger: Ledger,
     serving: Deployed,
@@ -131,6 +137,7 @@ def add_revision(
     """
     source = Path(folder)
     values = checked_receipt(source)
+    _check_data(data)
     with ledger.changing(timeout):
         ledger.check_new(name)
         now = ledger.serves() or _open(ledger, serving)
@@ -154,6 +161,7 @@ def add_revision(
     return line
 
 
+@checked
 def withdraw_request(
     ledger: Ledger,
     serving: Deployed,
@@ -181,6 +189,7 @@ def withdraw_request(
         ValueError: On an unknown request, one that was withdrawn, or one that others stand on, naming what is needed.
         TimeoutError: When the ledger is not free in time.
     """
+    _check_data(data)
     with ledger.changing(timeout):
         check_choice("name", name, ledger.requests())
         now = ledger.serves()
@@ -209,6 +218,11 @@ def _open(ledger: Ledger, serving: Deployed) -> ServedModel:
     served = ServedModel.plain(file, hash_model(serving.model))
     ledger.write("opening", {"read": serving.words, "serves": ledger.words_of(served)})
     return served
+
+
+def _check_data(data: Sequence[Any]) -> None:
+    for place, dataset in enumerate(data):
+        check_dataset(f"data[{place}]", dataset)
 
 
 def _checked(ledger: Ledger, acting: Sequence[ActingAdapter]) -> Sequence[ActingAdapter]:

@@ -19,6 +19,7 @@ from ..engine import resumable
 from ..errors import CheckpointError, check_choice
 from ..evidence import Receipt, earlier_receipts, inventory, receipt, seal
 from ..evidence.folder import LISTS
+from ..evidence.measure import known_groups
 from ..evidence.receipt import Measuring
 from ..files import write_json, write_text
 from ..hashing import hash_code, hash_config, hash_dataset, hash_file, hash_model
@@ -131,7 +132,8 @@ def revise(
             raise ValueError(f"expected form to be 'safetensors' for hf:FOLDER, but got {form!r}")
     task, reading = read_once(task)
     measured = {name: value for name, value in measuring.items() if value is not None}
-    known = dict((groups(task) if callable(groups) else groups) or {})
+    found_groups = groups(task) if callable(groups) else groups
+    known = dict(known_groups(task) if found_groups is None else found_groups)
     proof = (
         dict(asked or {}),
         known,

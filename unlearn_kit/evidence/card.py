@@ -6,13 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..arguments import checked
 from ..files import write_text
+from .statement import check_values
 
 BEGIN, END = "<!-- unlearning: begin -->", "<!-- unlearning: end -->"
 
 
+@checked
 def card_section(values: Mapping[str, Any]) -> str:
-    """Return the section "Unlearning" of a model card, in Markdown, between marks by which it is found again."""
+    """Return the section "Unlearning" of a model card, in Markdown, between marks by which it is found again.
+
+    Raises:
+        ValueError: When ``values`` are not a receipt's.
+    """
+    check_values(values)
     asked = ", ".join(f"{name} {text}" for name, text in values["asked"].items()) or "not said"
     lines = [
         BEGIN,
@@ -34,6 +42,7 @@ def card_section(values: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+@checked
 def write_card(values: Mapping[str, Any], path: str | Path) -> Path:
     """Put the section into a card: in the place of an earlier one, else at its end; make a card where there is none.
 
@@ -43,6 +52,7 @@ def write_card(values: Mapping[str, Any], path: str | Path) -> Path:
 
     Raises:
         ImportError: When huggingface_hub is not installed.
+        ValueError: When ``values`` are not a receipt's, or ``path`` is a folder.
         OSError: When the card cannot be read or written.
     """
     try:
@@ -51,6 +61,8 @@ def write_card(values: Mapping[str, Any], path: str | Path) -> Path:
         raise ImportError("a model card needs huggingface_hub: pip install huggingface_hub") from error
 
     target, section = Path(path), card_section(values)
+    if target.is_dir():
+        raise ValueError(f"expected path to be a file, but got {str(path)!r}, where a folder is")
     text = (
         target.read_text(encoding="utf-8")
         if target.exists()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..arguments import checked
 from ..files import write_json
 from ..hashing import hash_file
 from .receipt import Receipt
@@ -17,6 +18,7 @@ RECEIPT, STATEMENT_FILE, LISTS = "receipt.json", "statement.json", "data.json"
 ABOUT = (RECEIPT, "receipt.md", "index.html")
 
 
+@checked
 def seal(paper: Receipt, folder: Path) -> Path:
     """Write the receipt into the folder of its revision, and the Statement that names the hash of every file there.
 
@@ -30,6 +32,7 @@ def seal(paper: Receipt, folder: Path) -> Path:
     return write_json(statement(paper.values, subjects, others | about), folder / STATEMENT_FILE)
 
 
+@checked
 def read_receipt(folder: str | Path) -> dict[str, Any]:
     """Return the values of the receipt that lies in a folder.
 
@@ -50,6 +53,7 @@ def read_receipt(folder: str | Path) -> dict[str, Any]:
     return values
 
 
+@checked
 def earlier_receipts(folders: Sequence[str | Path], originals: Mapping[Path, str]) -> list[dict[str, Any]]:
     """Return the receipts that a revision stands on: those of ``folders``, and the one that made the model it revises.
 

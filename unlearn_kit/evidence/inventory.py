@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..arguments import checked
 from ..data.sample_files import files_of
 from ..hashing import hash_config, hash_file, sample_hashes
 from ..metrics.evaluate import forgets_mask_class
@@ -16,6 +17,7 @@ from .ledger_samples import input_hashes
 SIDES = ("forget", "retain")
 
 
+@checked
 def inventory(task: UnlearnTask) -> dict[str, Any]:
     """Return the forget and the retain list: of each sample its hash, and of its files their names and SHA-256.
 

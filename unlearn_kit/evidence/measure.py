@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import checked
+from ..data.groups import groups_of
 from ..errors import check_choice, check_number
 from ..hashing import hash_model
 from ..metrics.evaluate import score_columns
@@ -27,6 +28,7 @@ from .thresholds import DEFAULT, Thresholds
 
 ALL_AUDITS = (*AUDITS, "features")
 SPLITS = ("forget", "forget_test", "retain_test")
+ALONE = "alone"  # before a sample that belongs to no group
 SMALL = 10  # samples, below which a group is not judged by itself
 
 
@@ -93,7 +95,7 @@ def measure(
         audits: Further ones, of "quantization", "residual knowledge", "relearning", "probe" and "features".
         budget: Seconds after which no further audit is begun; None for no limit.
         groups: The group of every sample, such as its patient, by split: "forget", "forget_test", "retain_test". Where
-            no group is on both sides, intervals resample whole groups.
+            no group is on both sides, intervals resample whole groups. None for those that the data's tables tell.
         class_names: A name for each class.
         thresholds: What the verdicts are judged by.
         seed: Of resampling, perturbations, and the audits that train.
@@ -107,7 +109,8 @@ def measure(
         check_choice("audits", name, ALL_AUDITS)
     if budget is not None:
         check_number("budget", budget, low=0)
-    names, known = _names(class_names, task.num_classes), _groups(groups or {}, task)
+    names = _names(class_names, task.num_classes)
+    known = known_groups(task) if groups is None else _groups(groups, task)
     settings = {"thresholds": thresholds.as_dict(), "audits": sorted(audits), "budget": budget, "seed": seed}
     same = hash_model(before) == hash_model(after)
     if task.kind not in ("classification", "segmentation"):
@@ -260,3 +263,22 @@ def _groups(groups: Mapping[str, Sequence[Any]], task: UnlearnTask) -> dict[str,
             wanted = len(getattr(task, split))
             raise ValueError(f"expected groups[{split!r}] to hold one group a sample, {wanted}, but got {len(own)}")
     return {split: tuple(map(str, own)) for split, own in groups.items()}
+
+
+def known_groups(task: UnlearnTask) -> dict[str, tuple[str, ...]]:
+    """Return the groups of a task's splits that their tables tell, such as patients; {} where one of them does not.
+
+    A sample without a group is one by itself.
+    """
+    found = {name: groups_of(data, None) for name in SPLITS if len(data := getattr(task, name))}
+    named = {own.name for own in found.values() if own is not None}
+    if None in found.values() or len(named) != 1:
+        return {}
+    return {
+        name: tuple(
+            f"{ALONE}: {name} {at}" if gone else value
+            for at, (value, gone) in enumerate(zip(own.values.tolist(), own.missing.tolist(), strict=True))
+        )
+        for name, own in found.items()
+        if own is not None
+    }

@@ -20,7 +20,7 @@ from ..metrics import Evaluation, evaluate
 from ..results import UnlearnResult
 from ..tasks import UnlearnTask
 from .inventory import data_summary, inventory
-from .measure import Evidence, measure
+from .measure import Evidence, known_groups, measure
 from .software import versions
 from .thresholds import Thresholds
 from .words import LIMIT, SCORES, markdown
@@ -132,7 +132,7 @@ def receipt(
         evaluations=evaluations,
         evidence=measure(before, result.model, task, groups=groups, seed=seed, **measuring),
         asked=asked or {},
-        data=data_summary(task, lists, groups or {}),
+        data=data_summary(task, lists, known_groups(task) if groups is None else groups),
         earlier=earlier,
         names=measuring.get("class_names"),
     )
@@ -176,6 +176,9 @@ def assemble(
         earlier: The receipts that this one stands on.
         names: Of the classes or findings.
     """
+    missing = [key for key in ("name", "options", "seconds") if key not in method]
+    if missing:
+        raise ValueError(f"expected method to hold its name, options and seconds, but it lacks {missing}")
     missing = [who for who in ("before", "after", "reference") if who not in evaluations]
     if missing:
         raise ValueError(f"expected evaluations of 'before', 'after' and 'reference', but got none of {missing}")

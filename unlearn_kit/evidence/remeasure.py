@@ -16,7 +16,7 @@ from ..hashing import hash_model
 from ..metrics import evaluate
 from ..tasks import UnlearnTask
 from .inventory import data_summary, inventory
-from .measure import Evidence, measure
+from .measure import Evidence, known_groups, measure
 from .receipt import not_measured
 from .thresholds import DEFAULT, Thresholds
 from .verify import Difference
@@ -68,7 +68,9 @@ def remeasure(
             found += differing(f"{what}, {who}", told[name], now[name])
         found += differing(f"scores of findings, {who}", told.get("findings"), now.get("findings"))
     lists = inventory(task)
-    found += differing("data", values["data"], data_summary(task, lists, groups or {}))
+    found += differing(
+        "data", values["data"], data_summary(task, lists, known_groups(task) if groups is None else groups)
+    )
     request = {"rules": [task.rule], "samples": len(lists["forget"])}
     found += differing("request", {name: values["request"][name] for name in request}, request)
     if values["settings"] and not any(one.what.startswith("model ") for one in found):

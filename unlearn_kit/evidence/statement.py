@@ -8,10 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..arguments import checked
+
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
 
 
+def check_values(values: Mapping[str, Any]) -> None:
+    """Refuse values that are not a receipt's.
+
+    Raises:
+        ValueError: When they are of another format, or parts are missing.
+    """
+    missing = [part for part in ("request", "method", "verdicts", "findings", "limit") if part not in values]
+    if missing:
+        raise ValueError(f"expected values to be those of a receipt, but they lack {missing}")
+
+
+@checked
 def statement(values: Mapping[str, Any], subjects: Mapping[str, str], evidence: Mapping[str, str]) -> dict[str, Any]:
     """Return the Statement of a receipt.
 
@@ -24,8 +38,9 @@ def statement(values: Mapping[str, Any], subjects: Mapping[str, str], evidence: 
         evidence: SHA-256 of the files that say how it was tested, ``receipt.json`` among them.
 
     Raises:
-        ValueError: When there is nothing that it is about.
+        ValueError: When there is nothing that it is about, or the values are no receipt's.
     """
+    check_values(values)
     if not subjects:
         raise ValueError("expected subjects to name a file of the revised model, but got none")
     by_value: dict[str, list[str]] = {"shown": [], "not shown": [], "not tested": []}

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..arguments import checked
+
 COVERAGE = "benchmarks/results/verdicts.md tells how often each verdict is right"
 
 
+@checked
 @dataclass(frozen=True)
 class Threshold:
     """A limit and where it comes from."""
@@ -16,6 +19,7 @@ class Threshold:
     origin: str
 
 
+@checked
 @dataclass(frozen=True)
 class Thresholds:
     """What verdicts are judged by; change one by ``dataclasses.replace`` and its origin goes into the receipt.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..arguments import checked
 from ..hashing import hash_config, hash_file
 from .folder import ABOUT, LISTS, STATEMENT_FILE, read_receipt
 from .inventory import SIDES, changed_files
@@ -50,6 +51,7 @@ class Verification:
     differences: tuple[Difference, ...]
 
 
+@checked
 def verify(
     folder: str | Path,
     *,
