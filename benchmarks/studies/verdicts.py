@@ -63,10 +63,10 @@ SETTINGS = {
     "digits, 150 of 600 samples, one label in five wrong": Setting(
         "digits", 600, 1_100, 0.25, epochs=120, lr=0.05, wrong=0.2
     ),
-    "fashion-mnist, 200 of 1,000 samples": Setting("fashion-mnist", 1_000, 10_000, 0.2),
-    "fashion-mnist, 40 of 1,000 samples": Setting("fashion-mnist", 1_000, 10_000, 0.04),
+    "fashion-mnist, 200 of 1,000 samples": Setting("fashion-mnist", 1_000, 2_000, 0.2),
+    "fashion-mnist, 40 of 1,000 samples": Setting("fashion-mnist", 1_000, 2_000, 0.04),
     "digits, a class of 600 samples": Setting("digits", 600, 1_100, None),
-    "fashion-mnist, a class of 2,000 samples": Setting("fashion-mnist", 2_000, 10_000, None),
+    "fashion-mnist, a class of 1,000 samples": Setting("fashion-mnist", 1_000, 2_000, None),
 }
 TRAINING: dict[str, Any] = {"batch_size": 32, "weight_decay": 0.0}
 NOTHING, OTHER, HARDLY, REFERENCE, OVER, DAMAGED = KINDS = (

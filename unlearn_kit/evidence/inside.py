@@ -29,7 +29,7 @@ from .readings import Compared, Readings, found_class, loss_gap, read_both
 BITS = 8
 RADIUS = 0.03  # of small changes, as a share of the range of the inputs
 COPIES = 8  # changed copies of each sample
-LIMIT = 1_024  # samples of each kind that are changed
+LIMIT = 256  # samples of each kind that are changed
 STEPS = 10  # of relearning
 PROBED = 5_000  # samples to keep that a probe is fitted on
 NO_OTHER_CLASS = "there is no other class that the model never saw to compare with; a retrained model would tell"
