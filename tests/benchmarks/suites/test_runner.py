@@ -243,7 +243,12 @@ def test_scores_are_those_of_the_metrics_with_the_stored_weights(whole: Path) ->
 def test_several_evaluation_seeds_read_each_split_once(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, sizes = sys.modules["unlearn_kit.metrics.evaluate"], list[int]()
     read = module._read
-    monkeypatch.setattr(module, "_read", lambda model, data, *rest: sizes.append(len(data)) or read(model, data, *rest))
+
+    def counted(model: Any, task: Any, split: str, *rest: Any) -> Any:
+        sizes.append(len(getattr(task, split)))
+        return read(model, task, split, *rest)
+
+    monkeypatch.setattr(module, "_read", counted)
     node = next(node for node in plan(tiny()) if node.name == "digits/class:0/mlp/seed 0/original")
     ended = execute_safely(node, lambda key: stored_product(Store(whole, create=False), key))
     assert ended.product is not None
