@@ -13,11 +13,20 @@ import sys
 from collections.abc import Sequence
 
 
-def watch_over_children() -> subprocess.Popen[bytes]:
-    """Start what ends the present descendants of this process once it is gone; close its ``stdin`` to dismiss it."""
+def descendants() -> frozenset[str]:
+    """Return the present descendants of this process, each as ``PID:STARTED``."""
     import psutil
 
-    started = [f"{child.pid}:{child.create_time()!r}" for child in psutil.Process().children(recursive=True)]
+    return frozenset(f"{child.pid}:{child.create_time()!r}" for child in psutil.Process().children(recursive=True))
+
+
+def watch_over_children(others: frozenset[str] = frozenset()) -> subprocess.Popen[bytes]:
+    """Start what ends the present descendants of this process once it is gone; close its ``stdin`` to dismiss it.
+
+    Args:
+        others: Those that were there before, which are somebody else's and live on.
+    """
+    started = sorted(descendants() - others)
     command = [sys.executable, __file__, *started]  # as a file: the package would bring in all of torch
     # In a session of its own, so that no signal to the maker's group reaches it.
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)

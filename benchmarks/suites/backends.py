@@ -18,7 +18,7 @@ from unlearn_kit.errors import check_choice, check_count
 from unlearn_kit.processes import Pool, WorkerDiedError
 
 from ..setup.devices import check_device, is_any_gpu
-from .afterwards import watch_over_children
+from .afterwards import descendants, watch_over_children
 from .plan import Node
 from .store import Store
 
@@ -165,13 +165,14 @@ class OnRay:
         except ImportError as error:
             raise ImportError("the ray backend needs Ray: pip install 'unlearn-kit[ray]'") from error
         self.store, self.workers, self.threads = store, workers, threads
-        self._mine, local = not self.ray.is_initialized(), False
+        self._mine, local, before = not self.ray.is_initialized(), False, frozenset[str]()
         if self._mine:
             local = _ray_is_here()
+            before = descendants() if local else frozenset()
             here = {"address": "local", "num_cpus": workers * threads} if local else {}
             self.ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **here)
         # A cluster that is started here dies with this process, but for its agents.
-        self._guard = watch_over_children() if local else None
+        self._guard = watch_over_children(before) if local else None
         self._task = self.ray.remote(num_cpus=threads, max_retries=0)(_on_ray)
         self._running: dict[Any, Node] = {}
         self._objects: dict[str, Any] = {}
