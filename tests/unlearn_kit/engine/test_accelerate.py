@@ -143,6 +143,7 @@ def _process(rank: int, world: int, port: int, folder: str) -> None:
     with pytest.raises(DivergenceError):
         fit(dense(), phase(), accelerator=accelerator, callbacks=[Bad()])
     torch.distributed.destroy_process_group()
+    os._exit(0)  # at an ordinary end a thread of gloo's, still running, sometimes aborts a process that was right
 
 
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
