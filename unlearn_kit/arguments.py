@@ -8,6 +8,7 @@ import math
 import sys
 import types
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -18,12 +19,12 @@ from .errors import check_choice, check_count, check_number
 T = TypeVar("T", bound=Callable[..., Any])
 
 
-class Limit:
+class Limit(ABC):
     """What else holds of an argument than its type: ``Annotated[float, Between(0, 1)]``."""
 
+    @abstractmethod
     def check(self, name: str, value: Any) -> object:
         """Refuse a value of the annotated type that the argument cannot be, by its name."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .options import Threads
-from .reporting import Debug, reported
+from .reporting import Debug, reported, say, warn
 
 ledger = typer.Typer(
     name="ledger",
@@ -49,7 +49,7 @@ def add(
         from ..revise.ledger import add_to
 
         torch.set_num_threads(threads)
-        line = add_to(folder, request, name=name, join=join, timeout=wait, say=lambda text: _say(console, text))
+        line = add_to(folder, request, name=name, join=join, timeout=wait, say=lambda text: say(console, text))
         _show(console, folder, line)
 
 
@@ -97,11 +97,11 @@ def list_requests(folder: Folder, json: Words = False, debug: Debug = False) -> 
             table.add_row(Text(row["name"]), str(row["own"]), state, *map(figure, shown))
         console.print(table)
         for line in steps:
-            _say(console, f"line {line.number}, {line.values['made'][:10]}: {heading(line)}")
+            say(console, f"line {line.number}, {line.values['made'][:10]}: {heading(line)}")
             for finding in line.values["findings"]:
-                _warn(console, finding)
+                warn(console, finding)
         for note in found.chain.notes:
-            _warn(console, note)
+            warn(console, note)
 
 
 @ledger.command()
@@ -117,16 +117,16 @@ def show(folder: Folder, json: Words = False, debug: Debug = False) -> None:
         if now is None or json:
             _print_json({**told, "line": last.number, "head": last.sha256, "active": found.active()})
             return
-        _say(
+        say(
             console,
             f"serves: {now.checkpoint}",
             f"sha256: {told['sha256']}",
             f"since line {last.number}, {last.values['made']}",
         )
         if now.adapters:
-            _say(console, f"made of {now.base} and the adapters of {', '.join(one.request for one in now.adapters)}")
-        _say(console, f"in force: {', '.join(found.active()) or 'no request'}", f"head: {last.sha256}")
-        _say(console, f"page: {write_page(found)}")
+            say(console, f"made of {now.base} and the adapters of {', '.join(one.request for one in now.adapters)}")
+        say(console, f"in force: {', '.join(found.active()) or 'no request'}", f"head: {last.sha256}")
+        say(console, f"page: {write_page(found)}")
 
 
 @ledger.command()
@@ -143,12 +143,12 @@ def verify(
         found = _existing(folder)
         faults, notes = found.verify(head)
         for note in notes:
-            _warn(console, note)
+            warn(console, note)
         for fault in faults:
             console.print(Text(f"wrong: {fault}", style="bold red"), soft_wrap=True)
         lines = found.chain.lines
         if not faults:
-            _say(console, f"{len(lines)} lines verify; head: {lines[-1].sha256 if lines else 'none'}")
+            say(console, f"{len(lines)} lines verify; head: {lines[-1].sha256 if lines else 'none'}")
     if faults:
         raise typer.Exit(1)
 
@@ -172,23 +172,13 @@ def _show(console: Console, folder: Path, line: Any) -> None:
     from unlearn_kit.evidence import Ledger
 
     for finding in line.values["findings"]:
-        _warn(console, finding)
+        warn(console, finding)
     found = Ledger(folder)
     now = found.serves()
-    _say(console, f"line {line.number}: {line.values['kind']} {line.values['name']}, {line.sha256}")
+    say(console, f"line {line.number}: {line.values['kind']} {line.values['name']}, {line.sha256}")
     if now is not None:
-        _say(console, f"serves: {now.checkpoint}")
-    _say(console, f"page: {folder / 'index.html'}")
-
-
-def _say(console: Console, *lines: str) -> None:
-    for line in lines:
-        console.print(Text(line), soft_wrap=True)
-
-
-def _warn(console: Console, *lines: str) -> None:
-    for line in lines:
-        console.print(Text(f"look at this: {line}", style="yellow"), soft_wrap=True)
+        say(console, f"serves: {now.checkpoint}")
+    say(console, f"page: {folder / 'index.html'}")
 
 
 def _print_json(values: Any) -> None:

@@ -30,6 +30,18 @@ def reported(debug: bool) -> Iterator[None]:
         raise typer.Exit(1 if isinstance(error, DivergenceError) else 2) from None
 
 
+def say(console: Console, *lines: str) -> None:
+    """Print lines as they are, whatever is in them."""
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def warn(console: Console, *lines: str) -> None:
+    """Print lines that ask to be looked at."""
+    for line in lines:
+        console.print(Text(f"look at this: {line}", style="yellow"), soft_wrap=True)
+
+
 def show_verdicts(console: Console, values: Mapping[str, Any]) -> None:
     """Print the verdicts of a receipt, and what it finds."""
     table = Table("verdict", "claim")

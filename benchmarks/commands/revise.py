@@ -10,10 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from .options import Device, Threads
-from .reporting import Debug, reported, show_verdicts
+from .reporting import Debug, reported, say, show_verdicts, warn
 
 
 def revise(
@@ -140,22 +139,22 @@ def revise(
             },
         )
         prepared = prepare(given)
-        _say(console, *prepared.words)
+        say(console, *prepared.words)
         _show_counts(console, prepared.task)
         if dry_run:
             page, warnings = look(prepared)
-            _warn(console, *warnings)
+            warn(console, *warnings)
             if (time := estimate(prepared)) is not None:
-                _say(console, str(time))
-            _say(console, f"nothing was changed; look at {page}")
+                say(console, str(time))
+            say(console, f"nothing was changed; look at {page}")
             return
-        revision = work(prepared, lambda time: _say(console, str(time)), lambda words: _say(console, words))
-    _warn(console, *revision.warnings)
+        revision = work(prepared, lambda time: say(console, str(time)), lambda words: say(console, words))
+    warn(console, *revision.warnings)
     show_verdicts(console, revision.receipt.values)
     _show_scores(console, revision.receipt.values["metrics"])
     if revision.result is None:
-        _say(console, f"this revision was there already, in {revision.folder}")
-    _say(console, f"revised: {revision.checkpoint}", f"evidence: {revision.folder / 'receipt.md'}, index.html")
+        say(console, f"this revision was there already, in {revision.folder}")
+    say(console, f"revised: {revision.checkpoint}", f"evidence: {revision.folder / 'receipt.md'}, index.html")
 
 
 def _told(**texts: str | None) -> dict[str, str] | None:
@@ -193,20 +192,10 @@ def _numbers(name: str, text: str | None, kind: type = float) -> list[Any] | Non
         raise ValueError(f"expected --{name} to be numbers by comma, but got {text!r}") from None
 
 
-def _say(console: Console, *lines: str) -> None:
-    for line in lines:
-        console.print(Text(line), soft_wrap=True)
-
-
-def _warn(console: Console, *lines: str) -> None:
-    for line in lines:
-        console.print(Text(f"look at this: {line}", style="yellow"), soft_wrap=True)
-
-
 def _show_counts(console: Console, task: Any) -> None:
     from unlearn_kit.deployed.page import counts
 
-    _say(console, f"Forget {task.rule}")
+    say(console, f"Forget {task.rule}")
     table = Table()
     for heading in ("samples", "to forget", "to keep"):
         table.add_column(heading, justify="left" if heading == "samples" else "right")
