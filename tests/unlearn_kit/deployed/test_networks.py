@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,25 +55,14 @@ def test_networks_of_each_library(
         assert network.normalization.source == "timm's configuration of resnet10t"
 
 
-def test_a_folder_of_hugging_face(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=16,
-        patch_size=8,
-        num_labels=3,
-    )
-    model = transformers.ViTForImageClassification(config)
-    model.save_pretrained(tmp_path)
+def test_a_folder_of_hugging_face(tmp_path: Path, vit: Any) -> None:
+    vit.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(
         '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}'
     )
     network = build_network(f"hf:{tmp_path}")
-    assert type(network.model) is type(model)
-    assert all(torch.equal(a, b) for a, b in zip(network.model.parameters(), model.parameters(), strict=True))
+    assert type(network.model) is type(vit)
+    assert all(torch.equal(a, b) for a, b in zip(network.model.parameters(), vit.parameters(), strict=True))
     assert network.normalization is not None
     assert (network.normalization.mean, network.normalization.std) == ((0.5,) * 3, (0.25,) * 3)
 

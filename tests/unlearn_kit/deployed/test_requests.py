@@ -420,18 +420,8 @@ def quiet(model: nn.Module, task: UnlearnTask, *, seed: int, device: str) -> Unl
     return UnlearnResult(revised, [], 0.0, "quiet", {"seed": seed})
 
 
-def test_a_folder_of_hugging_face_is_served_withdrawn_and_verified(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=16,
-        patch_size=8,
-        num_labels=3,
-    )
-    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+def test_a_folder_of_hugging_face_is_served_withdrawn_and_verified(tmp_path: Path, vit: Any) -> None:
+    vit.save_pretrained(tmp_path / "vit")
     images = TensorImages(torch.rand(12, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3)
     bundle = DataBundle("tiny", images, images, 3, "classification", ("a", "b", "c"))
     at, ledger = deployed(f"hf:{tmp_path / 'vit'}", None, bundle), Ledger(tmp_path / "ledger")
