@@ -58,15 +58,23 @@ class Setting:
     lr: float = 0.02
     wrong: float = 0.0
 
+    @property
+    def forgotten(self) -> float:
+        """Return how many images are to be forgotten; of a class on average, as both data sets have ten."""
+        return self.train * (0.1 if self.fraction is None else self.fraction)
+
 
 SETTINGS = {
     "digits, 150 of 600 samples, one label in five wrong": Setting(
         "digits", 600, 1_100, 0.25, epochs=120, lr=0.05, wrong=0.2
     ),
-    "fashion-mnist, 200 of 1,000 samples": Setting("fashion-mnist", 1_000, 2_000, 0.2),
-    "fashion-mnist, 40 of 1,000 samples": Setting("fashion-mnist", 1_000, 2_000, 0.04),
+    "fashion-mnist, 400 of 2,000 samples": Setting("fashion-mnist", 2_000, 10_000, 0.2),
+    "fashion-mnist, 40 of 1,000 samples": Setting("fashion-mnist", 1_000, 10_000, 0.04),
     "digits, a class of 600 samples": Setting("digits", 600, 1_100, None),
-    "fashion-mnist, a class of 1,000 samples": Setting("fashion-mnist", 1_000, 2_000, None),
+    "fashion-mnist, a class of 2,000 samples": Setting("fashion-mnist", 2_000, 10_000, None),
+    "fashion-mnist, a class of 2,000 samples, one label in five wrong": Setting(
+        "fashion-mnist", 2_000, 10_000, None, wrong=0.2
+    ),
 }
 TRAINING: dict[str, Any] = {"batch_size": 32, "weight_decay": 0.0}
 NOTHING, OTHER, HARDLY, REFERENCE, OVER, DAMAGED = KINDS = (
@@ -80,6 +88,7 @@ NOTHING, OTHER, HARDLY, REFERENCE, OVER, DAMAGED = KINDS = (
 PURPOSES = {"tuning": 0, "report": 1}
 SLOW = ("relearning", "probe")
 QUICK = ("quantization", "residual knowledge")
+ENOUGH = 150  # forgotten images, from which on most claims can be shown
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,8 @@ def study(
             seed, began = derive(PURPOSES[purpose], "verdicts", setting, number) % 2**31, time.perf_counter()
             drawn = draw(setting, models, seed)
             for place in range(models):
-                audits = (*QUICK, *SLOW) if place < slow else QUICK
+                # The slow ones compare with other data of classes that were kept: of a forgotten class there are none.
+                audits = (*QUICK, *SLOW) if place < slow and not drawn.task.forget_classes else QUICK
                 for kind, model in revisions(drawn, place, derive(seed, "revision", place) % 2**31):
                     found = measure(drawn.originals[place], model, drawn.task, audits=audits, seed=place)
                     run = {one.name: one for one in found.verdicts if "not asked for" not in one.words}
@@ -243,15 +253,17 @@ def tables(records: list[dict[str, Any]]) -> str:
         "Share of models of which a verdict is said to be shown, with its 95 % interval.",
         "",
         "Wanted: at most .05 where it is not so, at least .80 of a second reference. What asks for another class that",
-        "the model never saw is never tested where a class was forgotten.",
+        "the model never saw is not counted where a class was forgotten.",
         "",
-        "| verdict | shown though it is not so | of | shown of a second reference | where tested |",
-        "|---|---|---|---|---|",
+        f"| verdict | shown though it is not so | of | shown of a second reference | of {ENOUGH} images and more "
+        "| where tested |",
+        "|---|---|---|---|---|---|",
     ]
     for name, kinds in wrong.items():
+        many = [r for r in records if SETTINGS[r["setting"]].forgotten >= ENOUGH]
         tested = [r for r in records if r["values"].get(name) != "not tested"]
-        cells = (counted(records, name, kinds), ", ".join(kinds), counted(records, name, (REFERENCE,)))
-        lines.append(f"| {name} | {' | '.join(cells)} | {counted(tested, name, (REFERENCE,))} |")
+        seconds = (counted(rows, name, (REFERENCE,)) for rows in (records, many, tested))
+        lines.append(f"| {' | '.join((name, counted(records, name, kinds), ', '.join(kinds), *seconds))} |")
     for setting in dict.fromkeys(record["setting"] for record in records):
         rows = [record for record in records if record["setting"] == setting]
         lines += ["", f"## {setting}", "", f"| verdict | {' | '.join(KINDS)} |", "|---|" + "---|" * len(KINDS)]

@@ -122,6 +122,14 @@ def test_a_line_that_was_edited_with_all_hashes_is_told_by_what_lies_beside_it(s
         (lambda lines: lines[place]["standings"]["ann"].update(forget=0.0), "standing, ann, forget: expected"),
         (lambda lines: lines[place].update(standings={}), "expected the standings of ["),
         (lambda lines: lines[request].update(method="retrain"), "but got retrain, by the receipt that it names"),
+        (lambda lines: lines[request]["serves"]["base"].update(model="0" * 64), "expected base and adapters to be"),
+        (lambda lines: lines[place]["serves"]["base"].update(model="0" * 64), "expected base to be what serves"),
+        (lambda lines: lines[request]["serves"]["adapters"][0].update(request="bob"), "expected the last adapter"),
+        (lambda lines: lines[-1]["serves"]["base"].update(model="0" * 64), "expected a model that served before"),
+        (
+            lambda lines: [one.update(model="0" * 64) for one in (lines[0]["serves"], lines[0]["serves"]["base"])],
+            "line 2: expected the receipt to start from the model that served",
+        ),
         (lambda lines: lines[request].update(kept_out={}), "expected what was kept out of ['ann', 'bob'], but got []"),
     ):
         folder = tmp_path / "forged"
