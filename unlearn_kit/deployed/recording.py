@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..evidence.folder import changed_files, read_receipt
 from ..evidence.ledger import Ledger, ServedModel
 from ..evidence.ledger_chain import Line
 from ..evidence.ledger_relapse import relapse_words, score_samples, standing
@@ -114,11 +114,10 @@ def checked_receipt(folder: Path) -> dict[str, Any]:
         ValueError: When there is none, or files were changed.
     """
     try:
-        values: dict[str, Any] = json.loads((folder / "receipt.json").read_text(encoding="utf-8"))
-        files, _ = dict(values["files"]), (values["deployed"]["checkpoint"], values["models"]["before"])
+        values = read_receipt(folder)
+        wrong, _ = changed_files(folder, values), (values["deployed"]["checkpoint"], values["models"]["before"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"expected folder to hold a revision with its receipt, but got {str(folder)!r}") from error
-    wrong = [name for name, sha in files.items() if not (folder / name).is_file() or hash_file(folder / name) != sha]
     if wrong:
         raise ValueError(f"expected the files of {str(folder)!r} to be as its receipt says, but {wrong} differ")
     return values

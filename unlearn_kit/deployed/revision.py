@@ -18,7 +18,7 @@ from ..checkpoints import same_bits
 from ..engine import resumable
 from ..errors import CheckpointError, check_choice
 from ..evidence import Receipt, earlier_receipts, inventory, receipt, seal
-from ..evidence.folder import LISTS
+from ..evidence.folder import LISTS, changed_files, read_receipt
 from ..evidence.measure import known_groups
 from ..evidence.receipt import Measuring
 from ..files import write_json, write_text
@@ -237,11 +237,9 @@ def _already(folder: Path, request: str) -> Revision | None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     wanted = f"expected out to be a new or an empty folder, but got {str(folder)!r}"
-    path = folder / "receipt.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        told, files, asked = values["deployed"], dict(values["files"]), values["request"]["rules"]
-        changed = [name for name, sha in files.items() if _hash_or_none(folder / name) != sha]
+        values = read_receipt(folder)
+        told, asked, changed = values["deployed"], values["request"]["rules"], changed_files(folder, values)
         revision = Revision(folder, folder / told["checkpoint"], Receipt(values), tuple(told["warnings"]), None)
         own = told["request"] == request
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -251,10 +249,6 @@ def _already(folder: Path, request: str) -> Revision | None:
     if changed:
         raise ValueError(f"{wanted}, which holds this revision, but its receipt names other contents of {changed}")
     return revision
-
-
-def _hash_or_none(path: Path) -> str | None:
-    return hash_file(path) if path.is_file() else None
 
 
 def _hashes(folder: Path) -> dict[str, str]:

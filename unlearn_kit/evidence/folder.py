@@ -53,6 +53,12 @@ def read_receipt(folder: str | Path) -> dict[str, Any]:
     return values
 
 
+def changed_files(folder: Path, values: Mapping[str, Any]) -> list[str]:
+    """Return the names of those files of a revision's folder that are gone, or other than its receipt says."""
+    files = dict(values["files"])
+    return [name for name, sha in files.items() if not (folder / name).is_file() or hash_file(folder / name) != sha]
+
+
 @checked
 def earlier_receipts(folders: Sequence[str | Path], originals: Mapping[Path, str]) -> list[dict[str, Any]]:
     """Return the receipts that a revision stands on: those of ``folders``, and the one that made the model it revises.
