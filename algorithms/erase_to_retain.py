@@ -68,7 +68,12 @@ def _fitting(options: Mapping[str, Any]) -> None:
 
 
 # Its length is a number of rounds; and batch norm at rest is what makes it reversible.
-@revision(TRAINING, without=("epochs", "steps", "batch_norm", "balance"), source="arXiv 2511.16574", fitting=_fitting)
+@revision(
+    TRAINING,
+    without=("epochs", "steps", "batch_norm", "trainable", "balance"),
+    source="arXiv 2511.16574",
+    fitting=_fitting,
+)
 def erase_to_retain(
     model: nn.Module,
     task: UnlearnTask,

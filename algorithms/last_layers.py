@@ -20,6 +20,7 @@ from unlearn_kit.seeding import derive
 
 @revision(
     Training(epochs=1, batch_size=256, lr=cosine(1e-2, 0.0), weight_decay=5e-4, clip=5.0),
+    without=("trainable",),
     source="Goel et al. 2022, arXiv 2201.06640",
 )
 def catastrophic_forget_k(
@@ -68,6 +69,7 @@ def catastrophic_forget_k(
 
 @revision(
     Training(epochs=2, batch_size=128, lr=cosine(5e-2, 0.0), weight_decay=5e-4, batch_norm="trained"),
+    without=("trainable",),
     source="Goel et al. 2022, arXiv 2201.06640",
     reinitializes=True,
 )

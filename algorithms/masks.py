@@ -18,7 +18,7 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.gradients import SampleLoss
 from unlearn_kit.losses.distances import label_cross_entropy
-from unlearn_kit.losses.targets import one_of
+from unlearn_kit.losses.wrapping import one_of
 from unlearn_kit.metrics import accuracy
 from unlearn_kit.metrics.evaluate import forgets_mask_class
 from unlearn_kit.metrics.predict import class_labels, map_batches

@@ -24,6 +24,7 @@ from .boundary_expand import class_head
 
 @revision(
     Training(steps=50, batch_size={"forget": 64, "retain": 256}, lr=cosine(2e-2, 0.0), clip=1.0),
+    without=("trainable",),
     source="Gao et al. 2026, arXiv 2604.08271",
     masks=False,
 )

@@ -19,6 +19,7 @@ from unlearn_kit.seeding import derive, isolated
 
 @revision(
     Training(epochs=10, batch_size=128, lr=cosine(0.05, 0.0), weight_decay=5e-4, batch_norm="update"),
+    without=("trainable",),
     reinitializes=True,
 )
 def retrain(

@@ -27,7 +27,7 @@ FLOORS = (
     ("scores",),
     ("files", "judging", "logits", "outputs", "pixel_range", "processes", "safe_yaml", "schedules", "seeding"),
     ("heads",),
-    ("memory", "modules"),
+    ("memory", "modules", "stages"),
     ("gradients", "models", "plots"),
     ("checkpoints", "data", "boundary"),
     ("hashing", "tasks"),

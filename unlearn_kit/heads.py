@@ -62,7 +62,7 @@ def head_name(model: nn.Module, inputs: Tensor | None = None) -> str:
         head = vars(module).get("unlearn_kit_head")
         if head is not None:
             return _join(prefix, str(head))
-    prefix, inner = _inside(model)
+    prefix, inner = inside_wrappers(model)
     found = _by_convention(inner) or _last_of_sequence(inner)
     if found:
         return _join(prefix, found)
@@ -132,7 +132,7 @@ def _owns_parameters(module: nn.Module | None) -> bool:
     return module is not None and next(module.parameters(), None) is not None
 
 
-def _inside(model: nn.Module) -> tuple[str, nn.Module]:
+def inside_wrappers(model: nn.Module) -> tuple[str, nn.Module]:
     """Return the network inside adapters and a layer that normalises, and its name in ``model``."""
     prefix, inner = "", model
     while True:

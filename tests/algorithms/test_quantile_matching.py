@@ -190,7 +190,10 @@ def test_the_boundary_ranks_the_samples_and_labels_what_is_left(task: UnlearnTas
     )
 
 
-@pytest.mark.parametrize("options", [{"mix": 0.5}, {"top_k": 2}, {"refresh": "step"}, {"retain_target": L.Uniform(3)}])
+@pytest.mark.parametrize(
+    "options",
+    [{"mix": 0.5}, {"top_k": 2}, {"refresh": "step"}, {"retain_target": L.Uniform(3)}, {"distill_weight": 1.0}],
+)
 def test_what_means_nothing_with_matched_labels_is_refused(
     options: dict[str, object], task: UnlearnTask, original: nn.Module
 ) -> None:

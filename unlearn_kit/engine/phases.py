@@ -14,12 +14,13 @@ from ..arguments import checked
 from ..errors import check_choice, check_count, check_number
 from ..losses import Objective, Term
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, rate_at
+from ..stages import check_part, parameters_of
 from ..tasks import UnlearnTask
 from .balance import Balance, check_balance, check_rule
 from .streams import check_weights
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-Trainable = Sequence[str] | Callable[[str, nn.Parameter], bool]
+Trainable = str | Sequence[str] | Callable[[str, nn.Parameter], bool]
 BatchNorm = Literal["frozen", "update", "trained"]
 
 
@@ -38,8 +39,9 @@ class Phase:
             leaves a function's optimiser its own.
         momentum: of "sgd".
         weight_decay: of the named optimisers.
-        trainable: names of parameters, or a function ``(name, parameter) -> bool``; None for every parameter that
-            requires a gradient. All others do not move, by weight decay or momentum either.
+        trainable: "head", "last:K" for the head and the K stages before it (see ``models.stages``), names of
+            parameters, or a function ``(name, parameter) -> bool``; None or "all" for every parameter that requires a
+            gradient. All others do not move, by weight decay or momentum either, and early ones cost no backward pass.
         masks: for some parameters, a bool tensor of their shape: entries that are False do not move at all; or a
             floating-point one, by which gradients are multiplied: where it is 0, nothing moves.
         batch_norm: What keeps state in training mode: batch norm, and instance norm with running statistics, spectral
@@ -95,8 +97,6 @@ class Phase:
         if isinstance(self.optimizer, str) and self.lr is None:
             raise ValueError(f"expected lr with optimizer={self.optimizer!r}, but got None")
         check_settings(self)
-        if isinstance(self.trainable, str):
-            raise TypeError(f"expected trainable to be names or a function, but got a str: {self.trainable!r}")
         if self.balance is not None:
             check_balance(self.balance, self.terms)
         needed = self.terms.streams
@@ -161,8 +161,9 @@ class Phase:
             ValueError: When there are none, a name is unknown, or a mask does not fit.
         """
         everything = dict(model.named_parameters())
-        if self.trainable is None:
-            chosen = {name: p for name, p in everything.items() if p.requires_grad}
+        if self.trainable is None or isinstance(self.trainable, str):
+            part = set(parameters_of(model, self.trainable or "all"))
+            chosen = {name: p for name, p in everything.items() if p.requires_grad and name in part}
         elif callable(self.trainable):
             chosen = {name: p for name, p in everything.items() if self.trainable(name, p)}
         else:
@@ -300,6 +301,8 @@ def check_settings(settings: Any) -> None:
         if length is not None:
             check_count(name, length, low=0)
     check_choice("batch_norm", settings.batch_norm, get_args(BatchNorm))
+    if isinstance(settings.trainable, str):
+        check_part("trainable", settings.trainable)
     check_number("momentum", settings.momentum, low=0, high=1, open_high=True)
     check_number("weight_decay", settings.weight_decay, low=0)
     check_count("workers", settings.workers, low=0)

@@ -18,7 +18,7 @@ from ..tasks import UnlearnTask
 from .balance import Balance
 from .callbacks import Callback, check_callbacks
 from .fit import FitResult, fit
-from .phases import Alternate, BatchNorm, OptimizerFactory, Phase, check_settings, sizes_for, streams_for
+from .phases import Alternate, BatchNorm, OptimizerFactory, Phase, Trainable, check_settings, sizes_for, streams_for
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -37,6 +37,7 @@ class TrainingOptions(TypedDict, total=False):
     clip: float | None
     class_weight: Sequence[float] | None
     batch_norm: BatchNorm
+    trainable: Trainable | None
     balance: Balance | None
     workers: int
     accelerator: Accelerator | None
@@ -59,6 +60,8 @@ class Training:
         class_weight: What each class weighs in every term toward the data's own labels, one number a class; of a
             multi-label task how much more a finding weighs where it is present (``pos_weight``); None for all alike.
         batch_norm: "frozen", "update" or "trained", as in :class:`~unlearn_kit.engine.Phase`.
+        trainable: What moves: "head", "last:K" for the head and the K stages before it, names of parameters, or a
+            function ``(name, parameter) -> bool``; None or "all" for all that require a gradient.
         balance: How the gradients of two streams are combined: None, "nash", "pcgrad" or a ``Cone``.
         workers: Processes that decode the data; 0 decodes in this one.
         accelerator: An ``accelerate.Accelerator`` for mixed precision or several devices; None for one device.
@@ -75,6 +78,7 @@ class Training:
     clip: float | None = None
     class_weight: Sequence[float] | None = None
     batch_norm: BatchNorm = "frozen"
+    trainable: Trainable | None = None
     balance: Balance | None = None
     workers: int = 0
     accelerator: Accelerator | None = None
@@ -181,6 +185,7 @@ HELP: dict[str, str] = {
     "clip": "Largest gradient norm; None for no bound.",
     "class_weight": "One weight a class, or a finding, in every term toward the data's own labels; None: all alike.",
     "batch_norm": '"frozen", "update" or "trained", as in ``engine.Phase``.',
+    "trainable": 'What moves: "all", "head", "last:K" stages and the head, names of parameters, or a function.',
     "balance": 'How the gradients of two streams are combined: None, "nash", "pcgrad" or a ``Cone``.',
     "workers": "Processes that decode the data.",
     "accelerator": "An ``accelerate.Accelerator`` for mixed precision or several devices.",

@@ -12,19 +12,17 @@ from .objective import Objective, ObjectiveValue, Term
 from .targets import (
     Background,
     Boundary,
-    Cached,
     Contradiction,
-    Findings,
     Labels,
     OtherClasses,
     RandomLabels,
     Target,
     Teacher,
     Uniform,
-    Within,
 )
 from .terms import bce, cross_entropy, dice, dice_bce, kl, mse, parameter_norm, term, weight_distance
 from .transformed import FLIPS, Transform, Transformed
+from .wrapping import Cached, Findings, Within, Without
 
 __all__ = [
     "FLIPS",
@@ -53,6 +51,7 @@ __all__ = [
     "Transformed",
     "Uniform",
     "Within",
+    "Without",
     "bce",
     "cosine",
     "cross_entropy",

@@ -18,7 +18,8 @@ from ..outputs import check_finite, decisions, is_ignored
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, formula, is_schedule, value_at
 from .batch import Batch, Goal, GoalKind
 from .distances import check_goal, fit_goal
-from .targets import Cached, Findings, Labels, Target, Within
+from .targets import Labels, Target
+from .wrapping import Cached, Findings, Within
 
 Reduction = Literal["sample", "batch", "parameters", "forward"]
 

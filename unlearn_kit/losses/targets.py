@@ -7,7 +7,7 @@ so make it a frozen dataclass.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -20,7 +20,7 @@ from ..boundary.search import nearest_change
 from ..errors import check_choice, check_count, check_number
 from ..logits import giving_logits
 from ..modules import check_model, evaluating
-from ..outputs import IGNORE, decisions, hard_labels, is_binary, is_multi_hot, predicted_labels, probabilities
+from ..outputs import IGNORE, decisions, hard_labels, is_binary, predicted_labels, probabilities
 from .batch import Batch, Goal, GoalKind
 
 
@@ -265,146 +265,6 @@ class Contradiction:
 
     def __repr__(self) -> str:
         return f"Contradiction({_name(self.model)}, confidence={self.confidence:g})"
-
-
-@checked
-@dataclass(frozen=True)
-class Within:
-    """Another target, asked of the decisions whose own label is ``label`` alone; all others are left out.
-
-    For masks of which one class is to be forgotten, or several (``label`` is then a tuple of them). Logits, which have
-    no number to spare for decisions that are left out, become their probabilities.
-
-    Raises:
-        ValueError: On labels that are none.
-        TypeError: On what is no target.
-    """
-
-    target: Target
-    label: int | tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.target, Target):
-            raise TypeError(f"expected target to be a target, but got {type(self.target).__name__}")
-        if self.label == ():
-            raise ValueError("expected label to be a class or a tuple of classes, but got an empty tuple")
-        for label in self.label if isinstance(self.label, tuple) else (self.label,):
-            check_count("label", label, low=0)
-
-    @property
-    def gives(self) -> tuple[GoalKind, ...]:
-        """What the target inside gives, logits as probabilities."""
-        return _kinds_that_leave_out(self.target)
-
-    def __call__(self, batch: Batch) -> Goal:
-        kind, values = _without_logits(self.target(batch))
-        asked = one_of(batch.targets, self.label).reshape(values.shape if kind == "labels" else values[:, :1].shape)
-        return Goal(kind, torch.where(asked, values, IGNORE))
-
-    def __repr__(self) -> str:
-        return f"Within({self.target}, label={self.label})"
-
-
-@checked
-@dataclass(frozen=True)
-class Findings:
-    """Another target of a multi-label task, asked of some findings alone; all others are left out.
-
-    The target inside sees the others as unknown: a search near the boundary climbs toward a change of these alone.
-
-    Args:
-        target: What they are led toward.
-        findings: Their places ``k`` in the targets ``(B, K)``.
-        label: 1 to ask only where they are present, 0 where they are absent; None for both.
-
-    Raises:
-        ValueError: On places that are none; when evaluated, on one that the targets have not, or without findings.
-        TypeError: On what is no target.
-    """
-
-    target: Target
-    findings: tuple[int, ...]
-    label: int | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.target, Target):
-            raise TypeError(f"expected target to be a target, but got {type(self.target).__name__}")
-        if not self.findings:
-            raise ValueError("expected findings to hold at least one, but got an empty tuple")
-        for finding in self.findings:
-            check_count("findings", finding, low=0)
-        if self.label not in (None, 0, 1):
-            raise ValueError(f"expected label to be 0, 1 or None, but got {self.label!r}")
-
-    @property
-    def gives(self) -> tuple[GoalKind, ...]:
-        """What the target inside gives, logits as probabilities."""
-        return _kinds_that_leave_out(self.target)
-
-    def __call__(self, batch: Batch) -> Goal:
-        y = batch.targets
-        if not is_multi_hot(y) or max(self.findings) >= y.shape[1]:
-            raise ValueError(
-                f"expected targets (B, K) with the findings {list(self.findings)}, but got shape {tuple(y.shape)}"
-            )
-        others = torch.ones(y.shape, dtype=torch.bool, device=y.device)
-        others[:, list(self.findings)] = False
-        others |= torch.zeros_like(others) if self.label is None else y != self.label
-        signed = y if y.is_floating_point() else y.long()
-        goal = self.target(replace(batch, targets=signed.masked_fill(others, IGNORE)))
-        return _without_logits(goal).without(others)
-
-    def __repr__(self) -> str:
-        where = "" if self.label is None else f", label={self.label}"
-        return f"Findings({self.target}, {list(self.findings)}{where})"
-
-
-@checked
-@dataclass(frozen=True)
-class Cached:
-    """Another target, computed for the whole stream once a run or once an epoch rather than in every step.
-
-    Exact where the target depends on the sample alone: a frozen model, no noise, no augmentation.
-    """
-
-    target: Target
-    refresh: Literal["once", "epoch"] = "once"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.target, Target):
-            raise TypeError(f"expected target to be a target, but got {type(self.target).__name__}")
-        check_choice("refresh", self.refresh, ("once", "epoch"))
-
-    @property
-    def gives(self) -> tuple[GoalKind, ...]:
-        """What the target inside gives."""
-        return self.target.gives
-
-    def __call__(self, batch: Batch) -> Goal:
-        table = batch.tables.get(self)
-        if table is None or batch.indices is None:
-            return self.target(batch)
-        rows = table.values[batch.indices.to(table.values.device)]
-        return Goal(table.kind, rows.to(batch.inputs.device))
-
-    def __repr__(self) -> str:
-        return repr(self.target)
-
-
-def _kinds_that_leave_out(target: Target) -> tuple[GoalKind, ...]:
-    kinds: list[GoalKind] = ["probabilities" if kind == "logits" else kind for kind in target.gives]
-    return tuple(dict.fromkeys(kinds))
-
-
-def _without_logits(goal: Goal) -> Goal:
-    """Return the goal with logits, which have no number to spare for what is left out, as their probabilities."""
-    return Goal("probabilities", probabilities(goal.values)) if goal.kind == "logits" else goal
-
-
-def one_of(targets: Tensor, label: int | tuple[int, ...]) -> Tensor:
-    """Return where ``targets`` are ``label``, or one of several: bool, of their shape."""
-    labels = label if isinstance(label, tuple) else (label,)
-    return torch.stack([targets == one for one in labels]).any(0)
 
 
 def _across(labels: Tensor, logits: Tensor, own: Tensor, *, one: bool) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from ..heads import declare_head, head_name, head_parameters
 from ..logits import with_output
+from ..stages import parameters_of, stages
 from .all_cnn import all_cnn
 from .mlp import mlp
 from .normalization import Normalize, with_normalization
@@ -22,9 +23,11 @@ __all__ = [
     "head_name",
     "head_parameters",
     "mlp",
+    "parameters_of",
     "reinitialize_",
     "resnet",
     "small_cnn",
+    "stages",
     "unet",
     "with_normalization",
     "with_output",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, dataclass
 
 import numpy as np
 import pytest
@@ -394,6 +394,43 @@ def test_other_classes_are_the_teachers_without_the_own(dense):
     kind, values = L.OtherClasses(model)(batch(y))
     assert kind == "probabilities"
     assert np.allclose(values.numpy(), softmax(np.where(own_class, -np.inf, z), axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_without_classes_a_teacher_says_what_it_says_of_the_others(dense):
+    model = teacher(4, dense)
+    z = logits_of(model, batch().inputs)
+    z[:, [1, 3]] = -np.inf
+    expected = softmax(z, axis=1)
+    of_logits = L.Without(L.Teacher(model), (1, 3))(batch())
+    assert of_logits.kind == "probabilities"
+    assert np.allclose(of_logits.values.numpy(), expected, atol=1e-6)
+    y = torch.zeros((BATCH, 4, 4) if dense else (BATCH,), dtype=torch.long)
+    at_once = PerturbedSign(radius=1e-9)
+    shares = L.Without(L.Boundary(model, at_once, soft=True), (1, 3))(batch(y)).values
+    assert np.allclose(shares.numpy(), expected, atol=1e-5)
+    whole = L.Without(L.Teacher(model), ())(batch()).values
+    assert np.allclose(whole.numpy(), softmax(logits_of(model, batch().inputs), axis=1), atol=1e-6)
+
+
+def test_without_keeps_what_is_left_out_and_divides_nothing_by_zero():
+    sure = torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5], [-1.0, -1.0, -1.0]])
+
+    @dataclass(frozen=True)
+    class Fixed:
+        gives = ("probabilities",)
+
+        def __call__(self, batch: L.Batch) -> L.Goal:
+            return L.Goal("probabilities", sure)
+
+    values = L.Without(Fixed(), (0,))(batch()).values
+    assert torch.allclose(values[:2], torch.tensor([[0.0, 0.5, 0.5], [0.0, 0.375, 0.625]]))
+    assert (values[2] == L.IGNORE).all()
+    for classes, text in (((0, 1, 2), "leave one of 3 outputs"), ((3,), "leave one of 3 outputs")):
+        with pytest.raises(ValueError, match=text):
+            L.Without(Fixed(), classes)(batch())
+    with pytest.raises(ValueError, match="expected target to give probabilities or logits"):
+        L.Without(L.Labels(), (0,))
 
 
 # --- cached ---------------------------------------------------------------------------------------
