@@ -31,6 +31,7 @@ from .salun import salun
 from .scrub import scrub
 from .sfron import sfron
 from .ssd import lfssd, ssd
+from .ugradsl import ugradsl
 from .unsir import unsir
 
 __all__ = [
@@ -68,5 +69,6 @@ __all__ = [
     "scrub",
     "sfron",
     "ssd",
+    "ugradsl",
     "unsir",
 ]

@@ -1,17 +1,19 @@
-"""MUNBa, HAMU, ReGUn, LoTUS, RURK and RELOAD: one step of each by hand, and what sets it apart."""
+"""MUNBa, HAMU, ReGUn, LoTUS, RURK, RELOAD and UGradSL: one step of each by hand, and what sets it apart."""
 
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from algorithms import hamu, lotus, munba, regun, reload, rurk
+from algorithms import hamu, lotus, munba, neg_grad_plus, regun, reload, rurk, ugradsl
 from algorithms.lotus import GumbelSoftmax, Uncertainty
 from algorithms.regun import class_predictions
 from algorithms.rurk import recognition
+from algorithms.ugradsl import shares_near
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data import in_order
@@ -216,3 +218,47 @@ def test_reload_refuses_a_gradient_of_another_model(model):
     other = {name: g[:1] for name, g in mean_gradients(model, in_order(images(8, 0), 8)).items()}
     with pytest.raises(ValueError, match=r"expected stored\['0.weight'\] to be of shape \(8, 6\), but got \(1, 6\)"):
         reload(copy.deepcopy(model), of_samples(), stored=other)
+
+
+SGD = {**ONE, "optimizer": "sgd"}
+
+
+@pytest.mark.parametrize("rate", [None, 0.4])
+def test_ugradsl_climbs_from_labels_smoothed_at_a_negative_rate(model, rate):
+    task = of_samples()
+    found = ugradsl(model, task, retain_share=0.7, smoothing=rate, near=0.05, **SGD)
+    x, y = load_tensors(task.forget)
+    near = shares_near(model, task, 0.05, seed=0)
+    assert 0 < near.max() < 1
+    alpha = -(near if rate is None else torch.full((4,), rate))[:, None]
+    labels = (1 - alpha) * F.one_hot(y, 4) + alpha / 4  # as published, with alpha < 0
+    assert found.details["smoothing"] == pytest.approx(float(-alpha.mean()))
+    torch.testing.assert_close(labels.sum(1), torch.ones(4))
+    kept, known = load_tensors(task.retain)
+    ascent = -(labels * model(x).log_softmax(1)).sum(1).mean()
+    (0.7 * F.cross_entropy(model(kept), known) - 0.3 * ascent).backward()
+    for a, b in zip(found.model.parameters(), moved(model, [p.grad for p in model.parameters()]), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_ugradsl_counts_the_retain_samples_whose_features_are_near(model):
+    task = of_samples()
+    own, others = (model[:2](load_tensors(part)[0]).detach().double().numpy() for part in (task.forget, task.retain))
+    distances = [[(1 - a @ b / np.sqrt((a @ a) * (b @ b))) / 2 for b in others] for a in own]
+    near = float(np.median(distances))  # The mean of two distances: neither is at the edge.
+    wanted = (np.array(distances) <= near).mean(1)
+    np.testing.assert_allclose(shares_near(model, task, near, seed=0), wanted)
+
+
+def test_ugradsl_without_smoothing_is_neg_grad_plus(model):
+    task = of_samples()
+    plain = neg_grad_plus(model, task, alpha=0.7, **SGD).model
+    found = ugradsl(model, task, retain_share=0.7, smoothing=0.0, **SGD).model
+    for a, b in zip(found.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("preset", "steps"), [("ugradsl", 1), ("plus", 4)])
+def test_ugradsl_plus_goes_through_the_retain_data(model, preset, steps):
+    result = ugradsl(model, of_samples(), preset=preset, epochs=1, batch_size={"forget": 4, "retain": 7})
+    assert result.history[-1]["step"] == steps - 1

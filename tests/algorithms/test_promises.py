@@ -65,6 +65,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "scrub": {"epochs": 2, "msteps": 1, **BATCH},
     "sfron": {"steps": 5, **BATCH},
     "ssd": {},
+    "ugradsl": STEPS,
     "unsir": {**STEPS, "noise_samples": 8, "noise_steps": 2},
 }
 
