@@ -88,6 +88,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "scrub": {"epochs": 2, "msteps": 2},
     "sfron": {"steps": 5},
     "ssd": {},
+    "ugradsl": {"steps": 2, "smoothing": 0.5},
 }
 # On the retain data alone; from fresh weights or with noise on all of them; on layers of adapters or chosen weights.
 OTHERS = {"catastrophic_forget_k", "finetune", "l1_sparse", "exact_unlearn_k", "retrain", "fisher_forgetting"}
@@ -126,7 +127,7 @@ def test_only_the_pixels_of_the_class_are_asked_anything(name: str) -> None:
     assert moved_rows(name, model(), task()) == [2]
 
 
-@pytest.mark.parametrize("name", ["delete", "jit", "random_label", "scrub", "sfron"])
+@pytest.mark.parametrize("name", ["delete", "jit", "random_label", "scrub", "sfron", "ugradsl"])
 def test_a_single_logit_and_several_classes_work_alike(name: str) -> None:
     assert moved_rows(name, model(1), task((1,), outputs=1)) == [2]
     assert moved_rows(name, model(), task((1, 3))) == [1, 3]
