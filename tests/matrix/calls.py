@@ -55,7 +55,7 @@ RECORDS = {
     "audits": {"AnamnesisIndex", "Ensemble", "FewShotReport", "ProbeReport", "RelearnReport", "ShadowReport"},
     "boundary": {"BoundaryPoints", "BoundaryRadii", "Certificate", "SmoothPoints"},
     "composition": {"BarrierBound", "Candidate", "CoefficientSearch", "Composition", "PathPoint", "Picked"}
-    | {"RequestStep", "RequestsResult", "Soup", "TradeoffPath"},
+    | {"RequestStep", "RequestsResult", "Sisa", "Soup", "TradeoffPath"},
     "data": {"Duplicate", "Duplicates", "Where"},
     "deployed": {"Deployed", "FittedWeights", "Network", "Normalization", "Revision", "WeightsFile"},
     "engine": {"Callback", "Facts", "FitResult", "Run", "TrainingOptions"},
@@ -84,6 +84,7 @@ def _made() -> SimpleNamespace:
         run = tuning.unroll(model, _loss, tuning.expected_accuracy(x, y), {"knob": 1.0}, [(x, y)])
         path = composition.tradeoff_path(model, other, task, points=2)
         bundle = data.DataBundle("mine", task.forget.dataset, task.forget.dataset, 3, "classification", ("a", "b", "c"))
+        system = composition.sisa_train(build, task.retain, shards=2, epochs=1, batch_size=4)
         scores = metrics.evaluate(model, task)
         result = algorithms.neg_grad(model, task, steps=1, batch_size=6)
     return SimpleNamespace(**locals())
@@ -337,6 +338,13 @@ call(
 call("composition", "joint_task", lambda t: {"requests": [t.task]})
 call("composition", "cumulative_tasks", lambda t: {"requests": [t.task]})
 call("composition", "held_out_objectives", lambda t: {"task": t.task, "target": 0.0})
+SISA = {"shards": 2, "slices": 1, "epochs": 1, "without": [0], "seed": 0, "batch_size": 4}
+call(
+    "composition",
+    "sisa_train",
+    lambda t: {"build": build, "dataset": t.task.retain, "aggregate": "mean", "device": None, **SISA},
+)
+call("composition", "sisa_forget", lambda t: {"system": t.system, "indices": [0, 1], "drop": False})
 call("composition", "needs_recalibration", lambda t: {"model": t.model})
 call(
     "composition",
