@@ -1,4 +1,4 @@
-"""MUNBa, HAMU, ReGUn, LoTUS, RURK, RELOAD and UGradSL: one step of each by hand, and what sets it apart."""
+"""The baselines of 2024 to 2026: one step of each by hand, and what sets it apart."""
 
 import copy
 import math
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from algorithms import hamu, lotus, munba, neg_grad_plus, regun, reload, rurk, ugradsl
+from algorithms import hamu, lotus, munba, neg_grad_plus, oracle_matching, regun, reload, rurk, ugradsl
 from algorithms.lotus import GumbelSoftmax, Uncertainty
 from algorithms.regun import class_predictions
 from algorithms.rurk import recognition
@@ -18,7 +18,7 @@ from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data import in_order
 from unlearn_kit.data.tensors import TensorImages, load_tensors
-from unlearn_kit.engine import Cone, Run, train
+from unlearn_kit.engine import Cone, Run, facts_of, train
 from unlearn_kit.gradients import mean_gradients
 from unlearn_kit.metrics import accuracy
 
@@ -262,3 +262,29 @@ def test_ugradsl_without_smoothing_is_neg_grad_plus(model):
 def test_ugradsl_plus_goes_through_the_retain_data(model, preset, steps):
     result = ugradsl(model, of_samples(), preset=preset, epochs=1, batch_size={"forget": 4, "retain": 7})
     assert result.history[-1]["step"] == steps - 1
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_oracle_matching_steps_toward_the_mean_logits_of_retrained_models(model, weight):
+    task = of_samples()
+    references = [nn.Linear(6, 4), nn.Sequential(nn.Linear(6, 4))]
+    found = oracle_matching(model, task, references=references, retain_weight=weight, clip=None, **SGD).model
+    values = []
+    for part in (task.forget, task.retain):
+        x, _ = load_tensors(part)
+        values.append((model(x) - (references[0](x) + references[1](x)).detach() / 2).square().mean())
+    (values[0] + weight * values[1]).backward()
+    for a, b in zip(found.parameters(), moved(model, [p.grad for p in model.parameters()]), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_oracle_matching_says_what_a_retrained_model_says_and_is_told_apart_from_methods(model):
+    task = of_samples()
+    oracle = nn.Sequential(nn.Linear(6, 4)).requires_grad_(False)
+    found = oracle_matching(model, task, references=[oracle], steps=300, lr=0.02).model
+    x, _ = load_tensors(task.forget)
+    assert (found(x) - oracle(x)).square().mean() < 0.01 * (model(x) - oracle(x)).square().mean()
+    assert facts_of(oracle_matching).reads_reference
+    assert not facts_of(ugradsl).reads_reference
+    with pytest.raises(ValueError, match="expected references to hold at least one model retrained without"):
+        oracle_matching(model, task)

@@ -93,6 +93,7 @@ METHODS: dict[str, dict[str, Any]] = {
 # On the retain data alone; from fresh weights or with noise on all of them; on layers of adapters or chosen weights.
 OTHERS = {"catastrophic_forget_k", "finetune", "l1_sparse", "exact_unlearn_k", "retrain", "fisher_forgetting"}
 # By the length of the retain data's gradient, which is 0 here; and by the weights of both that a ratio chooses.
+OTHERS |= {"oracle_matching"}  # Of what a retrained model says of every pixel.
 OTHERS |= {"erase_to_retain", "hamu", "masked_small_gradient", "reload"}
 REFUSE = {
     "amun",

@@ -54,6 +54,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "munba": STEPS,
     "neg_grad": STEPS,
     "neg_grad_plus": STEPS,
+    "oracle_matching": STEPS,
     "perturbed_sign": STEPS,
     "quantile_matching": STEPS,
     "random_label": STEPS,
@@ -142,7 +143,8 @@ def of_masks() -> UnlearnTask:
 
 
 def run(name: str, model: nn.Module, task: UnlearnTask, **options: Any) -> UnlearnResult:
-    return getattr(algorithms, name)(model, task, **{**QUICK[name], **options})
+    given = {"references": [models.fresh_copy(model, seed=0)]} if facts(name).reads_reference else {}
+    return getattr(algorithms, name)(model, task, **{**QUICK[name], **given, **options})
 
 
 def facts(name: str) -> Facts:

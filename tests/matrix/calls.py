@@ -30,6 +30,7 @@ from unlearn_kit import (
     models,
     tuning,
 )
+from unlearn_kit.engine import facts_of
 from unlearn_kit.tasks import UnlearnTask
 
 ROOMS = {
@@ -739,7 +740,8 @@ def _of_algorithm(name: str) -> Arguments:
     left = ("accelerator", "epochs") if "steps" in parameters else ("accelerator",)
     options = {key: p.default for key, p in parameters.items() if p.default is not p.empty and key not in left}
     options |= {key: value for key, value in lengths.items() if key in parameters} | own
-    return lambda t: {"model": t.model, "task": t.task, **options}
+    reads = facts_of(getattr(algorithms, name)).reads_reference
+    return lambda t: {"model": t.model, "task": t.task, **options, **({"references": [t.other]} if reads else {})}
 
 
 for name in algorithms.__all__:
