@@ -20,6 +20,7 @@ from .masked_small_gradient import masked_small_gradient
 from .mean_feature_head import mean_feature_head
 from .munba import munba
 from .neg_grad import neg_grad, neg_grad_plus
+from .negmerge import negmerge
 from .oracle_matching import oracle_matching
 from .perturbed_sign import perturbed_sign
 from .quantile_matching import quantile_matching
@@ -59,6 +60,7 @@ __all__ = [
     "munba",
     "neg_grad",
     "neg_grad_plus",
+    "negmerge",
     "oracle_matching",
     "perturbed_sign",
     "quantile_matching",

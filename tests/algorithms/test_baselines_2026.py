@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from algorithms import hamu, lotus, munba, neg_grad_plus, oracle_matching, regun, reload, rurk, ugradsl
+from algorithms import hamu, lotus, munba, neg_grad_plus, negmerge, oracle_matching, regun, reload, rurk, ugradsl
 from algorithms.lotus import GumbelSoftmax, Uncertainty
 from algorithms.regun import class_predictions
 from algorithms.rurk import recognition
@@ -288,3 +288,46 @@ def test_oracle_matching_says_what_a_retrained_model_says_and_is_told_apart_from
     assert not facts_of(ugradsl).reads_reference
     with pytest.raises(ValueError, match="expected references to hold at least one model retrained without"):
         oracle_matching(model, task)
+
+
+def test_negmerge_takes_away_what_all_fine_tunings_changed_alike(model):
+    task = of_samples()
+    rates, changes = (0.5, 2.0, 1.0), []
+    options = {**SGD, "steps": 2, "lr": 0.3}
+    found = negmerge(model, task, rates=rates, strength=1.5, **options)
+    x, y = load_tensors(task.forget)
+    for rate in rates:
+        tuned = copy.deepcopy(model)
+        for _ in range(2):
+            step = torch.autograd.grad(F.cross_entropy(tuned(x), y), list(tuned.parameters()))
+            with torch.no_grad():
+                for p, g in zip(tuned.parameters(), step, strict=True):
+                    p -= 0.3 * rate * g
+        changes.append(
+            np.concatenate(
+                [
+                    (q - p).detach().double().numpy().ravel()
+                    for p, q in zip(model.parameters(), tuned.parameters(), strict=True)
+                ]
+            )
+        )
+    kept = np.abs(np.sign(changes).sum(0)) == 3
+    assert 0 < kept.mean() < 1
+    wanted = np.where(kept, -1.5 * np.mean(changes, axis=0), 0)
+    moves = [
+        (q - p).detach().numpy().ravel() for p, q in zip(model.parameters(), found.model.parameters(), strict=True)
+    ]
+    np.testing.assert_allclose(np.concatenate(moves), wanted, atol=1e-6)
+    assert found.details == {"strength": 1.5, "agreement": pytest.approx(kept.mean())}
+
+
+def test_negmerge_goes_as_far_as_it_takes_to_forget_and_no_further(model):
+    known = train(model, images(32, 0), epochs=200, batch_size=32, lr=0.5).model
+    task = of_class()
+    assert accuracy(known, task.forget) == 1
+    found = negmerge(known, task, lr=1e-3, retain_drop=1.0)
+    assert accuracy(found.model, task.forget) <= 0.02
+    near = negmerge(known, task, lr=1e-3, strength=0.7 * found.details["strength"])
+    assert accuracy(near.model, task.forget) > 0.02
+    with pytest.raises(ValueError, match=r"expected rates to hold at least two, one a fine-tuning, but got \[1.0\]"):
+        negmerge(known, task, rates=[1.0])

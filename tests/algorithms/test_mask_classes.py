@@ -82,6 +82,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "munba": {"steps": 2},
     "neg_grad": {"steps": 2},
     "neg_grad_plus": {"steps": 2},
+    "negmerge": {"steps": 2, "strength": 1.0},
     "perturbed_sign": {"steps": 2, "refresh": "step"},
     "random_label": {"steps": 2},
     "salun": {"steps": 2, "density": 1.0},

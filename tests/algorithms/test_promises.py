@@ -54,6 +54,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "munba": STEPS,
     "neg_grad": STEPS,
     "neg_grad_plus": STEPS,
+    "negmerge": {**STEPS, "rates": (0.5, 1.0)},
     "oracle_matching": STEPS,
     "perturbed_sign": STEPS,
     "quantile_matching": STEPS,
