@@ -291,7 +291,7 @@ call(
     },
 )
 call("composition", "task_arithmetic", lambda t: {**RUNS(t), **MEANS})
-call("composition", "ties", lambda t: {**RUNS(t), **MEANS, "density": 0.5, "scale": 1.0})
+call("composition", "ties", lambda t: {**RUNS(t), **MEANS, "density": 0.5, "scale": 1.0, "per_tensor": True})
 call(
     "composition",
     "dare",
