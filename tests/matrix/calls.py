@@ -7,6 +7,7 @@ import functools
 import inspect
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -139,6 +140,10 @@ def _all_of(function: Callable[..., Any]) -> Callable[..., Any]:
 def _bundle(t: Things) -> data.DataBundle:
     held = t.task.forget.dataset
     return data.DataBundle("own", held, held, 3, "classification", ("a", "b", "c"))
+
+
+def _saved(t: Things) -> Path:
+    return composition.sisa_save(t.system, Path(tempfile.mkdtemp()) / "system.safetensors")
 
 
 Arguments = Callable[[Things], dict[str, Any]]
@@ -344,6 +349,12 @@ call(
     "composition",
     "sisa_train",
     lambda t: {"build": build, "dataset": t.task.retain, "aggregate": "mean", "device": None, **SISA},
+)
+call("composition", "sisa_save", lambda t: {"system": t.system, "path": "system.safetensors"})
+call(
+    "composition",
+    "sisa_load",
+    lambda t: {"path": _saved(t), "build": build, "dataset": t.task.retain, "device": None, "batch_size": 4},
 )
 call("composition", "sisa_forget", lambda t: {"system": t.system, "indices": [0, 1], "drop": False})
 call("composition", "needs_recalibration", lambda t: {"model": t.model})

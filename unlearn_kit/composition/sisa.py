@@ -35,7 +35,7 @@ States = tuple[dict[str, Tensor], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class _Recipe:
+class ShardTraining:
     """How a shard is trained; the same for all of them, for ever."""
 
     build: Callable[[], nn.Module]
@@ -98,7 +98,7 @@ class Sisa:
     states: tuple[States, ...] = field(repr=False)
     retrained: Mapping[int, int]
     share: float
-    recipe: _Recipe = field(repr=False)
+    recipe: ShardTraining = field(repr=False)
 
 
 @checked
@@ -145,7 +145,7 @@ def sisa_train(
         raise ValueError(
             f"expected shards * slices to be at most the {len(dataset)} samples of dataset, but got {shards * slices}"
         )
-    recipe = _Recipe(build, dataset, aggregate, epochs, seed, device, options)
+    recipe = ShardTraining(build, dataset, aggregate, epochs, seed, device, options)
     if aggregate == "merge":
         adapter_names(recipe.member(0))
     order = torch.randperm(len(dataset), generator=generator(seed, "shards"))

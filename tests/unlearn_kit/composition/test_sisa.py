@@ -8,10 +8,11 @@ import torch
 from scipy.special import expit, logit, softmax
 from torch import Tensor, nn
 
-from unlearn_kit import adapters, models
-from unlearn_kit.composition import Sisa, sisa_forget, sisa_train
+from unlearn_kit import adapters, models, save_model
+from unlearn_kit.composition import Sisa, sisa_forget, sisa_load, sisa_save, sisa_train
 from unlearn_kit.composition.ensemble import ShardEnsemble
 from unlearn_kit.data import TensorImages
+from unlearn_kit.errors import CheckpointError
 from unlearn_kit.metrics import accuracy
 
 
@@ -172,3 +173,30 @@ def test_what_is_gone_cannot_be_forgotten_again():
 def test_systems_that_make_no_sense_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         sisa_train(**{"build": build, "dataset": images(), **options})
+
+
+@pytest.mark.parametrize("aggregate", ["vote", "merge"])
+def test_a_system_comes_back_from_its_file_and_forgets_as_it_would_have(aggregate, tmp_path):
+    system = sisa_forget(trained(aggregate), [7])
+    path = sisa_save(system, tmp_path / "system.safetensors")
+    blank = images()
+    blank.inputs[7] = torch.nan  # not trained on again
+    loaded = sisa_load(path, KINDS[aggregate], blank, batch_size=4)
+    assert same(loaded, system)
+    assert (loaded.retrained, loaded.share) == (system.retrained, system.share)
+    assert same(sisa_forget(loaded, [3]), sisa_forget(system, [3]))
+
+
+def test_a_file_is_held_against_network_data_and_options(tmp_path):
+    path = sisa_save(trained("mean"), tmp_path / "system.safetensors")
+    with pytest.raises(
+        ValueError, match=r"expected options to be those of the training, \{'batch_size': '4'\}, but got"
+    ):
+        sisa_load(path, build, images())
+    with pytest.raises(ValueError, match="expected samples to be those of the training, 48, but got 45"):
+        sisa_load(path, build, images(45), batch_size=4)
+    with pytest.raises(CheckpointError, match="to fit the network that build makes, but"):
+        sisa_load(path, lambda: models.small_cnn(num_classes=3, channels=1, width=4), images(), batch_size=4)
+    other = save_model(build(), tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="to hold a system that sisa_save wrote, but it holds none"):
+        sisa_load(other, build, images())
