@@ -56,8 +56,8 @@ def sisa_load(
     Args:
         path: The file.
         build: What made its networks.
-        dataset: The data it was trained on, each sample at its old position; forgotten ones are not trained on, and may be
-            blank.
+        dataset: The data it was trained on, each sample at its old position; forgotten ones are not trained on, and
+            may be blank.
         device: Where requests are trained.
         **options: Those of the training: with others a request would not be exact.
 
