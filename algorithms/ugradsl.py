@@ -41,7 +41,7 @@ def smoothed(rates: Tensor, target: L.Target) -> L.Term:
 @revision(
     {
         "ugradsl": Training(steps=40, batch_size={"forget": 64, "retain": 256}, lr=cosine(1e-3, 0.0), optimizer="adam"),
-        "plus": Training(epochs=1, batch_size={"forget": 64, "retain": 128}, lr=cosine(1e-3, 0.0), optimizer="adam"),
+        "plus": Training(epochs=2, batch_size={"forget": 64, "retain": 128}, lr=cosine(1e-3, 0.0), optimizer="adam"),
     },
     source="Di et al. 2024, arXiv 2406.07698",
 )
@@ -64,13 +64,13 @@ def ugradsl(
     retain samples whose features lie within ``near`` of its own, so that among data that are kept it is led toward
     uncertainty, and away from them off its label alone.
 
-    Preset "ugradsl" is ascent with this loss, for as long as ascent takes; "plus" is fine-tuning with it, a pass over
+    Preset "ugradsl" is ascent with this loss, for as long as ascent takes; "plus" is fine-tuning with it, passes over
     the retain data with the forget data going round beside it.
 
     Published defaults: rates from the retain data of the same batch, anew in each step, in a distance that is not named
     and scaled to [0, 1]; SGD, ten epochs or fewer. Here they are counted once, by the original's features and half of
     one minus their cosine, among up to 1,024 retain samples: a batch holds too few near ones. It trains as
-    ``neg_grad_plus`` does, and "plus" for one pass: where the model is certain of its forget data no rate of SGD both
+    ``neg_grad_plus`` does, and "plus" for two passes: where the model is certain of its forget data no rate of SGD both
     lifts it off and leaves the rest whole.
 
     Args:
