@@ -20,6 +20,8 @@ from .masked_small_gradient import masked_small_gradient
 from .mean_feature_head import mean_feature_head
 from .munba import munba
 from .neg_grad import neg_grad, neg_grad_plus
+from .negmerge import negmerge
+from .oracle_matching import oracle_matching
 from .perturbed_sign import perturbed_sign
 from .quantile_matching import quantile_matching
 from .random_label import random_label
@@ -31,6 +33,7 @@ from .salun import salun
 from .scrub import scrub
 from .sfron import sfron
 from .ssd import lfssd, ssd
+from .ugradsl import ugradsl
 from .unsir import unsir
 
 __all__ = [
@@ -57,6 +60,8 @@ __all__ = [
     "munba",
     "neg_grad",
     "neg_grad_plus",
+    "negmerge",
+    "oracle_matching",
     "perturbed_sign",
     "quantile_matching",
     "random_label",
@@ -68,5 +73,6 @@ __all__ = [
     "scrub",
     "sfron",
     "ssd",
+    "ugradsl",
     "unsir",
 ]

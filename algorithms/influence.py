@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,14 +16,10 @@ from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.engine import FitResult, revision
 from unlearn_kit.gradients import Named, hessian_vector_product, mean_gradients, per_sample_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
-from unlearn_kit.metrics import split_score
-from unlearn_kit.modules import blank_copy, device_of
-from unlearn_kit.seeding import derive
+from unlearn_kit.modules import device_of
 
 from .masks import forget_loss
-from .stopping import held_out_alike, stop_level
-
-SMALLEST, LARGEST, HALVINGS = -12.0, 10.0, 9  # Of the searched step, in powers of two.
+from .step_length import forget_aim, moved_along, step_length
 
 
 @revision(source="Jia et al. 2023, arXiv 2304.04934")
@@ -86,10 +81,9 @@ def influence(
     else:
         direction, details = _woodfisher(model, retain, g, damping), {}
     if step is None:
-        aim = _aim(model, task) if forget_to is None else forget_to
-        step = 1.0 if aim is None else _search(model, task, direction, aim, retain_drop, search_samples, seed)
-    moved = _moved(model, direction, step)
-    return FitResult(moved, details={"step": step, **details})
+        aim = forget_aim(model, task) if forget_to is None else forget_to
+        step = 1.0 if aim is None else step_length(model, task, direction, aim, retain_drop, search_samples, seed)
+    return FitResult(moved_along(model, direction, step), details={"step": step, **details})
 
 
 def _newton(
@@ -137,51 +131,6 @@ def _woodfisher(model: nn.Module, retain: Any, g: Named, damping: float) -> Name
     inner = (G @ G.T).double() + len(G) * damping * torch.eye(len(G), dtype=torch.float64, device=G.device)
     solved = torch.linalg.solve(inner, (G @ right).double())
     return _named((right - G.T @ solved.to(G)) / damping, g)
-
-
-def _aim(model: nn.Module, task: UnlearnTask) -> float | None:
-    if task.kind != "segmentation" and task.forget_classes:
-        return 0.02
-    return None if held_out_alike(task) is None else stop_level(model, task, "held-out")
-
-
-def _search(
-    model: nn.Module, task: UnlearnTask, direction: Named, aim: float, drop: float, samples: int, seed: int
-) -> float:
-    forget = random_subset(task.forget, samples, seed=derive(seed, "search forget"))
-    retain = random_subset(task.retain, samples, seed=derive(seed, "search retain"))
-    part = replace(task, forget=forget, retain=retain, forget_indices=None)
-    floor = (split_score(model, part, "retain") or 0.0) - drop
-
-    def judge(power: float) -> tuple[bool, bool]:
-        """Return whether it forgets, and whether it retains."""
-        moved = _moved(model, direction, 2.0**power)
-        try:
-            forgets, retains = (split_score(moved, part, split) or 0.0 for split in ("forget", "retain"))
-            return forgets <= aim, retains >= floor
-        except ValueError:  # Logits that are not finite.
-            return True, False
-
-    low, high, found = SMALLEST, LARGEST, None
-    _, retains = judge(low)
-    if not retains:
-        raise ValueError(f"expected retain_drop that some step of the search keeps within, but got {drop!r}")
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        forgets, retains = judge(middle)
-        if forgets and retains:
-            found = middle
-        low, high = (low, middle) if forgets or not retains else (middle, high)
-    return 2.0 ** (low if found is None else found)
-
-
-def _moved(model: nn.Module, direction: Named, step: float) -> nn.Module:
-    moved = blank_copy(model)
-    with torch.no_grad():
-        for name, parameter in moved.named_parameters():
-            if name in direction:
-                parameter.add_(step * direction[name])
-    return moved
 
 
 def _flat(named: Named) -> np.ndarray:

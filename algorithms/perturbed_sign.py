@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, Unpack, cast
 
@@ -12,17 +12,16 @@ from torch import Tensor, nn
 from unlearn_kit import UnlearnTask, difficulty
 from unlearn_kit import losses as L
 from unlearn_kit.arguments import Count, NonNegative, Positive, Share
-from unlearn_kit.boundary import Certificate, PerturbedSign, smoothed_search
+from unlearn_kit.boundary import Certificate, PerturbedSign
 from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.data.tensors import in_order, load_tensors
 from unlearn_kit.engine import FitResult, Phase, Stationarity, Training, TrainingOptions, revision
-from unlearn_kit.losses import distances
-from unlearn_kit.modules import device_of, frozen_copy
-from unlearn_kit.outputs import is_binary, predicted_labels, probabilities
+from unlearn_kit.modules import device_of
 from unlearn_kit.schedules import NonNegativeSchedule, ScalarOrSchedule, cosine, is_schedule
 
 from .masks import to_forget
 from .matching import MATCHING, matching_phase
+from .moving_boundary import moving_boundary, share_solved
 
 # What an option is when it is not given. "paper" is the released recipe, with its faults mended.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -153,7 +152,8 @@ def perturbed_sign(
             labels there through that search with respect to the weights (``boundary.smoothed_search``): the full
             gradient of the bilevel problem in which the inner problem follows the outer variable. They need
             ``labels="soft"``, noise, frozen batch norm, one decision a sample, and no ``top_k``. Samples whose implicit
-            system is not solved in 20 iterations take their label as constant.
+            system is not solved in 20 iterations take their label as constant; of how many it is solved, over all
+            steps, is in ``details`` ("hypergradient_solved"), and a run in which it is of none warns.
         certificate: whether to measure, in ``details``, what is guaranteed: "boundary", the certificate of up to 256
             forget samples (``boundary.Certificate``), "summary", that in words, and "outer", the squared gradients of
             the outer problem beside the bound on them (``engine.Stationarity``; measured, not proved, for shuffled
@@ -199,6 +199,7 @@ def perturbed_sign(
         target = matched_boundary(model, task, chosen["search"], seed=seed)
         phase = matching_phase(model, task, target, training, retain_weight=chosen["retain_weight"])
         return _fitted(model, task, phase, chosen["search"], training, certificate, seed, device)
+    solved: list[Tensor] = []
     objective = boundary_objective(
         model,
         chosen["search"],
@@ -211,13 +212,17 @@ def perturbed_sign(
         refresh=refresh,
         hypergradient=hypergradient,
         task=task,
+        solved=solved,
     )
     if chosen["distill_weight"]:
         # Whole, the original's predictions on the data to keep would teach the class back.
         teacher = L.Without(L.Teacher(model), task.forget_classes if task.kind == "classification" else ())
         objective = objective + chosen["distill_weight"] * L.kl(on="retain", to=teacher, temperature=temperature)
     phase = training.phase(objective, task, name="unlearn")
-    return _fitted(model, task, phase, chosen["search"], training, certificate, seed, device)
+    fitted = _fitted(model, task, phase, chosen["search"], training, certificate, seed, device)
+    if hypergradient == "implicit":
+        fitted.details.update(hypergradient_solved=share_solved(solved))
+    return fitted
 
 
 def _fitted(
@@ -273,10 +278,12 @@ def boundary_objective(
     refresh: Literal["step", "epoch", "once"] = "once",
     hypergradient: Literal["none", "unrolled", "implicit"] = "none",
     task: UnlearnTask | None = None,
+    solved: list[Tensor] | None = None,
 ) -> L.Objective:
     """Return the outer objective: the boundary's labels on the forget data, and the retain term unless its weight is 0.
 
-    Where ``task`` forgets a class of the masks, the boundary's labels are those of its pixels.
+    Where ``task`` forgets a class of the masks, the boundary's labels are those of its pixels. With a hypergradient
+    each step adds to ``solved`` which of its samples have one.
     """
     if retain_target is not None and not isinstance(retain_target, L.Target):
         raise TypeError(f"expected retain_target to be a target of losses, but got {type(retain_target).__name__}")
@@ -286,37 +293,7 @@ def boundary_objective(
         asked = target if task is None else to_forget(task, target)
         objective = L.Objective((L.cross_entropy(on="forget", to=asked),))
     else:
-        objective = L.Objective((_moving_boundary(boundary, hypergradient),))
+        objective = L.Objective((moving_boundary(boundary, hypergradient, [] if solved is None else solved),))
     if not is_schedule(retain_weight) and retain_weight == 0:
         return objective
     return objective + retain_weight * L.cross_entropy(on="retain", to=retain_target or L.Labels())
-
-
-def _moving_boundary(boundary: L.Boundary, mode: Literal["unrolled", "implicit"]) -> L.Term:
-    """Return CE toward the original's soft labels where the model in training changes its mind."""
-    original, mix = frozen_copy(boundary.model), boundary.mix
-
-    @L.term(reduction="forward")
-    def cross_entropy(forward: Callable[[Tensor], Tensor], batch: L.Batch) -> Tensor:
-        x, y = batch.inputs, batch.targets
-        found = smoothed_search(boundary.search, forward, x, y, mode=mode, tolerance=1e-3, iterations=20, strict=False)
-        logits = original(found.inputs)
-        if boundary.uncrossed == "runner-up":
-            logits = _runner_up(logits, y)
-        wanted = probabilities(logits)
-        if mix < 1:
-            with torch.no_grad():
-                here = probabilities(original(x))
-            wanted = mix * wanted + (1 - mix) * here
-        return distances.cross_entropy(forward(x), L.Goal("probabilities", wanted))
-
-    return cross_entropy(on="forget", name=f"cross_entropy(forget -> {boundary}, {mode})")
-
-
-def _runner_up(logits: Tensor, own: Tensor) -> Tensor:
-    """Return logits with the class ``own`` taken out where it is the predicted one (a single logit changes sign)."""
-    kept = (predicted_labels(logits) == own.long()).unsqueeze(1)
-    if is_binary(logits):
-        return torch.where(kept, -logits, logits)
-    others = logits.scatter(1, own.unsqueeze(1), torch.finfo(logits.dtype).min)
-    return torch.where(kept, others, logits)

@@ -10,6 +10,8 @@ Losses, searches and metrics need to know of nothing else.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -110,8 +112,33 @@ def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return cross-entropy of hard labels at every decision, ``(B, ...)``, with gradients that never round to zero."""
+    """Return cross-entropy of hard labels at every decision, ``(B, ...)``; gradients are exact to the smallest float.
+
+    In single precision that is at margins of about 90: beyond, see :func:`lifted_loss`.
+    """
     return F.softplus(-label_margin(logits, labels))
+
+
+def lifted_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy over a weight a sample, and the weight ``(B,)``: gradients whose sign never rounds away.
+
+    The weight is 1, and the loss :func:`label_loss` bit for bit, unless every decision of the sample has a margin that
+    is large for its dtype. There the cross-entropy is ``exp(-margin)`` to the last bit, the weight is that of the
+    decision nearest to a change, ``exp(-m)``, and the loss over it is ``exp(m - margin)``.
+    """
+    margins = label_margin(logits, labels)
+    least = margins.detach().reshape(len(margins), -1).amin(1)
+    # Factors of down to e^-26 are left for what else makes a gradient small, before it rounds.
+    certain = (least > -math.log(torch.finfo(margins.dtype).tiny) - 26) & least.isfinite()
+    losses = F.softplus(-margins)
+    if not certain.any():
+        return losses, torch.ones_like(least)
+    m = torch.where(certain, least, 0.0)
+    shape = (-1, *[1] * (margins.dim() - 1))
+    lifted = certain.reshape(shape)
+    # Twice: an exponential that is too large would make a gradient of NaN even where it is not chosen.
+    over = torch.where(lifted, m.reshape(shape) - margins, 0.0).exp()
+    return torch.where(lifted, over, losses), (-m).exp()
 
 
 def check_finite(name: str, values: Tensor) -> None:

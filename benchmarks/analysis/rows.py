@@ -11,7 +11,7 @@ from typing import Any
 from unlearn_kit.errors import check_choice
 from unlearn_kit.scores import Evaluation
 
-from ..suites.records import Record, Status, without_places
+from ..suites.records import Record, Status, is_trained, without_places
 from ..suites.store import Store, planned_nodes, read_json
 
 BARE = ("original", "reference")  # what is shown beside the methods: doing nothing, and retraining
@@ -105,7 +105,7 @@ def _rows(record: Record, records: Mapping[str, Record], label: Mapping[str, Any
     method = config["method"]
     trained = records.get(record.needs.get("reference", ""))
     faster = None
-    if trained is not None and seconds > 0 and method["name"] not in BARE:
+    if trained is not None and seconds > 0 and not is_trained(method["name"]):
         faster = trained.cost.seconds / seconds
     scores = _evaluations(record)
     # The original and the reference stand beside themselves.
@@ -139,6 +139,12 @@ def _rows(record: Record, records: Mapping[str, Record], label: Mapping[str, Any
         )
         for seed in seeds["evaluation"]
     ]
+
+
+def competes(config: Mapping[str, Any]) -> bool:
+    """Return whether a result's ``config`` asks for a method: what is ranked, unlike references and yardsticks."""
+    method = config["method"]
+    return not is_trained(method["name"]) and not method.get("yardstick", False)
 
 
 def _evaluations(record: Record | None) -> dict[int, Evaluation]:

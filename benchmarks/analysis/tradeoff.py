@@ -17,7 +17,7 @@ from unlearn_kit.errors import check_choice
 from unlearn_kit.scores import Evaluation
 
 from .fronts import Interval, hypervolume, interval, mean, pareto_front
-from .rows import BARE, ResultRow, name_of, task_of, titles
+from .rows import ResultRow, competes, name_of, task_of, titles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,7 +217,7 @@ def _revisions(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
     """Return the rows of each revision that is judged beside its original; of two of the same, those of the newer."""
     by_key: dict[str, list[ResultRow]] = defaultdict(list)
     for row in rows:
-        if row.method not in BARE and row.original is not None:
+        if competes(row.record.config) and row.original is not None:
             by_key[row.key].append(row)
     newest: dict[tuple[Any, ...], list[ResultRow]] = {}
     for group in by_key.values():

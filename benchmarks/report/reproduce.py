@@ -5,16 +5,19 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from ..suites.records import is_trained
 from .rows import ReportRow
 from .tasks import ReportTask
 
 
 def suite_of(task: ReportTask, row: ReportRow) -> dict[str, Any]:
-    """Return the suite that plans the very runs of a row; those of original and reference come with every suite."""
+    """Return the suite that plans the very runs of a row; those of original and references come with every suite."""
     config = row.runs[0].record.config
     seeds = [run.seeds for run in row.runs]
     method = config["method"]
-    bare = row.role != "method"
+    bare = is_trained(method["name"])
+    others = [role for role in row.runs[0].record.needs if role.startswith("reference ")]
+    several = {"references": max(int(role.split()[1]) for role in others)} if others else {}
     return {
         "name": "again",
         "seeds": {
@@ -24,6 +27,7 @@ def suite_of(task: ReportTask, row: ReportRow) -> dict[str, Any]:
         },
         "device": config["device"],
         "learning_curve": config.get("learning_curve", False),
+        **several,
         "matrix": [
             {
                 "data": {"name": task.data, "options": dict(config["data"]["options"])},
@@ -53,5 +57,5 @@ def suite_text(suite: dict[str, Any]) -> str:
 
 def command(row: ReportRow, file: str = "again.yaml") -> str:
     """Return what is typed, with the suite saved as ``file``."""
-    only = f" --only {shlex.quote(f'/{row.text}')}" if row.role != "method" else ""
+    only = f" --only {shlex.quote(f'/{row.text}')}" if is_trained(row.method) else ""
     return f"unlearn-kit run {file} --out out/again{only}"

@@ -11,7 +11,7 @@ from unlearn_kit.judging import forget_score, nothing_to_forget, over_forgets
 from unlearn_kit.scores import Evaluation
 
 from ..analysis.fronts import Interval, interval, mean
-from ..analysis.rows import BARE, ResultRow
+from ..analysis.rows import BARE, ResultRow, competes
 from ..analysis.tables import LABELS
 from ..suites.records import Record, Status
 from .sequence import relapse_notes
@@ -123,6 +123,11 @@ class ReportRow:
         return self.method if self.method in BARE else "method"
 
     @property
+    def competes(self) -> bool:
+        """Return whether it is a method's, and ranked, unlike another reference or what is given one."""
+        return self.role == "method" and competes(self.runs[0].record.config)
+
+    @property
     def label(self) -> str:
         """Return its name for people."""
         return LABELS.get(self.text, self.text)
@@ -171,8 +176,10 @@ class ReportRow:
             lost = sum(run.status == status for run in self.runs)
             if lost:
                 said.append(words if lost == len(self.runs) else f"{words} in {lost} of {len(self.runs)} runs")
+        if self.role == "method" and not self.competes:
+            said.append("a yardstick: not ranked")
         over = sum(run.over_forgets for run in self.ok)
-        if over and self.role == "method":
+        if over and self.competes:
             said.append("over-forgets" if over == len(self.ok) else f"over-forgets in {over} of {len(self.ok)} runs")
         return said + (relapse_notes([run.record for run in self.ok]) if self.role == "method" else [])
 

@@ -23,7 +23,7 @@ class ReportTask:
         name: Its name in identifiers.
         title: Its name for people, which no other task of the report has.
         config: What was asked.
-        rows: Original, reference, then the methods by rank.
+        rows: Original, reference, other references and yardsticks, then the methods by rank.
     """
 
     name: str
@@ -137,15 +137,15 @@ def _ranked(task: ReportTask) -> ReportTask:
     gaps = {id(row): found.mean for row in task.rows if (found := row.figure("average_gap")) is not None}
     ranked = task.ranked  # asked before sorting, during which a list is empty
 
-    def place(row: ReportRow) -> tuple[int, float, list[Any]]:
+    def place(row: ReportRow) -> tuple[int, bool, float, list[Any]]:
         role = (*BARE, "method").index(row.role)
-        return role, gaps.get(id(row), math.inf) if ranked else 0.0, natural(row.text)
+        return role, row.competes, gaps.get(id(row), math.inf) if ranked else 0.0, natural(row.text)
 
     task.rows.sort(key=place)
     for row in task.rows:
         row.runs.sort(key=lambda run: (run.seeds[0], run.seeds[1] or 0))
     if ranked:
-        for rank, row in enumerate((r for r in task.rows if r.role == "method" and id(r) in gaps), start=1):
+        for rank, row in enumerate((r for r in task.rows if r.competes and id(r) in gaps), start=1):
             row.rank = rank
     return task
 

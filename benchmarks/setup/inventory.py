@@ -20,7 +20,8 @@ def inventory() -> dict[str, dict[str, Entry]]:
 
     Returns:
         By kind ("algorithms", "data", "models") and name an entry of plain values: ``about``, one line; of an algorithm
-        also ``kinds`` (of task), ``reads_retain``, ``reinitializes`` and ``source``, as it declares them.
+        also ``kinds`` (of task), ``reads_retain``, ``reinitializes``, ``reads_reference`` and ``source``, as it
+        declares them.
     """
     return {
         "algorithms": {name: _algorithm(getattr(algorithms, name)) for name in algorithms.__all__},
@@ -39,6 +40,7 @@ def _algorithm(function: Any) -> Entry:
         "kinds": list(facts.kinds),
         "reads_retain": facts.reads_retain,
         "reinitializes": facts.reinitializes,
+        "reads_reference": facts.reads_reference,
         "source": facts.source,
     }
 

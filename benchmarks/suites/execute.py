@@ -33,7 +33,7 @@ from ..setup.devices import gpu_of_worker
 from ..setup.recipes import Blueprint
 from ..setup.scenarios import Scenario
 from .plan import Node, code_of, frozen_options, open_data
-from .records import FORMAT, Record
+from .records import FORMAT, Record, is_trained
 from .revise import Revised, revise, thin
 
 PICTURES = 6  # forgotten images whose predicted masks are kept
@@ -206,8 +206,9 @@ def _original(node: Node, _inputs: Mapping[str, Product]) -> _Draft:
 
 def _reference(node: Node, inputs: Mapping[str, Product]) -> _Draft:
     bundle, digest = _bundle(node)
-    seed = node.config["seed"]
-    _, whole = _task(node, inputs, seed)
+    _, whole = _task(node, inputs, node.config["seed"])
+    again = node.config.get("again")
+    seed = node.config["seed"] if again is None else derive(node.config["seed"], "reference", again)
     network = _network(node, bundle)
     cpu = time.process_time()
     # Only the architecture of what it is given matters, so the original need not be waited for.
@@ -258,7 +259,7 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> _Draft:
     config, method = node.config, node.config["method"]["name"]
     requests, whole = _task(node, inputs, config["seeds"]["training"])
     with isolated(0):  # fresh weights that are overwritten at once
-        start = _restore(node, bundle, inputs["reference" if method == "reference" else "original"])
+        start = _restore(node, bundle, inputs[method if is_trained(method) else "original"])
     theirs = _baseline(inputs) if "baseline" in node.needs else {}
     before = hash_model(start)
     record: dict[str, Any] = {"hashes": {"data": digest, "before": before}, "class_names": list(bundle.class_names)}
@@ -270,8 +271,10 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> _Draft:
     else:
         record["hashes"]["forget"] = inputs["baseline"].record.hashes["forget"]
         record["forget_samples"] = inputs["baseline"].record.forget_samples
-    bare = method in ("original", "reference")
-    revised = Revised([start] * len(requests)) if bare else revise(node.config, start, requests)
+    bare = is_trained(method)
+    revised = Revised([start] * len(requests))
+    if not bare:
+        revised = revise(node.config, start, requests, _given(node, bundle, inputs))
     record |= revised.record()
     if bare:
         record["cost"] = inputs[method].record.cost.as_dict()
@@ -288,6 +291,15 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> _Draft:
     except ValueError as error:  # finite weights whose outputs are not
         return _Draft({**record, "status": "diverged", "reason": str(error), "evaluations": []}, {}, samples)
     return _Draft(record, _pictures(node, final, whole), samples)
+
+
+def _given(node: Node, bundle: DataBundle, inputs: Mapping[str, Product]) -> list[nn.Module]:
+    """Return the references that a yardstick is given: those it is not judged by, where there are any."""
+    if not node.config["method"].get("yardstick"):
+        return []
+    others = [role for role in inputs if role != "reference" and role.startswith("reference")]
+    with isolated(0):  # fresh weights that are overwritten at once
+        return [_restore(node, bundle, inputs[role]) for role in others or ["reference"]]
 
 
 def _baseline(inputs: Mapping[str, Product]) -> dict[int, Evaluation]:

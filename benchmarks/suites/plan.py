@@ -1,12 +1,12 @@
 """From a suite to a graph of nodes, each known by the hash of all that its result depends on.
 
-original (trained once for all scenarios), reference (retrained without the forget data), then results: doing nothing,
-the reference itself, and every method. A node's key covers its settings, the data's hash, the keys of what it needs,
-the versions of unlearn-kit and torch, and the source of the code that makes it: equal keys are equal results, whichever
-suite asks for them. That code is ``unlearn_kit`` and what of ``benchmarks`` makes results (:data:`MAKERS`); references
-and results are also made by ``algorithms``. So a change of any algorithm repeats all results and no training of an
-original, and a change of the core repeats everything. The source is read once; a worker that finds another one refuses
-its node. A node's name is for people, and for choosing what is run.
+original (trained once for all scenarios), references (retrained without the forget data), then results: doing nothing,
+the references themselves, and every method. A node's key covers its settings, the data's hash, the keys of what it
+needs, the versions of unlearn-kit and torch, and the source of the code that makes it: equal keys are equal results,
+whichever suite asks for them. That code is ``unlearn_kit`` and what of ``benchmarks`` makes results (:data:`MAKERS`);
+references and results are also made by ``algorithms``. So a change of any algorithm repeats all results and no training
+of an original, and a change of the core repeats everything. The source is read once; a worker that finds another one
+refuses its node. A node's name is for people, and for choosing what is run.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from unlearn_kit.errors import check_choice
 from unlearn_kit.hashing import hash_code, hash_config, hash_dataset
 from unlearn_kit.models import MODELS
 
+from ..setup.methods import YARDSTICKS
 from ..setup.recipes import RECIPES
 from ..setup.scenarios import Scenario, tell_duplicates
 from .records import Kind, without_places
@@ -124,7 +125,12 @@ def _plan_scenario(
         hardness = {"difficulty": _add(nodes, "difficulty", f"{trained}/train difficulty", {**common, "seed": seed})}
     original = _add(nodes, "original", f"{trained}/train original", {**common, "seed": seed})
     asked = {**common, "forget": list(scenario.rules)}
-    reference = _add(nodes, "reference", f"{forgets}/train reference", {**asked, "seed": seed}, hardness)
+    trains = {**asked, "seed": seed}
+    reference = _add(nodes, "reference", f"{forgets}/train reference", trains, hardness)
+    others = {
+        f"reference {k}": _add(nodes, "reference", f"{forgets}/train reference {k}", {**trains, "again": k}, hardness)
+        for k in range(2, suite.references + 1)
+    }
 
     def result(method: dict[str, Any], unlearning: int | None, needs: dict[str, str], labels: dict[str, Any]) -> str:
         seeds = {"training": seed, "unlearning": unlearning, "evaluation": list(suite.seeds.evaluation)}
@@ -135,13 +141,18 @@ def _plan_scenario(
     needs = {"original": original, "reference": reference}
     needs["baseline"] = result(_bare("reference"), None, {"reference": reference}, {})
     needs = {**needs, "nothing": result(_bare("original"), None, needs, {})}
+    for name, other in others.items():
+        result({**_bare(name), "yardstick": True}, None, {**needs, name: other}, {})
     for unlearning in suite.seeds.unlearning:
         for row in block.methods:
             knob = row.tradeoff_knob
             for variant in row.variants():
                 method = {"name": variant.name, "options": dict(variant.options), "text": variant.text}
                 labels = {} if knob is None else {"knob": knob, "value": variant.options[knob]}
-                result(method, unlearning, needs, labels)
+                if variant.name in YARDSTICKS:
+                    result({**method, "yardstick": True}, unlearning, {**needs, **others}, labels)
+                else:
+                    result(method, unlearning, needs, labels)
 
 
 def _told_apart(nodes: Iterable[Node]) -> list[Node]:

@@ -36,6 +36,11 @@ RESULT = ("class_names", "forget_samples", "options", "details", "learning_curve
 TRAINED = ("parameters",)
 
 
+def is_trained(method: str) -> bool:
+    """Return whether a result of that name is of a model that was trained: the original, or one of the references."""
+    return method.partition(" ")[0] in ("original", "reference")
+
+
 def _as_it_came(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     """Return a number that passes the check, without making it a float: it is written as it was read."""
     check(value)
@@ -173,15 +178,18 @@ class Record:
     Attributes:
         key: The content key, by which the store knows the node.
         tensors: Whether the store holds tensors of it.
-        kind: What was done. The methods "original" (do nothing) and "reference" are results as well.
+        kind: What was done. The methods "original" (do nothing) and "reference" are results as well, and so is
+            "reference 2", and on, where a suite asks for several.
         name: A name for people.
         status: "ok", "n/a" (the method refuses the task) or "diverged".
         reason: Why, when not ok.
         config: Everything that was asked for: ``data`` (name, options, hash), ``forget`` (rules in order), ``model``,
             ``training``, ``device``; of results also ``method`` (name, options, text), ``seeds`` (training, unlearning,
-            evaluation) and ``learning_curve``.
+            evaluation) and ``learning_curve``; ``method`` has a ``yardstick``, which is true, where the result is no
+            method's and is never ranked: another reference, or what is given references.
         needs: Keys of the nodes it was made from, by role: original, reference, baseline (the reference's own result),
-            nothing (the result of doing nothing), difficulty.
+            nothing (the result of doing nothing), difficulty; "reference 2" and on where that is what it is of, or what
+            a yardstick was given.
         versions: Versions of the software.
         threads: CPU threads.
         hashes: SHA-256 of the ``data`` and the ``model`` that came of it; of results also of the forgotten samples

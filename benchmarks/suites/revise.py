@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,8 +57,14 @@ class Revised:
         }
 
 
-def revise(config: Mapping[str, Any], start: nn.Module, requests: list[UnlearnTask]) -> Revised:
-    """Apply the method of a result's ``config`` to each request in turn, each to what the last one left."""
+def revise(
+    config: Mapping[str, Any], start: nn.Module, requests: list[UnlearnTask], references: Sequence[nn.Module] = ()
+) -> Revised:
+    """Apply the method of a result's ``config`` to each request in turn, each to what the last one left.
+
+    A yardstick is given ``references``, retrained models.
+    """
+    given: dict[str, Any] = {"references": references} if references else {}
     variant = Variant(config["method"]["name"], as_options(config["method"]["options"]))
     for package in IMPORTS.get(variant.name, ()):
         importlib.import_module(package)
@@ -73,6 +79,7 @@ def revise(config: Mapping[str, Any], start: nn.Module, requests: list[UnlearnTa
             seed=unlearning_seed(config["seeds"], place),
             device=config["device"],
             callbacks=[] if watch is None else [watch],
+            **given,
         )
         if found.result is None:
             revised.status, revised.reason = found.status, found.reason

@@ -15,7 +15,7 @@ from .execute import Finished, Product
 from .plan import Node, plan, select
 from .progress import Estimate, Progress, in_words
 from .receipts import receipt_of
-from .records import Record
+from .records import Record, is_trained
 from .schema import Suite
 from .store import Claim, Store
 
@@ -239,7 +239,7 @@ class _Run:
                     trained = self.store.read(node.needs["reference"])
                     model = None if trained is None else trained.hashes["model"]
                     record = replace(record, hashes={**record.hashes, "reference": model})
-                if node.config["method"]["name"] not in ("original", "reference"):
+                if not is_trained(node.config["method"]["name"]):
                     receipt_of(record, *self._beside(node)).save(self.store.root / "receipts", node.key)
         except OSError as error:
             raise self.store.unwritable(error) from error

@@ -22,7 +22,10 @@ from ..setup.scenarios import Scenario
 
 MAX_RUNS = 10_000  # of one suite
 # Options of methods that a suite cannot give.
-NOT_OF_A_FILE = ("seed", "device", "callbacks", "accelerator", "validation", "erase_to", "retain_target")
+NOT_OF_A_FILE = (
+    "seed", "device", "callbacks", "accelerator", "validation", "erase_to", "retain_target", "references", "stored",
+)  # fmt: skip
+MAX_REFERENCES = 10
 MAX_NAME = 100  # characters; it becomes a part of the names of files
 
 
@@ -233,13 +236,18 @@ class Block(Strict):
 
 
 class Suite(Strict):
-    """A matrix of runs."""
+    """A matrix of runs.
+
+    ``references`` are retrained for every training seed: methods are judged by the first, and the others are rows by
+    the same figures. How far those are from the first is what a method's distance can resolve.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=MAX_NAME)]
     about: str = ""
     seeds: SeedLists = SeedLists()
     device: Annotated[str, AfterValidator(check_device_name)] = "cpu"
     learning_curve: bool = False
+    references: Annotated[Count, Field(le=MAX_REFERENCES)] = 1
     matrix: Annotated[tuple[Block, ...], BeforeValidator(_several), Field(min_length=1)]
 
 

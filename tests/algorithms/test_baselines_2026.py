@@ -1,22 +1,24 @@
-"""MUNBa, HAMU, ReGUn, LoTUS, RURK and RELOAD: one step of each by hand, and what sets it apart."""
+"""The baselines of 2024 to 2026: one step of each by hand, and what sets it apart."""
 
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from algorithms import hamu, lotus, munba, regun, reload, rurk
+from algorithms import hamu, lotus, munba, neg_grad_plus, negmerge, oracle_matching, regun, reload, rurk, ugradsl
 from algorithms.lotus import GumbelSoftmax, Uncertainty
 from algorithms.regun import class_predictions
 from algorithms.rurk import recognition
+from algorithms.ugradsl import shares_near
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data import in_order
 from unlearn_kit.data.tensors import TensorImages, load_tensors
-from unlearn_kit.engine import Cone, Run, train
+from unlearn_kit.engine import Cone, Run, facts_of, train
 from unlearn_kit.gradients import mean_gradients
 from unlearn_kit.metrics import accuracy
 
@@ -216,3 +218,116 @@ def test_reload_refuses_a_gradient_of_another_model(model):
     other = {name: g[:1] for name, g in mean_gradients(model, in_order(images(8, 0), 8)).items()}
     with pytest.raises(ValueError, match=r"expected stored\['0.weight'\] to be of shape \(8, 6\), but got \(1, 6\)"):
         reload(copy.deepcopy(model), of_samples(), stored=other)
+
+
+SGD = {**ONE, "optimizer": "sgd"}
+
+
+@pytest.mark.parametrize("rate", [None, 0.4])
+def test_ugradsl_climbs_from_labels_smoothed_at_a_negative_rate(model, rate):
+    task = of_samples()
+    found = ugradsl(model, task, retain_share=0.7, smoothing=rate, near=0.05, **SGD)
+    x, y = load_tensors(task.forget)
+    near = shares_near(model, task, 0.05, seed=0)
+    assert 0 < near.max() < 1
+    alpha = -(near if rate is None else torch.full((4,), rate))[:, None]
+    labels = (1 - alpha) * F.one_hot(y, 4) + alpha / 4  # as published, with alpha < 0
+    assert found.details["smoothing"] == pytest.approx(float(-alpha.mean()))
+    torch.testing.assert_close(labels.sum(1), torch.ones(4))
+    kept, known = load_tensors(task.retain)
+    ascent = -(labels * model(x).log_softmax(1)).sum(1).mean()
+    (0.7 * F.cross_entropy(model(kept), known) - 0.3 * ascent).backward()
+    for a, b in zip(found.model.parameters(), moved(model, [p.grad for p in model.parameters()]), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_ugradsl_counts_the_retain_samples_whose_features_are_near(model):
+    task = of_samples()
+    own, others = (model[:2](load_tensors(part)[0]).detach().double().numpy() for part in (task.forget, task.retain))
+    distances = [[(1 - a @ b / np.sqrt((a @ a) * (b @ b))) / 2 for b in others] for a in own]
+    near = float(np.median(distances))  # The mean of two distances: neither is at the edge.
+    wanted = (np.array(distances) <= near).mean(1)
+    np.testing.assert_allclose(shares_near(model, task, near, seed=0), wanted)
+
+
+def test_ugradsl_without_smoothing_is_neg_grad_plus(model):
+    task = of_samples()
+    plain = neg_grad_plus(model, task, alpha=0.7, **SGD).model
+    found = ugradsl(model, task, retain_share=0.7, smoothing=0.0, **SGD).model
+    for a, b in zip(found.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("preset", "steps"), [("ugradsl", 1), ("plus", 4)])
+def test_ugradsl_plus_goes_through_the_retain_data(model, preset, steps):
+    result = ugradsl(model, of_samples(), preset=preset, epochs=1, batch_size={"forget": 4, "retain": 7})
+    assert result.history[-1]["step"] == steps - 1
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_oracle_matching_steps_toward_the_mean_logits_of_retrained_models(model, weight):
+    task = of_samples()
+    references = [nn.Linear(6, 4), nn.Sequential(nn.Linear(6, 4))]
+    found = oracle_matching(model, task, references=references, retain_weight=weight, clip=None, **SGD).model
+    values = []
+    for part in (task.forget, task.retain):
+        x, _ = load_tensors(part)
+        values.append((model(x) - (references[0](x) + references[1](x)).detach() / 2).square().mean())
+    (values[0] + weight * values[1]).backward()
+    for a, b in zip(found.parameters(), moved(model, [p.grad for p in model.parameters()]), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_oracle_matching_says_what_a_retrained_model_says_and_is_told_apart_from_methods(model):
+    task = of_samples()
+    oracle = nn.Sequential(nn.Linear(6, 4)).requires_grad_(False)
+    found = oracle_matching(model, task, references=[oracle], steps=300, lr=0.02).model
+    x, _ = load_tensors(task.forget)
+    assert (found(x) - oracle(x)).square().mean() < 0.01 * (model(x) - oracle(x)).square().mean()
+    assert facts_of(oracle_matching).reads_reference
+    assert not facts_of(ugradsl).reads_reference
+    with pytest.raises(ValueError, match="expected references to hold at least one model retrained without"):
+        oracle_matching(model, task)
+
+
+def test_negmerge_takes_away_what_all_fine_tunings_changed_alike(model):
+    task = of_samples()
+    rates, changes = (0.5, 2.0, 1.0), []
+    options = {**SGD, "steps": 2, "lr": 0.3}
+    found = negmerge(model, task, rates=rates, strength=1.5, **options)
+    x, y = load_tensors(task.forget)
+    for rate in rates:
+        tuned = copy.deepcopy(model)
+        for _ in range(2):
+            step = torch.autograd.grad(F.cross_entropy(tuned(x), y), list(tuned.parameters()))
+            with torch.no_grad():
+                for p, g in zip(tuned.parameters(), step, strict=True):
+                    p -= 0.3 * rate * g
+        changes.append(
+            np.concatenate(
+                [
+                    (q - p).detach().double().numpy().ravel()
+                    for p, q in zip(model.parameters(), tuned.parameters(), strict=True)
+                ]
+            )
+        )
+    kept = np.abs(np.sign(changes).sum(0)) == 3
+    assert 0 < kept.mean() < 1
+    wanted = np.where(kept, -1.5 * np.mean(changes, axis=0), 0)
+    moves = [
+        (q - p).detach().numpy().ravel() for p, q in zip(model.parameters(), found.model.parameters(), strict=True)
+    ]
+    np.testing.assert_allclose(np.concatenate(moves), wanted, atol=1e-6)
+    assert found.details == {"strength": 1.5, "agreement": pytest.approx(kept.mean())}
+
+
+def test_negmerge_goes_as_far_as_it_takes_to_forget_and_no_further(model):
+    known = train(model, images(32, 0), epochs=200, batch_size=32, lr=0.5).model
+    task = of_class()
+    assert accuracy(known, task.forget) == 1
+    found = negmerge(known, task, lr=1e-3, retain_drop=1.0)
+    assert accuracy(found.model, task.forget) <= 0.02
+    near = negmerge(known, task, lr=1e-3, strength=0.7 * found.details["strength"])
+    assert accuracy(near.model, task.forget) > 0.02
+    with pytest.raises(ValueError, match=r"expected rates to hold at least two, one a fine-tuning, but got \[1.0\]"):
+        negmerge(known, task, rates=[1.0])

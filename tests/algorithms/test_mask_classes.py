@@ -82,16 +82,19 @@ METHODS: dict[str, dict[str, Any]] = {
     "munba": {"steps": 2},
     "neg_grad": {"steps": 2},
     "neg_grad_plus": {"steps": 2},
+    "negmerge": {"steps": 2, "strength": 1.0},
     "perturbed_sign": {"steps": 2, "refresh": "step"},
     "random_label": {"steps": 2},
     "salun": {"steps": 2, "density": 1.0},
     "scrub": {"epochs": 2, "msteps": 2},
     "sfron": {"steps": 5},
     "ssd": {},
+    "ugradsl": {"steps": 2, "smoothing": 0.5},
 }
 # On the retain data alone; from fresh weights or with noise on all of them; on layers of adapters or chosen weights.
 OTHERS = {"catastrophic_forget_k", "finetune", "l1_sparse", "exact_unlearn_k", "retrain", "fisher_forgetting"}
 # By the length of the retain data's gradient, which is 0 here; and by the weights of both that a ratio chooses.
+OTHERS |= {"oracle_matching"}  # Of what a retrained model says of every pixel.
 OTHERS |= {"erase_to_retain", "hamu", "masked_small_gradient", "reload"}
 REFUSE = {
     "amun",
@@ -126,7 +129,7 @@ def test_only_the_pixels_of_the_class_are_asked_anything(name: str) -> None:
     assert moved_rows(name, model(), task()) == [2]
 
 
-@pytest.mark.parametrize("name", ["delete", "jit", "random_label", "scrub", "sfron"])
+@pytest.mark.parametrize("name", ["delete", "jit", "random_label", "scrub", "sfron", "ugradsl"])
 def test_a_single_logit_and_several_classes_work_alike(name: str) -> None:
     assert moved_rows(name, model(1), task((1,), outputs=1)) == [2]
     assert moved_rows(name, model(), task((1, 3))) == [1, 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -12,8 +13,8 @@ from algorithms import neg_grad_plus, perturbed_sign
 from algorithms.perturbed_sign import boundary_objective
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
-from unlearn_kit.boundary import Certificate, PerturbedSign
-from unlearn_kit.data import TensorImages
+from unlearn_kit.boundary import Certificate, PerturbedSign, smoothed_search
+from unlearn_kit.data import TensorImages, load_tensors
 from unlearn_kit.engine import train
 from unlearn_kit.metrics import accuracy
 
@@ -63,6 +64,38 @@ def test_it_forgets_and_keeps(model, mode):
     assert accuracy(result.model, task().retain) > 0.9
     first_order = perturbed_sign(model, task(), labels="soft", **{**QUICK, "steps": 40, "lr": 0.2})
     assert not torch.allclose(weights(first_order.model), weights(result.model))
+
+
+@pytest.fixture(scope="module")
+def smooth() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(4, 12), nn.Tanh(), nn.Linear(12, 3))
+    return train(network, blobs(90, 0), epochs=15, batch_size=30, lr=0.3).model.eval()
+
+
+STEP = {"labels": "soft", "steps": 1, "batch_size": 99, "lr": 1e-3}
+
+
+def test_the_share_of_samples_that_have_an_implicit_hypergradient_is_told(smooth):
+    search = PerturbedSign(1.0, closeness=0.1, noise=0.3, bounds=None)
+    told = perturbed_sign(smooth, task(), search=search, hypergradient="implicit", **STEP).details
+    # By hand: the points that come to rest, and whose linear system the backward pass solves.
+    x, _ = load_tensors(task().forget)
+    settings = {"mode": "implicit", "tolerance": 1e-3, "iterations": 20, "strict": False}
+    found = smoothed_search(search, copy.deepcopy(smooth), x, torch.zeros(30, dtype=torch.int64), **settings)
+    found.logits.square().sum().backward()
+    assert 0 < told["hypergradient_solved"] < 1
+    assert told["hypergradient_solved"] == found.converged.double().mean()
+    for mode in ("none", "unrolled"):
+        assert perturbed_sign(smooth, task(), search=search, hypergradient=mode, **STEP).details == {}
+
+
+def test_an_implicit_hypergradient_of_no_sample_warns(smooth):
+    search = PerturbedSign(3.0, closeness=1e-3, noise=0.3, bounds=None)
+    with pytest.warns(UserWarning, match="the implicit hypergradient was solved for no sample"):
+        result = perturbed_sign(smooth, task(), search=search, hypergradient="implicit", **STEP)
+    assert result.details["hypergradient_solved"] == 0
 
 
 @pytest.mark.parametrize("uncrossed", ["keep", "runner-up"])

@@ -54,6 +54,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "munba": STEPS,
     "neg_grad": STEPS,
     "neg_grad_plus": STEPS,
+    "negmerge": {**STEPS, "rates": (0.5, 1.0)},
+    "oracle_matching": STEPS,
     "perturbed_sign": STEPS,
     "quantile_matching": STEPS,
     "random_label": STEPS,
@@ -65,6 +67,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "scrub": {"epochs": 2, "msteps": 1, **BATCH},
     "sfron": {"steps": 5, **BATCH},
     "ssd": {},
+    "ugradsl": STEPS,
     "unsir": {**STEPS, "noise_samples": 8, "noise_steps": 2},
 }
 
@@ -141,7 +144,8 @@ def of_masks() -> UnlearnTask:
 
 
 def run(name: str, model: nn.Module, task: UnlearnTask, **options: Any) -> UnlearnResult:
-    return getattr(algorithms, name)(model, task, **{**QUICK[name], **options})
+    given = {"references": [models.fresh_copy(model, seed=0)]} if facts(name).reads_reference else {}
+    return getattr(algorithms, name)(model, task, **{**QUICK[name], **given, **options})
 
 
 def facts(name: str) -> Facts:

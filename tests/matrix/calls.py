@@ -7,6 +7,7 @@ import functools
 import inspect
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,7 @@ from unlearn_kit import (
     models,
     tuning,
 )
+from unlearn_kit.engine import facts_of
 from unlearn_kit.tasks import UnlearnTask
 
 ROOMS = {
@@ -55,7 +57,7 @@ RECORDS = {
     "audits": {"AnamnesisIndex", "Ensemble", "FewShotReport", "ProbeReport", "RelearnReport", "ShadowReport"},
     "boundary": {"BoundaryPoints", "BoundaryRadii", "Certificate", "SmoothPoints"},
     "composition": {"BarrierBound", "Candidate", "CoefficientSearch", "Composition", "PathPoint", "Picked"}
-    | {"RequestStep", "RequestsResult", "Soup", "TradeoffPath"},
+    | {"RequestStep", "RequestsResult", "Sisa", "Soup", "TradeoffPath"},
     "data": {"Duplicate", "Duplicates", "Where"},
     "deployed": {"Deployed", "FittedWeights", "Network", "Normalization", "Revision", "WeightsFile"},
     "engine": {"Callback", "Facts", "FitResult", "Run", "TrainingOptions"},
@@ -84,6 +86,7 @@ def _made() -> SimpleNamespace:
         run = tuning.unroll(model, _loss, tuning.expected_accuracy(x, y), {"knob": 1.0}, [(x, y)])
         path = composition.tradeoff_path(model, other, task, points=2)
         bundle = data.DataBundle("mine", task.forget.dataset, task.forget.dataset, 3, "classification", ("a", "b", "c"))
+        system = composition.sisa_train(build, task.retain, shards=2, epochs=1, batch_size=4)
         scores = metrics.evaluate(model, task)
         result = algorithms.neg_grad(model, task, steps=1, batch_size=6)
     return SimpleNamespace(**locals())
@@ -137,6 +140,10 @@ def _all_of(function: Callable[..., Any]) -> Callable[..., Any]:
 def _bundle(t: Things) -> data.DataBundle:
     held = t.task.forget.dataset
     return data.DataBundle("own", held, held, 3, "classification", ("a", "b", "c"))
+
+
+def _saved(t: Things) -> Path:
+    return composition.sisa_save(t.system, Path(tempfile.mkdtemp()) / "system.safetensors")
 
 
 Arguments = Callable[[Things], dict[str, Any]]
@@ -289,7 +296,7 @@ call(
     },
 )
 call("composition", "task_arithmetic", lambda t: {**RUNS(t), **MEANS})
-call("composition", "ties", lambda t: {**RUNS(t), **MEANS, "density": 0.5, "scale": 1.0})
+call("composition", "ties", lambda t: {**RUNS(t), **MEANS, "density": 0.5, "scale": 1.0, "per_tensor": True})
 call(
     "composition",
     "dare",
@@ -337,6 +344,19 @@ call(
 call("composition", "joint_task", lambda t: {"requests": [t.task]})
 call("composition", "cumulative_tasks", lambda t: {"requests": [t.task]})
 call("composition", "held_out_objectives", lambda t: {"task": t.task, "target": 0.0})
+SISA = {"shards": 2, "slices": 1, "epochs": 1, "without": [0], "seed": 0, "batch_size": 4}
+call(
+    "composition",
+    "sisa_train",
+    lambda t: {"build": build, "dataset": t.task.retain, "aggregate": "mean", "device": None, **SISA},
+)
+call("composition", "sisa_save", lambda t: {"system": t.system, "path": "system.safetensors"})
+call(
+    "composition",
+    "sisa_load",
+    lambda t: {"path": _saved(t), "build": build, "dataset": t.task.retain, "device": None, "batch_size": 4},
+)
+call("composition", "sisa_forget", lambda t: {"system": t.system, "indices": [0, 1], "drop": False})
 call("composition", "needs_recalibration", lambda t: {"model": t.model})
 call(
     "composition",
@@ -731,7 +751,8 @@ def _of_algorithm(name: str) -> Arguments:
     left = ("accelerator", "epochs") if "steps" in parameters else ("accelerator",)
     options = {key: p.default for key, p in parameters.items() if p.default is not p.empty and key not in left}
     options |= {key: value for key, value in lengths.items() if key in parameters} | own
-    return lambda t: {"model": t.model, "task": t.task, **options}
+    reads = facts_of(getattr(algorithms, name)).reads_reference
+    return lambda t: {"model": t.model, "task": t.task, **options, **({"references": [t.other]} if reads else {})}
 
 
 for name in algorithms.__all__:

@@ -147,9 +147,10 @@ def method(name: str) -> Callable[[Case], None]:
     options = {key: value for key, value in lengths.items() if key in known} | OPTIONS.get(name, {})
 
     def check(case: Case) -> None:
-        first = ask(function, case.model, case.task, seed=1, **options).model
+        given = {"references": [moved(plain(case.model), 0.01)]} if facts_of(function).reads_reference else {}
+        first = ask(function, case.model, case.task, seed=1, **options, **given).model
         torch.rand(3)  # The seed alone decides, wherever the caller's random numbers are.
-        again = ask(function, plain(case.model), case.task, seed=1, **options).model
+        again = ask(function, plain(case.model), case.task, seed=1, **options, **given).model
         expect(same(first.state_dict(), again.state_dict()), "two runs of one seed differ, or a wrapper shows")
         before, after = plain_state(case.model), plain_state(first)
         expect(before.keys() == after.keys(), f"other names in the state: {some(before.keys() ^ after.keys())}")
@@ -262,12 +263,12 @@ def total(model: nn.Module) -> float:
     return sum(float(parameter.detach().sum()) for parameter in model.parameters())
 
 
-def moved(model: nn.Module) -> nn.Module:
+def moved(model: nn.Module, by: float = 0.125) -> nn.Module:
     """Return a copy whose parameters are a little further, all in one direction."""
     other = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in other.parameters():
-            parameter.add_(0.125)
+            parameter.add_(by)
     return other
 
 

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unlearn_kit.outputs import (
+    IGNORE,
     check_finite,
     ends_in,
     is_binary,
     label_loss,
     label_margin,
+    lifted_loss,
     per_sample,
     predicted_labels,
     probabilities,
@@ -108,6 +110,31 @@ def test_gradients_in_single_precision_do_not_round_to_zero(margin, outputs):
         naive = torch.tensor(rest, requires_grad=True)
         F.cross_entropy(naive, y, reduction="sum").backward()
         assert naive.grad[0, 0] == 0  # The rounding that the margin avoids.
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_the_lifted_loss_is_the_loss_over_its_weight(dtype, outputs):
+    z = torch.randn(40, outputs, 6, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    y = torch.randint(max(outputs, 2), (40, 6), generator=torch.Generator().manual_seed(1))
+    z[20:] += 0 if outputs == 1 else 3000 * F.one_hot(y[20:], outputs).movedim(-1, 1)
+    if outputs == 1:
+        z[20:] += 3000 * (2 * y[20:].unsqueeze(1) - 1)
+    y[25, :3] = IGNORE
+    y[30] = IGNORE
+    z[0, 0] = -200
+    leaf = z.clone().requires_grad_(True)
+    losses, weight = lifted_loss(leaf, y)
+    assert torch.equal(losses[:20], label_loss(z, y)[:20])
+    assert (weight[:20] == 1).all()
+    assert weight[30] == 1
+    margins = label_margin(z, y)
+    sure = [i for i in range(20, 40) if i != 30]
+    wanted = (margins[sure].amin(1, keepdim=True) - margins[sure]).exp()
+    torch.testing.assert_close(losses[sure], wanted)
+    losses.sum().backward()
+    assert leaf.grad.isfinite().all()
+    assert (leaf.grad[sure].abs().flatten(1).amax(1) > 0.1).all()
 
 
 def test_two_equal_infinite_forces_never_make_a_nan():

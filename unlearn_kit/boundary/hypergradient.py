@@ -35,7 +35,9 @@ class SmoothPoints:
     Attributes:
         inputs: The points, of the shape of x.
         logits: The model's logits there, ``(B, C, ...)``.
-        converged: Bool ``(B,)``, whether the point is a fixed point (unrolled: always True).
+        converged: Bool ``(B,)``, whether the point is a fixed point (unrolled: always True). The backward pass turns it
+            to False in place where the linear system of the derivative is not solved: what is True after it has its
+            hypergradient, and what is False got none.
     """
 
     inputs: Tensor
@@ -254,7 +256,7 @@ def _implicit(inner: _Inner, tolerance: float, iterations: int, strict: bool) ->
                 f"expected the fixed points to be strict maxima, but for {int((~solved).sum())} of {len(q)} samples "
                 "the linear system was not solved; more closeness or noise makes it easier"
             )
-        return v * (solved & converged).reshape(shape)
+        return v * converged.logical_and_(solved).reshape(shape)
 
     low, high = inner.low, inner.high
     if inner.projected:

@@ -13,7 +13,16 @@ from ..arguments import checked
 from ..errors import check_choice, check_count, check_number
 from ..logits import giving_logits
 from ..modules import evaluating
-from ..outputs import decisions, is_binary, is_ignored, label_loss, label_margin, per_sample, predicted_labels
+from ..outputs import (
+    decisions,
+    is_binary,
+    is_ignored,
+    label_loss,
+    label_margin,
+    lifted_loss,
+    per_sample,
+    predicted_labels,
+)
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, is_schedule, value_at
 from ..seeding import standardized
 from .certificate import Certificate, Trace, certify
@@ -53,7 +62,10 @@ class PerturbedSign:
     Differences from the code released with the paper, on purpose: the proximal term pulls back toward x (there it
     pushes away); gradients are each sample's own, so noise and closeness do not depend on the batch size; the
     loss is written so that its gradient keeps its direction on samples the model is certain of (there
-    ``p_y - 1`` rounds to zero in single precision, and the sign is that of a different function).
+    ``p_y - 1`` rounds to zero in single precision, and the sign is that of a different function). Where it would
+    round to zero all the same, at margins of some 60 and more, and nothing is added to it whose size counts (noise
+    of absolute scale, closeness away from x), the loss is multiplied by what makes it of the size of 1 there, which
+    no sign depends on.
 
     Args:
         radius: Half width of the box, in pixel units.
@@ -170,19 +182,20 @@ class PerturbedSign:
         active = torch.arange(len(x), device=x.device)
         with giving_logits(model), evaluating(model):
             for step in range(self.steps):
-                here, logits = self._gradient(model, points[active], y[active])
+                here, weight, logits = self._gradient(model, points[active], y[active], lift=self._scale_free(step))
                 if step == 0:
                     own = predicted_labels(logits)
                 elif self.stop_when_flipped:
                     moving = self._moving(own[active], predicted_labels(logits), y[active])
-                    active, here = active[moving], here[moving]
+                    active, here, weight = active[moving], here[moving], weight[moving]
                     if len(active) == 0:
                         break
                 everything = len(active) == len(x)
                 at = slice(None) if everything else active
                 if trace is not None:
-                    noise = torch.as_tensor(self.noise_at(here, step), dtype=x.dtype, device=x.device)
-                    trace.add(active, points[at], here, noise, self.closeness_at(step), self.size_at(step))
+                    slope = weight.reshape(-1, *[1] * (x.dim() - 1)) * here
+                    noise = torch.as_tensor(self.noise_at(slope, step), dtype=x.dtype, device=x.device)
+                    trace.add(active, points[at], slope, noise, self.closeness_at(step), self.size_at(step))
                 direction = self._direction(here, points[at] - x[at], None if z is None else z[step][at], step)
                 scale = 1.0 if share is None else share[at]
                 points[at] = self._move(points[at], direction, low[at], high[at], step, scale)
@@ -241,19 +254,28 @@ class PerturbedSign:
             return ~(asked & (labels != own)).flatten(1).any(dim=1)
         return (asked & (labels == own)).flatten(1).any(dim=1)
 
-    def _gradient(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradient of each sample by itself (a sum over the batch, never a mean) and the logits."""
+    def _scale_free(self, step: int) -> bool:
+        """Return whether the direction of a step is that of the gradient at any positive multiple of it."""
+        inert = step == 0 or self.closeness_at(step) == 0  # at x itself nothing pulls
+        return inert and (self.noise_scale == "relative" or self.noise_share(step) == 0)
+
+    def _gradient(self, model: nn.Module, x: Tensor, y: Tensor, *, lift: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradient of each sample by itself (a sum over the batch, never a mean) and the logits.
+
+        Between them the weight ``(B,)`` that makes the gradients those of the loss: 1, but with ``lift`` less where the
+        loss is so small that its gradients would round to zero.
+        """
         x = x.detach().requires_grad_(True)
         with torch.enable_grad():
             logits = decisions(model(x), y)
             check_labels("y", y, logits)
-            losses = label_loss(logits, y)
+            losses, weight = lifted_loss(logits, y) if lift else (label_loss(logits, y), torch.ones(len(x)).to(x))
             if self.flips == "any" and losses.dim() > 1:
                 climbed = losses.flatten(1).gather(1, nearest_change(logits.detach(), y).unsqueeze(1)).sum()
             else:
                 climbed = per_sample(losses, y).sum()
             (gradient,) = torch.autograd.grad(climbed, x)
-        return gradient, logits.detach()
+        return gradient, weight, logits.detach()
 
     def closeness_at(self, step: int) -> float:
         """Return the weight of the pull toward x at ``step`` (0-based)."""

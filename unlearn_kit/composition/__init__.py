@@ -9,6 +9,8 @@ from .merge import average, fisher_merge, interpolate, slerp
 from .paths import PathPoint, Picked, TradeoffPath, pick, tradeoff_path
 from .recipe import METHODS, Composition, compose
 from .requests import RequestsResult, RequestStep, apply_requests, cumulative_tasks, joint_task
+from .sisa import Sisa, sisa_forget, sisa_train
+from .sisa_files import sisa_load, sisa_save
 from .soup import Soup, greedy_soup
 from .swap import swap_head
 from .task_vectors import dare, neg_merge, task_arithmetic, ties
@@ -23,6 +25,7 @@ __all__ = [
     "Picked",
     "RequestStep",
     "RequestsResult",
+    "Sisa",
     "Soup",
     "TradeoffPath",
     "apply_requests",
@@ -46,6 +49,10 @@ __all__ = [
     "pick",
     "recalibrate_batch_norm",
     "search_coefficients",
+    "sisa_forget",
+    "sisa_load",
+    "sisa_save",
+    "sisa_train",
     "slerp",
     "swap_head",
     "task_arithmetic",

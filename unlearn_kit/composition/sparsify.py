@@ -15,26 +15,36 @@ DIGIT = 16  # bits that one pass over the numbers settles
 
 
 def keep_largest(
-    base: nn.Module, models: Sequence[nn.Module], layout: Layout, density: float
+    base: nn.Module, models: Sequence[nn.Module], layout: Layout, density: float, per_tensor: bool = False
 ) -> Callable[[str], Thinned]:
-    """Return task vectors with 0 in place of all but the ``density`` of largest magnitude, over all parameters."""
+    """Return task vectors with 0 in place of all but the ``density`` of largest magnitude.
+
+    Of all parameters together, or ``per_tensor`` of each by itself.
+    """
     start = tensors_of(base)
-    least = []
+    groups = [(name,) for name in layout.parameters] if per_tensor else [tuple(layout.parameters)]
+    least: dict[str, list[float]] = {name: [] for name in layout.parameters}
     for model in models:
         own = tensors_of(model)
+        for group in groups:
 
-        def magnitudes(own: dict[str, Tensor] = own) -> Iterator[Tensor]:
-            for name in layout.parameters:
-                for x, (y,) in pieces([own[name], start[name]]):
-                    yield (x.to(y.device, torch.float64) - y.to(torch.float64)).abs().flatten()
+            def magnitudes(own: dict[str, Tensor] = own, group: tuple[str, ...] = group) -> Iterator[Tensor]:
+                for name in group:
+                    for x, (y,) in pieces([own[name], start[name]]):
+                        yield (x.to(y.device, torch.float64) - y.to(torch.float64)).abs().flatten()
 
-        count = sum(own[name].numel() for name in layout.parameters)
-        least.append(0.0 if density == 1 or count == 0 else kth_largest(magnitudes, max(1, round(density * count))))
+            count = sum(own[name].numel() for name in group)
+            bound = 0.0 if density == 1 or count == 0 else kth_largest(magnitudes, max(1, round(density * count)))
+            for name in group:
+                least[name].append(bound)
 
-    def thinned(vectors: list[Tensor]) -> list[Tensor]:
-        return [v.where(v.abs() >= bound, 0.0) for v, bound in zip(vectors, least, strict=True)]
+    def rule(name: str) -> Thinned:
+        def thinned(vectors: list[Tensor]) -> list[Tensor]:
+            return [v.where(v.abs() >= bound, 0.0) for v, bound in zip(vectors, least[name], strict=True)]
 
-    return lambda _: thinned
+        return thinned
+
+    return rule
 
 
 def keep_random(count: int, density: float, seed: int) -> Callable[[str], Thinned]:

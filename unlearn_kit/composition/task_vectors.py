@@ -55,6 +55,7 @@ def ties(
     density: float = 0.2,
     *,
     scale: float = 1.0,
+    per_tensor: bool = False,
     recalibrate: Any = None,
 ) -> nn.Module:
     """Trim each task vector, elect a sign for each entry, and average those that agree with it.
@@ -69,6 +70,8 @@ def ties(
         density: share in (0, 1] of the entries of each task vector that are kept: those of largest magnitude, over all
             parameters together (and every one that is as large as the last of them).
         scale: of the merged task vector.
+        per_tensor: Keep that share of each parameter by itself, so that a layer whose weights move little keeps its
+            part: of all together, small ones may be trimmed whole.
 
     Raises:
         ValueError: Naming what differs in the models, or the argument.
@@ -81,7 +84,9 @@ def ties(
     def meet(vectors: list[Tensor], shares: Sequence[float]) -> Tensor:
         return scale * _elected(vectors, shares)
 
-    return _merge(base, models, weights, lambda layout: keep_largest(base, models, layout, density), meet, recalibrate)
+    return _merge(
+        base, models, weights, lambda layout: keep_largest(base, models, layout, density, per_tensor), meet, recalibrate
+    )
 
 
 @checked

@@ -53,6 +53,8 @@ class Facts:
         reinitializes: Whether it gives weights anew, so that frozen ones may change.
         training: How it trains, by preset; empty for a method that does not.
         fitting: Refuses options that are each in range and do not fit together; None where all do.
+        reads_reference: Whether it is given models retrained without the forget data: a yardstick for audits, which is
+            never ranked among the methods.
     """
 
     source: str
@@ -61,6 +63,7 @@ class Facts:
     reinitializes: bool
     training: Mapping[str, Training]
     fitting: Callable[[Mapping[str, Any]], None] | None = None
+    reads_reference: bool = False
 
 
 @checked
@@ -87,6 +90,7 @@ def revision(
     reads_retain: bool = True,
     reinitializes: bool = False,
     fitting: Callable[[Mapping[str, Any]], None] | None = None,
+    reads_reference: bool = False,
 ) -> Callable[[Callable[P, FitResult]], Callable[P, UnlearnResult]]:
     """Return a decorator that turns ``method(model, task, *, seed, device, ...) -> FitResult`` into an algorithm.
 
@@ -109,6 +113,7 @@ def revision(
         reinitializes: Whether it gives weights anew, so that frozen ones may change.
         fitting: Is given all options by name, with their defaults: before a method runs, and where a suite is planned.
             It refuses those that do not fit together, by name.
+        reads_reference: Whether it is given retrained models, as its option ``references``.
 
     A run that changed no bit of the model warns (UserWarning) and says ``"unchanged"`` in the result's ``details``. The
     caller's gradient mode, default dtype and device and autocast change no bit.
@@ -121,7 +126,7 @@ def revision(
     declared = {"": training} if isinstance(training, Training) else dict(training or {})
     works: dict[Kind, bool] = {"segmentation": masks, "multilabel": masks if findings is None else findings}
     kinds: tuple[Kind, ...] = ("classification", *(kind for kind, does in works.items() if does))
-    facts = Facts(source, kinds, reads_retain, reinitializes, declared, fitting)
+    facts = Facts(source, kinds, reads_retain, reinitializes, declared, fitting, reads_reference)
 
     def decorate(method: Callable[P, FitResult]) -> Callable[P, UnlearnResult]:
         signature, shared = _signature(method, declared, without)

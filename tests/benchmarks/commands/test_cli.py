@@ -105,6 +105,7 @@ def test_list_names_every_algorithm_data_set_and_model() -> None:
         "kinds": ["classification", "segmentation", "multilabel"],
         "reads_retain": False,
         "reinitializes": False,
+        "reads_reference": False,
         "source": "Golatkar et al. 2020, arXiv 1911.04933",
     }
     shown = run("list").stdout

@@ -23,7 +23,7 @@ from unlearn_kit.data.tensors import labels_of, resolve, subset
 
 def planned(**changes: Any) -> list[Node]:
     seeds = changes.pop("seeds", {"training": [0, 1]})
-    watched = changes.pop("learning_curve", False)
+    watched, references = changes.pop("learning_curve", False), changes.pop("references", 1)
     block = {
         "data": {"name": "digits", "options": {"train_size": 100}},
         "forget": ["class:0", "random:0.1"],
@@ -32,7 +32,7 @@ def planned(**changes: Any) -> list[Node]:
         "methods": ["finetune", {"name": "perturbed_sign", "grid": {"retain_weight": [0, 1]}}],
     }
     suite = {"name": "x", "seeds": seeds, "learning_curve": watched, "matrix": [{**block, **changes}]}
-    return plan(parse_suite(suite))
+    return plan(parse_suite({**suite, "references": references}))
 
 
 def by_kind(nodes: list[Node], kind: str) -> list[Node]:
@@ -46,6 +46,27 @@ def test_the_matrix_is_complete_and_originals_are_shared_between_scenarios() -> 
     # Two seeds, two scenarios: doing nothing, the reference, and three variants under three seeds.
     assert len(by_kind(nodes, "result")) == 2 * 2 * (2 + 3 * 3)
     assert len({node.key for node in nodes}) == len({node.name for node in nodes}) == len(nodes)
+
+
+def test_further_references_are_rows_that_change_nothing_else() -> None:
+    methods = ["finetune", "oracle_matching"]
+    one, three = (planned(seeds={"training": [4]}, methods=methods, references=count) for count in (1, 3))
+    more = {node.name: node for node in three if node.key not in {own.key for own in one}}
+    trained = {f"digits/{rule}/mlp/seed 4/train reference {k}" for rule in ("class:0", "random:0.1") for k in (2, 3)}
+    # The yardstick is given the others, and so is another one with them.
+    yardsticks = {f"digits/{rule}/mlp/seed 4/oracle_matching/seed 0" for rule in ("class:0", "random:0.1")}
+    assert set(more) == trained | {name.replace("train ", "") for name in trained} | yardsticks
+    second, given = (
+        more["digits/class:0/mlp/seed 4/reference 2"],
+        more["digits/class:0/mlp/seed 4/oracle_matching/seed 0"],
+    )
+    assert second.needs["reference 2"] == more["digits/class:0/mlp/seed 4/train reference 2"].key
+    assert {"reference", "reference 2", "reference 3"} <= given.needs.keys()
+    assert not any(role.startswith("reference ") for node in one for role in node.needs)
+    marked = {
+        node.name.split("/")[4] for node in three if node.kind == "result" and node.config["method"].get("yardstick")
+    }
+    assert marked == {"reference 2", "reference 3", "oracle_matching"}
 
 
 def test_every_node_comes_after_what_it_needs() -> None:

@@ -22,8 +22,11 @@ from typer.testing import CliRunner
 
 import algorithms
 from benchmarks.analysis.rows import rows
+from benchmarks.analysis.tradeoff import curves_of
 from benchmarks.cli import app
 from benchmarks.report.build import FORMATS, write_report
+from benchmarks.report.reproduce import command, suite_of
+from benchmarks.report.tasks import tasks
 from benchmarks.speed import overhead
 from benchmarks.suites import parse_suite, runner
 from benchmarks.suites.backends import Local, check_backend, make_backend, stored_product
@@ -785,3 +788,32 @@ def test_the_command_leaves_with_1_when_a_run_fails(tmp_path: Path, monkeypatch:
     assert found.exit_code == 1
     assert "b: RuntimeError: broken" in found.stdout
     assert "1 run, 0 already there, 1 failed, 1 skipped" in found.stdout
+
+
+def test_a_second_reference_is_a_row_and_what_is_given_it_is_not_ranked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = ["finetune", {"name": "oracle_matching", "options": {"steps": 3}}]
+    both = tiny(methods=methods).model_copy(update={"references": 2})
+    summary, _ = run_here(monkeypatch, both, tmp_path / "out")
+    assert summary.complete
+    records = {record.name: record for record in Store(tmp_path / "out", create=False).records()}
+    (task, *_) = tasks(rows(tmp_path / "out"))
+    ranks = {one.text: one.rank for one in task.rows}
+    assert ranks == {
+        "original": None, "reference": None, "reference 2": None, "oracle_matching:steps=3": None, "finetune": 1,
+    }  # fmt: skip
+    assert task.rows[-1].text == "finetune"
+    again = next(one for one in task.rows if one.text == "reference 2")
+    assert again.notes == ["a yardstick: not ranked"]
+    assert again.figure("average_gap").mean > 0
+    assert suite_of(task, again)["references"] == 2
+    assert command(again).endswith("--only '/reference 2'")
+    trained = records["digits/class:0/mlp/seed 0/train reference 2"]
+    assert trained.hashes["model"] != records["digits/class:0/mlp/seed 0/train reference"].hashes["model"]
+    assert records["digits/class:0/mlp/seed 0/reference 2"].hashes["model"] == trained.hashes["model"]
+    given = records["digits/class:0/mlp/seed 0/oracle_matching:steps=3/seed 0"]
+    assert given.status == "ok"
+    assert len(given.options["references"]) == 1
+    names = {curve.name for curves in curves_of(rows(tmp_path / "out")).values() for curve in curves}
+    assert not any("oracle_matching" in name or "reference" in name for name in names)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import algorithms
-from benchmarks.setup.methods import METHODS, Method
+from benchmarks.setup.methods import METHODS, YARDSTICKS, Method
 from benchmarks.suites import find, parse_suite, read_suite, shipped
 from benchmarks.suites.plan import training_of
 from benchmarks.suites.schema import NOT_OF_A_FILE
@@ -68,6 +68,10 @@ def test_a_grid_is_every_combination_and_one_option_is_a_knob() -> None:
 def test_all_is_every_method_and_text_forms_are_those_of_the_demo() -> None:
     rows = parse_suite(suite(methods="all")).matrix[0].methods
     assert tuple(row.name for row in rows) == METHODS
+    # What reads references is no method: it runs where it is named.
+    assert YARDSTICKS == ("oracle_matching",)
+    assert not set(YARDSTICKS) & set(METHODS)
+    assert parse_suite(suite(methods=["oracle_matching"])).matrix[0].methods[0].name == "oracle_matching"
     row = parse_suite(suite(methods=["erase_to_retain:released:lr=0.01"])).matrix[0].methods[0]
     assert row.options == {"preset": "released", "lr": 0.01}
 
@@ -121,6 +125,13 @@ GRID = {option: list(range(10)) for option in ("lr", "steps", "momentum", "clip"
         (suite(training={"epochs": 0}), "matrix.0.training.epochs", "greater than or equal to 1, but got 0"),
         (suite(training={"optimizer": "sdg"}), "matrix.0.training.optimizer", "did you mean 'sgd'?"),
         (suite(methds=1), "matrix.0", "did you mean 'methods'?"),
+        ({**suite(), "references": 0}, "references", "greater than or equal to 1, but got 0"),
+        ({**suite(), "references": 11}, "references", "less than or equal to 10, but got 11"),
+        (
+            suite(methods=[{"name": "oracle_matching", "options": {"references": []}}]),
+            "matrix.0.methods.0",
+            "expected options without 'references', which the runner gives",
+        ),
         ({**suite(), "seeds": {"training": [0, 0]}}, "seeds.training", "expected values that differ"),
         ({**suite(), "seeds": {"training": [-1]}}, "seeds.training", "expected a seed to be at least 0"),
         ({**suite(), "device": "cdua"}, "device", "expected device to be a name such as cpu, cuda, cuda:1 or mps, but"),

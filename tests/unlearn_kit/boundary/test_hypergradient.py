@@ -292,3 +292,20 @@ def test_samples_that_do_not_come_to_rest_are_refused_or_count_as_constant():
     frozen = model(found.inputs.detach())
     moving, constant = (torch.autograd.grad(outer(z), model.weight)[0] for z in (found.logits, frozen))
     assert torch.allclose(moving, constant)
+
+
+@pytest.mark.parametrize("update", ["projected", "frank-wolfe"])
+def test_the_backward_pass_tells_which_samples_have_a_hypergradient(update):
+    """Both points rest at once, but the first is a minimum of what is climbed: its system is not positive definite."""
+    scale = torch.ones(1, dtype=torch.float64, requires_grad=True)
+
+    def forward(u: Tensor) -> Tensor:
+        z = 8 * scale * u.square().sum(1)
+        return torch.stack([torch.zeros_like(z), z], dim=1)
+
+    search = PerturbedSign(1.0, closeness=0.1, noise=0.3, update=update, bounds=None)
+    x, y = torch.zeros(2, 3, dtype=torch.float64), torch.tensor([0, 1])
+    found = smoothed_search(search, forward, x, y, mode="implicit", strict=False)
+    assert found.converged.tolist() == [True, True]
+    found.inputs.sum().backward()
+    assert found.converged.tolist() == [False, True]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn_kit.boundary import PerturbedSign
-from unlearn_kit.outputs import predicted_labels
+from unlearn_kit.outputs import label_margin, predicted_labels
 from unlearn_kit.schedules import Schedule, exponential, inverse, linear
 
 BATCH, PIXELS, CLASSES = 7, 12, 4
@@ -217,7 +217,7 @@ def test_relative_noise_does_not_depend_on_the_gradients_size(noise_scale):
 
 
 def certain(margin: float) -> tuple[nn.Linear, Tensor, Tensor, np.ndarray]:
-    """A float32 classifier that is certain of every sample, and the direction of its exact gradient."""
+    """A float32 classifier that is certain of every sample, and its exact gradient but for a positive factor."""
     model, x = linear_model(dtype=torch.float32), inputs(torch.float32)
     y = torch.zeros(BATCH, dtype=torch.int64)
     with torch.no_grad():
@@ -225,15 +225,17 @@ def certain(margin: float) -> tuple[nn.Linear, Tensor, Tensor, np.ndarray]:
         z = model(x)
         model.bias[0] = margin + (z[:, 1:].amax(dim=1) - z[:, 0]).max()
     weight, bias = (p.detach().double().numpy() for p in (model.weight, model.bias))
-    p = softmax(x.double().numpy() @ weight.T + bias, axis=1)
-    # sum_i p_i (W_i - W_y): no p_y - 1, which would round to zero even in double precision.
-    gradient = p[:, 1:] @ (weight[1:] - weight[0])
+    others = softmax((x.double().numpy() @ weight.T + bias)[:, 1:], axis=1)
+    # sum_i p_i (W_i - W_y): no p_y - 1, which would round to zero even in double precision, and no factor 1 - p_y.
+    gradient = others @ (weight[1:] - weight[0])
     return model, x, y, gradient
 
 
-def test_certainty_does_not_turn_the_direction():
-    model, x, y, gradient = certain(60.0)
-    found = PerturbedSign(0.1, bounds=None).search(model, x, y)
+@pytest.mark.parametrize("margin", [60.0, 80.0, 100.0, 1e4])
+@pytest.mark.parametrize("closeness", [0.0, 0.5])
+def test_certainty_does_not_turn_the_direction(margin, closeness):
+    model, x, y, gradient = certain(margin)
+    found = PerturbedSign(0.1, bounds=None, closeness=closeness).search(model, x, y)
     assert np.array_equal((found.inputs - x).sign().numpy(), np.sign(gradient))
 
     leaf = x.clone().requires_grad_(True)
@@ -241,7 +243,7 @@ def test_certainty_does_not_turn_the_direction():
     assert (leaf.grad.sign().numpy() != np.sign(gradient)).mean() > 0.2  # What the textbook's loss would do.
 
 
-@pytest.mark.parametrize("margin", [5.0, 60.0])
+@pytest.mark.parametrize("margin", [5.0, 60.0, 100.0, 1e4])
 def test_relative_noise_reaches_samples_of_any_certainty(margin):
     model, x, y, gradient = certain(margin)
     z = perturbations(1, x)
@@ -250,6 +252,39 @@ def test_relative_noise_reaches_samples_of_any_certainty(margin):
     expected = np.sign(gradient / rms + z[0].numpy())
     assert np.array_equal((found.inputs - x).sign().numpy(), expected)
     assert (expected != np.sign(gradient)).any()
+
+
+@pytest.mark.parametrize("update", ["projected", "frank-wolfe"])
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("flips", ["all", "any"])
+def test_no_sample_stays_where_logits_are_twenty_times_as_large(update, outputs, flips):
+    """The margins are of 100 and more, at which the loss has no gradient that a float can hold."""
+    model, x = conv_model(outputs, dense=True).eval(), pictures()
+    with torch.no_grad():
+        model[-1].bias[0] += 5
+        y = predicted_labels(model(x))
+        scale = 150 / label_margin(model(x), y).min()
+        model[-1].weight.mul_(scale)
+        model[-1].bias.mul_(scale)
+    search = PerturbedSign(0.2, 3, update=update, flips=flips)
+    found = search.search(model, x, y)
+    assert ((found.inputs != x).flatten(1).any(1)).all()
+    # In double precision these losses are far above the smallest number.
+    exact = search.search(copy.deepcopy(model).double(), x.double(), y)
+    assert (found.inputs.double() - exact.inputs).abs().max() < 1e-6
+    assert (label_margin(found.logits, y) < label_margin(model(x), y)).flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("margin", [5.0, 100.0])
+def test_a_certificate_is_of_the_loss_and_not_of_what_is_climbed_in_its_place(margin):
+    model, x, y, _ = certain(margin)
+    search = PerturbedSign(0.1, 2, bounds=None)
+    plain, judged = search.search(model, x, y), search.search(model, x, y, certificate=True)
+    assert torch.equal(plain.inputs, judged.inputs)
+    exact = search.search(copy.deepcopy(model).double(), x.double(), y, certificate=True)
+    for name, value in vars(judged.certificate).items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            torch.testing.assert_close(value.double(), getattr(exact.certificate, name), rtol=1e-3, atol=1e-6)
 
 
 # --- independence of the batch --------------------------------------------------------------------

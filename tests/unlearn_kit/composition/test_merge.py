@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -190,8 +191,10 @@ def test_variances_never_fall_below_the_least_of_the_models() -> None:
     assert torch.allclose(found.norm.running_mean, 2 * base.norm.running_mean - run.norm.running_mean)
 
 
-def oracle_ties(base: Arrays, runs: list[Arrays], weights: list[float], density: float) -> Arrays:
-    flat = [np.concatenate([run[n].ravel() - base[n].ravel() for n in DISTINCT]) for run in runs]
+def oracle_ties(
+    base: Arrays, runs: list[Arrays], weights: list[float], density: float, names: Sequence[str] = DISTINCT
+) -> Arrays:
+    flat = [np.concatenate([run[n].ravel() - base[n].ravel() for n in names]) for run in runs]
     count = max(1, round(density * flat[0].size))
     vectors = [np.where(np.abs(v) >= np.sort(np.abs(v))[::-1][count - 1], v, 0) for v in flat]
     merged = np.zeros_like(flat[0])
@@ -201,7 +204,7 @@ def oracle_ties(base: Arrays, runs: list[Arrays], weights: list[float], density:
         kept = [(value, size) for value, size in entries if value != 0 and np.sign(value) == sign]
         merged[place] = sum(v for v, _ in kept) / sum(s for _, s in kept) if kept else 0.0
     result, start = {}, 0
-    for name in DISTINCT:
+    for name in names:
         size = base[name].size
         result[name] = base[name] + merged[start : start + size].reshape(base[name].shape)
         start += size
@@ -215,6 +218,21 @@ def test_ties_is_what_the_paper_says(i: int, density: float, weights: list[float
     base, runs = made(i), [made(i + 1 + k) for k in range(len(weights))]
     expected = oracle_ties(arrays(base), [arrays(run) for run in runs], weights, density)
     agree(ties(base, runs, weights, density), expected)
+    alone = [oracle_ties(arrays(base), [arrays(run) for run in runs], weights, density, [name]) for name in DISTINCT]
+    agree(ties(base, runs, weights, density, per_tensor=True), {n: v for one in alone for n, v in one.items()})
+
+
+def test_ties_per_tensor_keeps_a_part_of_a_layer_that_moved_little() -> None:
+    base, run = made(1), made(2)
+    name = DISTINCT[0]
+    with torch.no_grad():
+        own, start = run.get_parameter(name), base.get_parameter(name)
+        own.copy_(start + 1e-3 * (own - start))
+    moved = [
+        (merged.get_parameter(name) != start).sum()
+        for merged in (ties(base, [run], density=0.3), ties(base, [run], density=0.3, per_tensor=True))
+    ]
+    assert moved == [0, round(0.3 * start.numel())]
 
 
 def test_ties_at_density_one_is_the_weighted_mean_of_runs_that_agree() -> None:

@@ -59,7 +59,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"lr": None}, ValueError, "expected lr with optimizer='sgd', but got None"),
     ({"lr": -0.1}, ValueError, "expected lr in [0,"),
     ({"lr": math.nan}, ValueError, "expected lr in [0,"),
-    ({"trainable": "head.weight"}, TypeError, "expected trainable to be a sequence or a function, but got str"),
+    ({"trainable": "head.weight"}, ValueError, "expected trainable to be 'all', 'head' or 'last:K'"),
     ({"lead": "forget"}, ValueError, "expected lead to be one of ['retain'], but got 'forget'"),
     ({"streams": {}}, ValueError, "expected the stream of cross_entropy(retain -> Labels) to be one of []"),
     (
