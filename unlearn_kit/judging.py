@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -119,3 +119,16 @@ def choose_by_held_out(candidates: Sequence[ScoredCandidate], original: float, *
     """
     useful = [place for place, point in enumerate(candidates) if point.validation >= original - within - 1e-12]
     return min(useful, key=lambda place: abs(candidates[place].forget - candidates[place].validation), default=None)
+
+
+def within(gap: float | None, resolution: float | None) -> bool | None:
+    """Return whether a distance to a reference is at most that between references; None where one is unknown."""
+    if gap is None or resolution is None:
+        return None
+    # Equal differences of equal figures may round apart.
+    return gap <= resolution or math.isclose(gap, resolution, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def farthest(gaps: Iterable[float | None]) -> float | None:
+    """Return the largest of the distances that are known; None where there are none."""
+    return max((gap for gap in gaps if gap is not None), default=None)

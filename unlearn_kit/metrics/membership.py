@@ -169,7 +169,7 @@ def membership_inference(
         return table
 
     fit, judge = pairs[0::2], pairs[1::2]
-    classifier = _classifier(attack)
+    classifier = attacker(attack)
     classifier.fit(
         np.concatenate([measure(task.retain, fit[:, 0]), measure(task.retain_test, fit[:, 1])]),
         np.repeat([1, 0], len(fit)),
@@ -199,14 +199,17 @@ def membership_inference(
     )
 
 
-def _classifier(attack: str) -> Any:
+def attacker(attack: str) -> Any:
+    """Return a classifier that is yet to be fitted: "logistic" regression or "svc", on standardised features."""
     with isolated(0):  # importing scikit-learn draws from the caller's random state
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
         from sklearn.svm import SVC
 
-    return make_pipeline(StandardScaler(), LogisticRegression() if attack == "logistic" else SVC(C=3, kernel="rbf"))
+    # Without a state of its own, fitting an SVC draws from the caller's.
+    classifier = LogisticRegression() if attack == "logistic" else SVC(C=3, kernel="rbf", random_state=0)
+    return make_pipeline(StandardScaler(), classifier)
 
 
 @checked
