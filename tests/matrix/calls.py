@@ -691,7 +691,7 @@ call("metrics", "evaluate_seeds", lambda t: {**JUDGED(t), "reference": None, "se
 call(
     "metrics",
     "beside_references",
-    lambda t: {"figure": lambda model, *_: 0.5, "model": t.model, "references": [t.other], "distance": False},
+    lambda t: {"figure": lambda model: 0.5, "model": t.model, "references": [t.other]},
 )
 call("metrics", "split_score", lambda t: {**JUDGED(t), "split": "forget"})
 call("metrics", "quantize_attack", lambda t: {**JUDGED(t), "bits": (4,)})

@@ -16,8 +16,8 @@ class BesideReferences:
     """A figure of a model beside the same figure of references, which differ by their seeds alone.
 
     Attributes:
-        value: The model's figure; of a distance, that to the first reference. None is "n/a".
-        references: The figures of the references; of a distance, those of the further ones to the first.
+        value: The model's figure. None is "n/a".
+        references: The figures of the references.
         gap: How far the model is from the first reference.
         resolution: How far the farthest further reference is from it. None with a single reference.
     """
@@ -47,21 +47,20 @@ class BesideReferences:
 
 @checked
 def beside_references(
-    figure: Callable[..., float | None],
+    figure: Callable[[nn.Module], float | None],
     model: nn.Module,
     references: Sequence[nn.Module],
-    *,
-    distance: bool = False,
 ) -> BesideReferences:
     """Return a figure of a model beside that of references, by which to say whether it is within their range.
 
+    Where nothing differs but seeds, a model is still beyond k further references once in k + 1 times, of one every
+    other time: a verdict of weight takes several of them, or several trainings that all agree.
+
     Args:
-        figure: Gives the figure of a model, ``figure(model)``; with ``distance``, how far a model is from a reference,
-            ``figure(model, reference)``, 0 where they are alike.
+        figure: Gives the figure of a model; of distances the one to ``references[0]``, which has none to itself.
         model: The model to judge.
         references: Models retrained without the forget data, which differ by their seeds alone; two or more have a
             range.
-        distance: Whether the figure is itself a distance to a reference.
 
     Raises:
         ValueError: Without a reference.
@@ -69,9 +68,6 @@ def beside_references(
     if not len(references):
         raise ValueError("expected references to hold at least one model, but got none")
     first, *further = references
-    if distance:
-        value, apart = figure(model, first), [figure(one, first) for one in further]
-        return BesideReferences(value, tuple(apart), value, farthest(apart))
     value, ideal, *theirs = (figure(one) for one in (model, first, *further))
     return BesideReferences(value, (ideal, *theirs), _gap(value, ideal), farthest(_gap(one, ideal) for one in theirs))
 

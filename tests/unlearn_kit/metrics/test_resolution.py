@@ -45,9 +45,10 @@ def test_within_is_no_farther_than_another_reference(
     assert len(found.references) == len(references)
 
 
-def test_a_distance_is_measured_to_the_first_reference() -> None:
-    found = beside_references(apart, numbered(3.0), [numbered(1.0), numbered(2.0)], distance=True)
-    assert (found.value, found.references, found.gap, found.resolution) == (2.0, (1.0,), 2.0, 1.0)
+def test_a_distance_is_one_to_the_first_reference() -> None:
+    references = [numbered(1.0), numbered(2.0)]
+    found = beside_references(lambda model: apart(model, references[0]), numbered(3.0), references)
+    assert (found.references, found.gap, found.resolution) == ((0.0, 1.0), 2.0, 1.0)
     assert found.words == "beyond the references' range: 2 from the first, which another is 1 from"
 
 
