@@ -1,8 +1,8 @@
-"""The study of known cases as Markdown: every figure of every case, and which figures tell which case."""
+"""The study of known cases as Markdown: every figure of every case, and which tell a head that was edited alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import comb
 from typing import Any
 
@@ -23,7 +23,6 @@ of margins, 20 equal bins over the range of both, clipped at 100, floor 1e-5, in
 against references at the same number of models.
 """
 MARKS = {"yes": "**", "in part": "*"}
-WORDS = {"in part": "In part", "no": "Not told", "n/a": "N/a"}
 
 
 def tables(found: Mapping[str, Any]) -> str:
@@ -40,8 +39,8 @@ def tables(found: Mapping[str, Any]) -> str:
     ]
     for key, title in found["titles"].items():
         lines.append(f"| {title} | {' | '.join(_cell(found, key, case) for case in cases)} |")
-    lines += ["", "Figures that tell each case from the reference:", ""]
-    lines += [f"- {case}: {_listed(found, case)}" for case in cases[2:]]
+    lines += ["", *_counts(found, cases[2:]), ""]
+    lines += [f"- {words}: {'; '.join(titles)}." for words, titles in _passed(found).items() if titles]
     lines += ["", KLOM.format(models=models)]
     lines += ["| case | U-LiRA | 95 % interval | KLoM, median | 95th percentile | floor of both | p |"]
     lines += ["|---|---|---|---|---|---|---|"]
@@ -63,11 +62,21 @@ def _cell(found: Mapping[str, Any], key: str, case: str) -> str:
     return f"{mark}{np.mean(known):.3f}{mark}"
 
 
-def _listed(found: Mapping[str, Any], case: str) -> str:
-    """Return how many figures tell a case, and which do in part or not at all."""
-    titles: dict[str, list[str]] = {"yes": [], "in part": [], "no": [], "n/a": []}
-    for key, title in found["titles"].items():
-        titles[found["told"][key][case]].append(title)
-    parts = [f"{len(titles['yes'])} of {len(found['titles'])}"]
-    parts += [f"{words}: {'; '.join(titles[verdict])}" for verdict, words in WORDS.items() if titles[verdict]]
-    return ". ".join(parts)
+def _counts(found: Mapping[str, Any], cases: Sequence[str]) -> list[str]:
+    """Return how many figures tell each case, and in part."""
+    lines = [f"Of {len(found['titles'])} figures:", "", "| case | told | in part |", "|---|---|---|"]
+    for case in cases:
+        verdicts = [verdict[case] for verdict in found["told"].values()]
+        lines.append(f"| {case} | {verdicts.count('yes')} | {verdicts.count('in part')} |")
+    return lines
+
+
+def _passed(found: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the figures that tell the original: by whether a head that was edited alone passes them."""
+    original, *heads = (found["cases"][2:])[:3]
+    passed: dict[str, list[str]] = {"Not passed by the head alone": [], "Passed by the head alone": []}
+    for key, verdicts in found["told"].items():
+        if verdicts[original] == "yes":
+            kept = all(verdicts[head] == "yes" for head in heads)
+            passed["Not passed by the head alone" if kept else "Passed by the head alone"].append(found["titles"][key])
+    return passed
