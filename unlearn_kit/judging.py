@@ -48,20 +48,24 @@ def over_forgets(scores: Evaluation, reference: Evaluation) -> bool:
     return scores.forget < reference.forget - margin(reference.forget, reference.sizes["forget"])
 
 
-def beside_itself(scores: Evaluation) -> Evaluation:
-    """Return the reference's scores with its distances to itself filled in: 0 and 1, where they are defined."""
-    values = {
-        "forget": scores.forget,
-        "retain": scores.retain,
-        "test": scores.retain_test,
-        "membership": scores.membership,
-    }
+def beside(scores: Evaluation, reference: Evaluation) -> Evaluation:
+    """Return the scores with their distances to the reference's."""
+    mine, theirs = (
+        {"forget": one.forget, "retain": one.retain, "test": one.retain_test, "membership": one.membership}
+        for one in (scores, reference)
+    )
     return replace(
         scores,
-        average_gap=average_gap(values, values),
-        tug_of_war=tug_of_war(values, values),
-        tug_of_war_mia=tug_of_war_mia(values, values),
+        reference=reference,
+        average_gap=average_gap(mine, theirs),
+        tug_of_war=tug_of_war(mine, theirs),
+        tug_of_war_mia=tug_of_war_mia(mine, theirs),
     )
+
+
+def beside_itself(scores: Evaluation) -> Evaluation:
+    """Return the reference's scores with its distances to itself filled in: 0 and 1, where they are defined."""
+    return replace(beside(scores, scores), reference=scores.reference)
 
 
 def evaluation_of(scores: Mapping[str, Any]) -> Evaluation:
