@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..audit.table import KLOM
+
 ABOUT = """\
 Digits, class {label} forgotten; means over {seeds} trainings. The head-only edit lowers the class's bias to the
 reference's mean margin, and until no training image of the class is named; far down, by {far:.0f} logits more. Every
@@ -17,11 +19,7 @@ feature is the original's in both. The fine-tuned original went on for 10 epochs
 second. *Italic*: in part, since only the mean distance is larger. By chance a further reference is told so once in
 {chances} times: the third is there to see it. Distances are to the first reference.
 """
-KLOM = """\
-Over {models} models of each case, beside as many references. KLoM: KL(model || reference) of each example's histogram
-of margins, 20 equal bins over the range of both, clipped at 100, floor 1e-5, in nats; ideal: its floor, references
-against references at the same number of models.
-"""
+BESIDE = "Over {models} models of each case, beside as many references; ideal: 0.5, and the floor of references. {klom}"
 MARKS = {"yes": "**", "in part": "*"}
 
 
@@ -41,7 +39,7 @@ def tables(found: Mapping[str, Any]) -> str:
         lines.append(f"| {title} | {' | '.join(_cell(found, key, case) for case in cases)} |")
     lines += ["", *_counts(found, cases[2:]), ""]
     lines += [f"- {words}: {'; '.join(titles)}." for words, titles in _passed(found).items() if titles]
-    lines += ["", KLOM.format(models=models)]
+    lines += ["", BESIDE.format(models=models, klom=KLOM), ""]
     lines += ["| case | U-LiRA | 95 % interval | KLoM, median | 95th percentile | floor of both | p |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for case, one in found["over_many"].items():

@@ -89,7 +89,8 @@ class MembershipReport:
     """What :func:`membership_inference` found. Rates are in [0, 1]; None where there is nothing to judge on.
 
     Attributes:
-        forget_share: share of the forget set called member (the "MIA score"); ideal: the reference's.
+        forget_share: share of the forget set called member (the "MIA score"); ideal: the reference's. Of an attack
+            whose ``attack_auc`` is near .5 it says nothing: tell both.
         auc: probability that the attack ranks a random forget image above a random held-out one; held out is
             ``forget_test``, or where that is empty a class-matched part of ``retain_test`` not in the
             attack's fit (:func:`class_matched`; forget images of a class that is not there do not count).
@@ -108,6 +109,10 @@ class MembershipReport:
     fitted_on: int
     attack: str
     features: tuple[str, ...]
+
+    def __str__(self) -> str:
+        told = "n/a" if self.attack_auc is None else f"{self.attack_auc:.3f}"
+        return f"{self.forget_share:.3f} of the forget set called members, by an attack whose own AUC is {told}"
 
 
 @checked

@@ -70,4 +70,4 @@ def test_the_table_marks_what_is_told(found: dict) -> None:
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
     assert cells[2] == f"**{found['values'][ORIGINAL][0]['forget']:.3f}**"
     assert cells[3] == f"{found['values'][HEAD][0]['forget']:.3f}"
-    assert "KL(model || reference)" in text
+    assert "KL(unlearned || oracle)" in text
