@@ -77,7 +77,12 @@ class ResultRow:
 
 def is_further(row: ResultRow) -> bool:
     """Return whether a row is of a further reference, of another seed: it stands beside the first, its baseline."""
-    return row.method == "reference" and "baseline" in row.record.needs
+    return _is_further(row.record)
+
+
+def _is_further(record: Record) -> bool:
+    # By its name: "reference 2", "reference 3".
+    return record.config["method"]["name"].split(" ")[0] == "reference" and "baseline" in record.needs
 
 
 def rows(out: str | Path, suite: str | None = None) -> list[ResultRow]:
@@ -111,7 +116,7 @@ def _rows(record: Record, records: Mapping[str, Record], label: Mapping[str, Any
     method = config["method"]
     trained = records.get(record.needs.get("reference", ""))
     faster = None
-    if trained is not None and seconds > 0 and method["name"] not in BARE:
+    if trained is not None and seconds > 0 and method["name"] not in BARE and not _is_further(record):
         faster = trained.cost.seconds / seconds
     scores = _evaluations(record)
     needs = record.needs
@@ -120,7 +125,7 @@ def _rows(record: Record, records: Mapping[str, Record], label: Mapping[str, Any
         scores if method["name"] == name and role not in needs else _evaluations(records.get(needs.get(role, "")))
         for name, role in zip(BARE, ("nothing", "baseline"), strict=True)
     )
-    if method["name"] == "reference" and "baseline" in needs:
+    if _is_further(record):
         scores = {
             seed: replace(beside(one, reference[seed]), reference=None) if seed in reference else one
             for seed, one in scores.items()

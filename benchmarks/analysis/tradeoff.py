@@ -19,7 +19,7 @@ from unlearn_kit.scores import Evaluation
 
 from .fronts import Interval, hypervolume, interval, mean, pareto_front
 from .resolution import FurtherReferences, further_references, seeds_of
-from .rows import BARE, ResultRow, name_of, task_of, titles
+from .rows import BARE, ResultRow, is_further, name_of, task_of, titles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -232,7 +232,7 @@ def _revisions(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
     """Return the rows of each revision that is judged beside its original; of two of the same, those of the newer."""
     by_key: dict[str, list[ResultRow]] = defaultdict(list)
     for row in rows:
-        if row.method not in BARE and row.original is not None:
+        if row.method not in BARE and not is_further(row) and row.original is not None:
             by_key[row.key].append(row)
     newest: dict[tuple[Any, ...], list[ResultRow]] = {}
     for group in by_key.values():

@@ -19,7 +19,7 @@ from .figures import figures
 from .looks import identifiers, looks
 from .pictures import strips
 from .reproduce import command, suite_of, suite_text
-from .rows import ReportRow, ReportRun
+from .rows import FURTHER, ReportRow, ReportRun
 from .sequence import standings
 from .tables import CAPTION, Column, as_csv, known_columns, latex, markdown
 from .tasks import ReportTask, tasks
@@ -148,7 +148,7 @@ def _sequence(task: ReportTask) -> list[dict[str, Any]]:
     return [
         {"label": row.label, "steps": list(found), "request": name, "cells": cells}
         for row in task.rows
-        if row.method != "reference"
+        if row.role not in ("reference", FURTHER)
         for found in [standings([run.record for run in row.ok])]
         for name, cells in found.items()
     ]
@@ -176,7 +176,7 @@ def _row(
     look: Any,
 ) -> dict[str, Any]:
     figures_of = [(column, row.figure(column.name)) for column in columns]
-    color, symbol = look.get(row.method, ("currentColor", row.method))
+    color, symbol = look.get(row.method, ("currentColor", "reference" if row.role == FURTHER else row.role))
     return {
         "id": names[id(row), None],
         "label": row.label,

@@ -56,7 +56,7 @@ def write_made_up(
             needs = {"baseline": baseline, "nothing": nothing}
             nodes += [{"key": key, "kind": "result", "name": name} for name, key in needs.items()]
             for text in (f"reference {place}" for place in range(2, references + 1)):
-                key = _write(store, rules, training, None, ("reference", text, {}), {"baseline": baseline}, random)
+                key = _write(store, rules, training, None, (text, text, {}), {"baseline": baseline}, random)
                 nodes.append({"key": key, "kind": "result", "name": text})
             for revision in range(revisions):
                 for row in rows:
@@ -128,6 +128,8 @@ def _write(
 
 
 def _scores(method: str, skill: float, random: Random) -> dict[str, Any]:
+    method = "reference" if method.startswith("reference ") else method
+
     def near(value: float, spread: float = 0.01) -> float:
         return min(1.0, max(0.0, random.gauss(value, spread)))
 

@@ -208,11 +208,13 @@ def test_titles_of_tasks_that_differ_are_unique() -> None:
 
 
 def test_a_further_reference_stands_beside_the_first(out: Path) -> None:
-    Store(out).write(record("r2", "reference", 0.07, {"reference": "t2", "baseline": "r"}, place=1), {})
+    needs = {"reference": "t", "reference 2": "t2", "baseline": "r", "nothing": "o"}
+    Store(out).write(record("r2", "reference 2", 0.07, needs), {})
     found = rows(out)
     (first, _), (further, _) = ([row for row in found if row.key == key] for key in ("r", "r2"))
     assert (is_further(first), is_further(further)) == (False, True)
     assert first.scores == first.reference == further.reference
+    assert further.speed_up is None
     assert (further.scores.forget, further.scores.average_gap) == pytest.approx((0.07, 0.07))
     assert resolution_of(found) == pytest.approx(0.07)
     assert resolution_of(rows(out, "s")) is None
