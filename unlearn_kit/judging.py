@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -48,20 +48,24 @@ def over_forgets(scores: Evaluation, reference: Evaluation) -> bool:
     return scores.forget < reference.forget - margin(reference.forget, reference.sizes["forget"])
 
 
-def beside_itself(scores: Evaluation) -> Evaluation:
-    """Return the reference's scores with its distances to itself filled in: 0 and 1, where they are defined."""
-    values = {
-        "forget": scores.forget,
-        "retain": scores.retain,
-        "test": scores.retain_test,
-        "membership": scores.membership,
-    }
+def beside(scores: Evaluation, reference: Evaluation) -> Evaluation:
+    """Return the scores with their distances to the reference's."""
+    mine, theirs = (
+        {"forget": one.forget, "retain": one.retain, "test": one.retain_test, "membership": one.membership}
+        for one in (scores, reference)
+    )
     return replace(
         scores,
-        average_gap=average_gap(values, values),
-        tug_of_war=tug_of_war(values, values),
-        tug_of_war_mia=tug_of_war_mia(values, values),
+        reference=reference,
+        average_gap=average_gap(mine, theirs),
+        tug_of_war=tug_of_war(mine, theirs),
+        tug_of_war_mia=tug_of_war_mia(mine, theirs),
     )
+
+
+def beside_itself(scores: Evaluation) -> Evaluation:
+    """Return the reference's scores with its distances to itself filled in: 0 and 1, where they are defined."""
+    return replace(beside(scores, scores), reference=scores.reference)
 
 
 def evaluation_of(scores: Mapping[str, Any]) -> Evaluation:
@@ -119,3 +123,16 @@ def choose_by_held_out(candidates: Sequence[ScoredCandidate], original: float, *
     """
     useful = [place for place, point in enumerate(candidates) if point.validation >= original - within - 1e-12]
     return min(useful, key=lambda place: abs(candidates[place].forget - candidates[place].validation), default=None)
+
+
+def within(gap: float | None, resolution: float | None) -> bool | None:
+    """Return whether a distance to a reference is at most that between references; None where one is unknown."""
+    if gap is None or resolution is None:
+        return None
+    # Equal differences of equal figures may round apart.
+    return gap <= resolution or math.isclose(gap, resolution, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def farthest(gaps: Iterable[float | None]) -> float | None:
+    """Return the largest of the distances that are known; None where there are none."""
+    return max((gap for gap in gaps if gap is not None), default=None)

@@ -69,6 +69,8 @@ class Evaluation:
             ``membership``. The "test" here and in the next two is ``retain_test``, so that forgetting a class
             counts once, in ``forget``.
         tug_of_war, tug_of_war_mia: 1 is the reference; the second has ``membership`` in place of ``forget``.
+        resolution: The average gap of the farthest further reference to the first: what is nearer than that cannot be
+            told from a reference, and smaller differences between methods are none. None without a second reference.
     """
 
     kind: str
@@ -87,6 +89,7 @@ class Evaluation:
     average_gap: float | None = None
     tug_of_war: float | None = None
     tug_of_war_mia: float | None = None
+    resolution: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values that JSON can hold: None for n/a, class indices as text."""

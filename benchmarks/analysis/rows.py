@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unlearn_kit.errors import check_choice
+from unlearn_kit.judging import beside
 from unlearn_kit.scores import Evaluation
 
 from ..suites.records import Record, Status, is_trained, without_places
@@ -74,6 +75,16 @@ class ResultRow:
     record: Record
 
 
+def is_further(row: ResultRow) -> bool:
+    """Return whether a row is of a further reference, of another seed: it stands beside the first, its baseline."""
+    return _is_further(row.record)
+
+
+def _is_further(record: Record) -> bool:
+    # By its name: "reference 2", "reference 3".
+    return record.config["method"]["name"].split(" ")[0] == "reference" and "baseline" in record.needs
+
+
 def rows(out: str | Path, suite: str | None = None) -> list[ResultRow]:
     """Return a row for each evaluation of every finished result of a folder, or of one suite in it.
 
@@ -108,11 +119,17 @@ def _rows(record: Record, records: Mapping[str, Record], label: Mapping[str, Any
     if trained is not None and seconds > 0 and not is_trained(method["name"]):
         faster = trained.cost.seconds / seconds
     scores = _evaluations(record)
-    # The original and the reference stand beside themselves.
+    needs = record.needs
+    # The original and the reference stand beside themselves; further references beside the first.
     original, reference = (
-        scores if method["name"] == name else _evaluations(records.get(record.needs.get(role, "")))
+        scores if method["name"] == name and role not in needs else _evaluations(records.get(needs.get(role, "")))
         for name, role in zip(BARE, ("nothing", "baseline"), strict=True)
     )
+    if _is_further(record):
+        scores = {
+            seed: replace(beside(one, reference[seed]), reference=None) if seed in reference else one
+            for seed, one in scores.items()
+        }
     return [
         ResultRow(
             key=record.key,

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from unlearn_kit import DivergenceError
 from unlearn_kit.errors import check_choice
+from unlearn_kit.judging import farthest, within
 from unlearn_kit.scores import Evaluation
 
 from .fronts import Interval, hypervolume, interval, mean, pareto_front
+from .resolution import FurtherReferences, further_references, seeds_of
 from .rows import ResultRow, competes, name_of, task_of, titles
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class UnlearningRun:
         seconds: Wall time of the revision.
         reason: Why there are no scores.
         evaluations: Where the scores are means over several evaluations, these, since gaps are taken one by one.
+        further: The scores of further references of the training, under the same seeds.
     """
 
     value: Any
@@ -55,6 +58,7 @@ class UnlearningRun:
     seconds: float | None = None
     reason: str | None = None
     evaluations: tuple[UnlearningRun, ...] = ()
+    further: tuple[Scores, ...] = ()
 
     def gap(self, axis: str) -> float | None:
         """Return how far it is from the reference; None where either has no score."""
@@ -63,6 +67,15 @@ class UnlearningRun:
     def nothing_gap(self, axis: str) -> float | None:
         """Return how far doing nothing is from the reference."""
         return self._distance(axis, lambda run: run.original)
+
+    def resolution(self, x: str, y: str) -> float | None:
+        """Return how far further references are from the reference, at most; None without one."""
+        return farthest(
+            math.hypot(one[x] - run.reference[x], one[y] - run.reference[y])
+            for run in self.evaluations or (self,)
+            for one in run.further
+            if run.reference is not None and None not in (one[x], one[y], run.reference[x], run.reference[y])
+        )
 
     def _distance(self, axis: str, of: Callable[[UnlearningRun], Scores | None]) -> float | None:
         pairs = [(of(run), run.reference) for run in self.evaluations or (self,)]
@@ -196,6 +209,8 @@ def curves_of(rows: Iterable[ResultRow]) -> dict[str, list[TradeoffCurve]]:
     """
     tasks: dict[str, Mapping[str, Any]] = {}
     found: dict[str, dict[tuple[str, str | None], list[UnlearningRun]]] = defaultdict(lambda: defaultdict(list))
+    rows = list(rows)
+    further = further_references(rows)
     for group in _revisions(rows):
         config, knob = group[0].record.config, group[0].knob
         name = group[0].method if knob is not None else group[0].text
@@ -204,7 +219,7 @@ def curves_of(rows: Iterable[ResultRow]) -> dict[str, list[TradeoffCurve]]:
             name += ":" + ":".join(f"{key}={value}" for key, value in rest.items())
         asked = task_of(config)
         tasks[task := name_of(asked)] = asked
-        found[task][name, knob].append(_run(group))
+        found[task][name, knob].append(_run(group, further))
     return {
         title: [
             TradeoffCurve(name, knob, tuple(sorted(runs, key=_order))) for (name, knob), runs in found[task].items()
@@ -234,7 +249,7 @@ def _finished(rows: Sequence[ResultRow]) -> str:
     return rows[0].record.cost.finished
 
 
-def _run(rows: Sequence[ResultRow]) -> UnlearningRun:
+def _run(rows: Sequence[ResultRow], further: FurtherReferences) -> UnlearningRun:
     """Return the rows of one revision, one an evaluation, as one run."""
     several = [
         UnlearningRun(
@@ -246,6 +261,7 @@ def _run(rows: Sequence[ResultRow]) -> UnlearningRun:
             None if row.reference is None else row.reference.as_dict(),
             row.seconds,
             row.reason,
+            further=tuple(one.as_dict() for one in further[seeds_of(row)]),
         )
         for row in rows
         if row.original is not None and row.unlearning_seed is not None  # as all rows of a revision have
@@ -273,7 +289,8 @@ def ranking(curves: Sequence[TradeoffCurve], x: str = "forget", y: str = "retain
 
     Returns:
         A table of one row a point, with intervals; ``on_front`` is over all methods, ``hypervolume`` is the whole
-        curve's and the same for all of its points.
+        curve's and the same for all of its points. ``resolution`` is how far further references are from the first,
+        at most over trainings; points that are no farther are ``tied``: they cannot be told from a reference.
     """
     import pandas as pd
 
@@ -289,8 +306,10 @@ def ranking(curves: Sequence[TradeoffCurve], x: str = "forget", y: str = "retain
             row |= {"hypervolume": volume, "runs": point.x.n, "trainings": point.x.trainings}
             table.append(row)
     front = pareto_front(spots)
+    resolution = farthest(run.resolution(x, y) for curve in curves for run in curve.runs)
     for place, row in enumerate(table):
-        row["on_front"] = place in front
+        tied = within(row["distance"], resolution)
+        row |= {"on_front": place in front, "resolution": resolution, "tied": tied}
     ranked = pd.DataFrame(table)
     return ranked.sort_values("distance", ignore_index=True) if len(ranked) else ranked
 

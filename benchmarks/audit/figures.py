@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -15,6 +15,7 @@ from unlearn_kit.metrics import Evaluation
 
 ON: tuple[Literal["forget", "retain"], ...] = ("forget", "retain")  # what is relearned from
 CUT = 200  # steps after which relearning is given up
+FEW = 4  # references that attacks learn from
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,27 @@ class Ideal:
         model: The reference.
         scores: Its evaluation.
         relearning: How fast it learns the forget data again, by what it learns them from.
+        further: Other references, which are judged nowhere: what attacks learn from.
     """
 
     model: nn.Module
     scores: Evaluation
     relearning: Mapping[str, RelearnReport | None]
+    further: Sequence[nn.Module] = ()
 
     @classmethod
-    def of(cls, reference: nn.Module, original: nn.Module, task: UnlearnTask, seed: int) -> Ideal:
+    def of(
+        cls,
+        reference: nn.Module,
+        original: nn.Module,
+        task: UnlearnTask,
+        seed: int,
+        further: Sequence[nn.Module] = (),
+    ) -> Ideal:
         """Judge ``reference``; the original says which forget score relearning has to reach."""
         relearn = partial(audits.relearn_time, reference, task, original=original, max_steps=CUT, seed=seed)
-        return cls(reference, metrics.evaluate(reference, task, seed=seed), {on: relearn(on=on) for on in ON})
+        scores = metrics.evaluate(reference, task, seed=seed)
+        return cls(reference, scores, {on: relearn(on=on) for on in ON}, further)
 
 
 @dataclass(frozen=True)
@@ -77,13 +88,24 @@ FIGURES = (
     AuditFigure("tug_of_war", "tug of war", "quality", "two references'"),
     AuditFigure("tug_of_war_mia", "tug of war, membership", "quality", "two references'"),
     AuditFigure("loss_auc", "membership by loss, AUC", "membership"),
-    AuditFigure("member_share", "membership attack, share called members", "membership"),
+    AuditFigure("attack_auc", "membership attack, its AUC on data to keep", "membership"),
+    AuditFigure("member_share", "the same attack, share of forget data called members", "membership"),
     AuditFigure("member_auc", "membership attack, AUC", "membership"),
     AuditFigure("member_tpr", "membership attack, TPR at 1 % FPR", "membership"),
     AuditFigure("svc_auc", "membership attack by SVC, AUC", "membership"),
+    AuditFigure("population_auc", "membership against a population (RMIA), AUC", "membership"),
+    AuditFigure("population_tpr", "membership against a population (RMIA), TPR at 1 % FPR", "membership"),
     AuditFigure("leak_auc", "class leakage, AUC", "membership"),
     AuditFigure("leak_js", "class leakage, JS to the reference", "membership", "two references'"),
+    AuditFigure("neighbours", "neighbouring classes, AUC against the reference", "membership", "two references'"),
     AuditFigure("probe", "linear probe, forget score", "what is left"),
+    AuditFigure("features_1", "head-free, 1 sample of the class", "what is left"),
+    AuditFigure("features_5", "head-free, 5 samples of the class", "what is left"),
+    AuditFigure("head_1", "prototype of 1 sample in the head", "what is left"),
+    AuditFigure("head_5", "prototype of 5 samples in the head", "what is left"),
+    AuditFigure("margin", "margin of the class's logit, held-out data", "what is left"),
+    AuditFigure("near", "points near forget data, share right", "what is left"),
+    AuditFigure("searched", "nearest boundary in the same ball, share right", "what is left"),
     AuditFigure("relearn", f"relearning from forget data, steps (cut at {CUT})", "what is left", form="{:.0f}"),
     AuditFigure("relearn_retain", f"relearning from retain data, steps (cut at {CUT})", "what is left", form="{:.0f}"),
     AuditFigure("anamnesis", "anamnesis index", "what is left", "1"),
@@ -104,38 +126,69 @@ def figures(pair: Pair) -> dict[str, float | None]:
     Returns:
         The value of each of :data:`FIGURES` by key, None where there is nothing to measure.
     """
+    found = {**_quality(pair), **_membership(pair), **_left(pair), **_distance(pair)}
+    return {figure.key: found.get(figure.key) for figure in FIGURES}
+
+
+def _quality(pair: Pair) -> dict[str, float | None]:
+    scores = metrics.evaluate(pair.model, pair.task, pair.ideal.scores, seed=pair.seed)
+    quality = {figure.key: getattr(scores, figure.key) for figure in FIGURES if figure.group == "quality"}
+    return {**quality, "loss_auc": scores.membership}
+
+
+def _membership(pair: Pair) -> dict[str, float | None]:
     model, reference, task, seed = pair.model, pair.ideal.model, pair.task, pair.seed
-    scores = metrics.evaluate(model, task, pair.ideal.scores, seed=seed)
+    found: dict[str, float | None] = {}
     logistic = metrics.membership_inference(model, task, seed=seed)
+    if logistic is not None:
+        found |= {"attack_auc": logistic.attack_auc, "member_share": logistic.forget_share}
+        found |= {"member_auc": logistic.auc, "member_tpr": logistic.tpr}
     svc = metrics.membership_inference(model, task, seed=seed, attack="svc", limit=1000)
+    found["svc_auc"] = None if svc is None else svc.auc
+    if pair.ideal.further:
+        population = audits.reference_membership(model, task, pair.ideal.further, seed=seed)
+        if population is not None:
+            found |= {"population_auc": population.auc, "population_tpr": population.tpr}
     leak = metrics.class_leakage(model, task, reference, seed=seed)
+    if leak is not None:
+        found |= {"leak_auc": None if leak.membership is None else leak.membership.auc, "leak_js": leak.js}
+    neighbours = audits.neighbour_leakage(model, task, [reference], seed=seed)
+    found["neighbours"] = None if neighbours is None else neighbours.auc
+    return found
+
+
+def _left(pair: Pair) -> dict[str, float | None]:
+    model, task, seed = pair.model, pair.task, pair.seed
+    found: dict[str, float | None] = {}
     probe = audits.linear_probe(model, task, seed=seed)
+    found["probe"] = None if probe is None else probe.forget
+    few = audits.few_shot_recovery(model, task, seed=seed) if task.forget_classes else None
+    if few is not None:
+        found |= {f"features_{shots}": share for shots, share in few.features.items()} | {"margin": few.margin}
+        found |= {f"head_{shots}": share for shots, share in (few.head or {}).items()}
+    near = audits.residual_knowledge(model, task, seed=seed)
+    if near is not None:
+        found |= {"near": near.forget, "searched": near.searched}
     relearn = partial(audits.anamnesis_index, model, task, original=pair.original, max_steps=CUT, seed=seed)
-    forget, retain = (relearn(pair.ideal.relearning[on] or reference, on=on) for on in ON)
+    forget, retain = (relearn(pair.ideal.relearning[on] or pair.ideal.model, on=on) for on in ON)
+    found["relearn"] = None if forget is None else _steps(forget.model)
+    found["relearn_retain"] = None if retain is None else _steps(retain.model)
+    found["anamnesis"] = None if forget is None else forget.value
     rounded = {row.bits: row.forget for row in metrics.quantize_attack(model, task)}
-    layers = (metrics.feature_distance(model, reference, task.forget) or {}).values()
+    return {**found, "int8": rounded[8], "int4": rounded[4]}
+
+
+def _distance(pair: Pair) -> dict[str, float | None]:
+    model, reference, forget = pair.model, pair.ideal.model, pair.task.forget
+    layers = (metrics.feature_distance(model, reference, forget) or {}).values()
     known = [value for value in layers if value is not None]
     return {
-        **{figure.key: getattr(scores, figure.key) for figure in FIGURES if figure.group == "quality"},
-        "loss_auc": scores.membership,
-        "member_share": None if logistic is None else logistic.forget_share,
-        "member_auc": None if logistic is None else logistic.auc,
-        "member_tpr": None if logistic is None else logistic.tpr,
-        "svc_auc": None if svc is None else svc.auc,
-        "leak_auc": None if leak is None or leak.membership is None else leak.membership.auc,
-        "leak_js": None if leak is None else leak.js,
-        "probe": None if probe is None else probe.forget,
-        "relearn": None if forget is None else _steps(forget.model),
-        "relearn_retain": None if retain is None else _steps(retain.model),
-        "anamnesis": None if forget is None else forget.value,
-        "int8": rounded[8],
-        "int4": rounded[4],
         "cka": sum(known) / len(known) if known else None,
-        "activation": metrics.activation_distance(model, reference, task.forget),
-        "js": metrics.js_divergence(model, reference, task.forget),
-        "completeness": metrics.completeness(model, reference, task.forget),
+        "activation": metrics.activation_distance(model, reference, forget),
+        "js": metrics.js_divergence(model, reference, forget),
+        "completeness": metrics.completeness(model, reference, forget),
         "weights": metrics.layerwise_distance(model, reference).total,
-        "zrf": metrics.zrf(model, task.forget, seed=seed),
+        "zrf": metrics.zrf(model, forget, seed=pair.seed),
     }
 
 

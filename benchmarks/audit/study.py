@@ -23,7 +23,7 @@ from ..setup.methods import Method
 from ..setup.recipes import Blueprint
 from ..suites.progress import in_words
 from .config import AuditConfig
-from .figures import FIGURES, Ideal, Pair, figures
+from .figures import FEW, FIGURES, Ideal, Pair, figures
 from .verdicts import Values, klom_verdict, paired_verdict, u_lira_verdict
 
 NOTHING, REFERENCE = "do nothing", "reference"
@@ -187,11 +187,15 @@ class AuditStudy:
 
     def _ideals(self) -> list[Ideal]:
         """Judge the reference of each pair: reference k beside original k."""
-        originals, oracles = self.shadow.originals(), self.shadow.references()
-        return [
-            Ideal.of(oracles[place], originals[place], self.task, self._evaluation_seed(place))
-            for place in range(self.config.pairs)
-        ]
+        originals, oracles, count = self.shadow.originals(), self.shadow.references(), self.config.pairs
+        ideals = []
+        for place in range(count):
+            # Attacks learn from neither the reference of the pair nor the second, which is judged beside it.
+            others = [other for other in range(self.config.models) if other not in (place, count + place)]
+            further = [oracles[other] for other in others[-FEW:]]
+            seed = self._evaluation_seed(place)
+            ideals.append(Ideal.of(oracles[place], originals[place], self.task, seed, further))
+        return ideals
 
     def _evaluation_seed(self, place: int) -> int:
         return derive(self.config.study.seed, "evaluation", place)

@@ -13,6 +13,11 @@ from ..analysis.tables import MISSING, titled
 from .figures import FIGURES, AuditFigure
 from .study import Audited, AuditReport
 
+KLOM = (
+    "KLoM: KL(unlearned || oracle) in nats, of each example's histograms of margins with 20 equal bins over the range "
+    "of both, clipped at 100, floor 1e-5."
+)
+
 
 def _table(title: str, caption: str, headings: Sequence[str]) -> Table:
     """Return an empty table; figures are aligned on the right, words on the left."""
@@ -28,7 +33,7 @@ def shadow_table(report: AuditReport) -> Table:
     config = report.config
     table = _table(
         f"{config.study.data}: {config.study.rule.text}, {config.models} models on each side",
-        "KLoM in nats, median and 95th percentile over examples",
+        f"{KLOM} Median and 95th percentile over examples; ideal: the floor, oracles against oracles.",
         ("", "U-LiRA", "95 % interval", "KLoM forget", "retain", "held out", "verdict on U-LiRA"),
     )
     floors = report.nothing.shadow

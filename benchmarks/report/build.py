@@ -19,7 +19,7 @@ from .figures import figures
 from .looks import identifiers, looks
 from .pictures import strips
 from .reproduce import command, suite_of, suite_text
-from .rows import ReportRow, ReportRun
+from .rows import FURTHER, ReportRow, ReportRun
 from .sequence import standings
 from .tables import CAPTION, Column, as_csv, known_columns, latex, markdown
 from .tasks import ReportTask, tasks
@@ -135,6 +135,7 @@ def _task(task: ReportTask, columns: Sequence[Column], look: Any, store: Store) 
         "data": task.data,
         "lead": _lead(task),
         "notes": task.notes,
+        "footnote": task.footnote,
         "score": task.score,
         "strips": strips(task, store),
         "sequence": _sequence(task),
@@ -147,7 +148,7 @@ def _sequence(task: ReportTask) -> list[dict[str, Any]]:
     return [
         {"label": row.label, "steps": list(found), "request": name, "cells": cells}
         for row in task.rows
-        if row.role != "reference"
+        if row.role not in ("reference", FURTHER)
         for found in [standings([run.record for run in row.ok])]
         for name, cells in found.items()
     ]
@@ -175,13 +176,14 @@ def _row(
     look: Any,
 ) -> dict[str, Any]:
     figures_of = [(column, row.figure(column.name)) for column in columns]
-    color, symbol = look.get(row.method, ("currentColor", row.role))
+    color, symbol = look.get(row.method, ("currentColor", "reference" if row.role == FURTHER else row.role))
     return {
         "id": names[id(row), None],
         "label": row.label,
         "method": row.method,
         "role": row.role,
         "rank": row.rank,
+        "place": row.place,
         "color": color,
         "symbol": symbol,
         "count": row.count,

@@ -11,7 +11,7 @@ from unlearn_kit.judging import forget_score, nothing_to_forget, over_forgets
 from unlearn_kit.scores import Evaluation
 
 from ..analysis.fronts import Interval, interval, mean
-from ..analysis.rows import BARE, ResultRow, competes
+from ..analysis.rows import BARE, ResultRow, competes, is_further
 from ..analysis.tables import LABELS
 from ..suites.records import Record, Status
 from .sequence import relapse_notes
@@ -21,6 +21,7 @@ SCORES = (
     "average_gap", "tug_of_war", "tug_of_war_mia",
 )  # fmt: skip
 TIMES = "\u00d7"
+FURTHER = "further reference"
 DICE = ("forget", "retain", "test")
 
 
@@ -104,10 +105,11 @@ class ReportRow:
 
     Attributes:
         text: The method with its options.
-        method: The method's name, or "original" or "reference".
+        method: The method's name, or "original" or "reference"; further references are named so, too.
         runs: Its runs, in the order of their seeds.
         curve: The knob that it is a value of, its other options, and the value; None for a row by itself.
         rank: Its place among the methods, from 1; None where it has none.
+        tied: Whether it shares that place: no farther from the reference than another reference is.
     """
 
     text: str
@@ -115,11 +117,14 @@ class ReportRow:
     runs: list[ReportRun] = field(default_factory=list)
     curve: tuple[str, str, float | str] | None = None
     rank: int | None = None
+    tied: bool = False
     _figures: dict[str, Interval | None] = field(default_factory=dict, repr=False)
 
     @property
     def role(self) -> str:
-        """Return what it stands for."""
+        """Return what it stands for: "original", "reference", "further reference" or "method"."""
+        if any(is_further(run.flat[0]) for run in self.runs):
+            return FURTHER
         return self.method if self.method in BARE else "method"
 
     @property
@@ -131,6 +136,11 @@ class ReportRow:
     def label(self) -> str:
         """Return its name for people."""
         return LABELS.get(self.text, self.text)
+
+    @property
+    def place(self) -> str:
+        """Return its rank for people; nothing where it has none."""
+        return "" if self.rank is None else f"{self.rank}{'=' if self.tied else ''}"
 
     @cached_property
     def ok(self) -> list[ReportRun]:

@@ -78,14 +78,14 @@ def markdown(found: Sequence[ReportTask]) -> str:
         for row in task.rows:
             cells = [_in_markdown(text) for text in _cells(row, columns)]
             lines.append(f"| {' | '.join(cells)} |")
+        lines += ["", task.footnote] if task.footnote else []
         parts.append("\n".join(lines))
     return "\n\n".join([*parts, CAPTION]) + "\n"
 
 
 def _cells(row: ReportRow, columns: Sequence[Column]) -> list[str]:
-    rank = "" if row.rank is None else str(row.rank)
     figures = [column.text(row.figure(column.name)) for column in columns]
-    return [rank, row.label, *figures, row.count, "; ".join(row.notes)]
+    return [row.place, row.label, *figures, row.count, "; ".join(row.notes)]
 
 
 def _in_markdown(text: str) -> str:
@@ -102,11 +102,14 @@ def latex(found: Sequence[ReportTask]) -> str:
         lines += [" & ".join(heads) + r" \\", r"\midrule"]
         for place, row in enumerate(task.rows):
             cells = [_in_latex(text) for text in _cells(row, columns)[1:-1]]
-            mark = r"$^{*}$" if any(note.startswith("over-forgets") for note in row.notes) else ""
+            marks = ("=" if row.tied else "") + "*" * any(note.startswith("over-forgets") for note in row.notes)
+            mark = rf"$^{{{marks}}}$" if marks else ""
             lines.append(" & ".join([cells[0] + mark, *cells[1:]]) + r" \\")
             after = task.rows[place + 1 : place + 2]
             lines += [r"\midrule"] if row.role != "method" and after and after[0].role == "method" else []
-        caption = " ".join([f"{task.title}.", *task.notes, CAPTION, "* over-forgets in at least one run."])
+        caption = " ".join(
+            [f"{task.title}.", *task.notes, task.footnote, CAPTION, "* over-forgets in at least one run."]
+        )
         lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_in_latex(caption)}}}", r"\end{table}"]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..analysis.rows import BARE, ResultRow, name_of, task_of, titles
-from .rows import ReportRow, ReportRun
+from unlearn_kit.judging import within
+
+from ..analysis.resolution import in_words, places, resolution_of
+from ..analysis.rows import BARE, ResultRow, is_further, name_of, task_of, titles
+from .rows import FURTHER, ReportRow, ReportRun
 
 
 @dataclass
@@ -77,6 +80,11 @@ class ReportTask:
         runs = [] if original is None else [run for run in original.ok if any(theirs for _, theirs in run.pairs)]
         return sum(run.pointless for run in runs), len(runs)
 
+    @cached_property
+    def resolution(self) -> float | None:
+        """Return how far further references are from the first, at most; None where there are none."""
+        return resolution_of(one for run in self._runs for one in run.flat)
+
     @property
     def ranked(self) -> bool:
         """Return whether ranking would rank more than noise."""
@@ -102,6 +110,13 @@ class ReportTask:
             said.append("One training only: intervals, where there are any, speak of this one original.")
         return said
 
+    @property
+    def footnote(self) -> str:
+        """Return what is said under the table of the ranking's resolution; nothing where nothing is ranked."""
+        if all(row.rank is None for row in self.rows):
+            return ""
+        return in_words(self.resolution, sum(row.tied for row in self.rows))
+
 
 def tasks(flat: Iterable[ResultRow]) -> list[ReportTask]:
     """Group the rows of a folder (``analysis.rows.rows``) by task and method, ranked by distance to the reference.
@@ -119,7 +134,7 @@ def tasks(flat: Iterable[ResultRow]) -> list[ReportTask]:
         asked = task_of(config)
         configs[task := name_of(asked)] = asked
         options = config["method"]["options"]
-        name = json.dumps([first.text, options], sort_keys=True)
+        name = json.dumps([first.text, options, is_further(first)], sort_keys=True)
         row = found[task].setdefault(name, ReportRow(first.text, first.method))
         row.runs = [*(old for old in row.runs if old.seeds != run.seeds), run]
         if first.knob is not None:
@@ -138,15 +153,17 @@ def _ranked(task: ReportTask) -> ReportTask:
     ranked = task.ranked  # asked before sorting, during which a list is empty
 
     def place(row: ReportRow) -> tuple[int, bool, float, list[Any]]:
-        role = (*BARE, "method").index(row.role)
+        role = (*BARE, FURTHER, "method").index(row.role)
         return role, row.competes, gaps.get(id(row), math.inf) if ranked else 0.0, natural(row.text)
 
     task.rows.sort(key=place)
     for row in task.rows:
         row.runs.sort(key=lambda run: (run.seeds[0], run.seeds[1] or 0))
     if ranked:
-        for rank, row in enumerate((r for r in task.rows if r.competes and id(r) in gaps), start=1):
+        listed = [row for row in task.rows if row.competes and id(row) in gaps]
+        for row, rank in zip(listed, places([gaps[id(row)] for row in listed], task.resolution), strict=True):
             row.rank = rank
+            row.tied = bool(within(gaps[id(row)], task.resolution))
     return task
 
 

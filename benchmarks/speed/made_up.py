@@ -24,6 +24,7 @@ def write_made_up(
     *,
     forget: Sequence[tuple[str, ...]] = (("class:0",),),
     trainings: int = 3,
+    references: int = 1,
     revisions: int = 2,
     methods: Sequence[str] = METHODS,
     extra: Sequence[tuple[str, dict[str, Any]]] = (),
@@ -35,6 +36,7 @@ def write_made_up(
         folder: Of the store.
         forget: Scenarios, as lists of rules.
         trainings: Number of training seeds.
+        references: Number of references of each.
         revisions: Number of unlearning seeds.
         methods: Names; ``perturbed_sign`` gets a curve over ``retain_weight`` beside.
         extra: Further ``(text, options)`` of methods, which may be names that no algorithm has.
@@ -53,6 +55,9 @@ def write_made_up(
             nothing = _write(store, rules, training, None, ("original", "original", {}), {"baseline": baseline}, random)
             needs = {"baseline": baseline, "nothing": nothing}
             nodes += [{"key": key, "kind": "result", "name": name} for name, key in needs.items()]
+            for text in (f"reference {place}" for place in range(2, references + 1)):
+                key = _write(store, rules, training, None, (text, text, {}), {"baseline": baseline}, random)
+                nodes.append({"key": key, "kind": "result", "name": text})
             for revision in range(revisions):
                 for row in rows:
                     key = _write(store, rules, training, revision, row, needs, random)
@@ -123,6 +128,8 @@ def _write(
 
 
 def _scores(method: str, skill: float, random: Random) -> dict[str, Any]:
+    method = "reference" if method.startswith("reference ") else method
+
     def near(value: float, spread: float = 0.01) -> float:
         return min(1.0, max(0.0, random.gauss(value, spread)))
 

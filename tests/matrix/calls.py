@@ -54,7 +54,8 @@ ROOMS = {
 # Made by the toolkit for its callers to read, or called by it alone: nobody gives these arguments.
 RECORDS = {
     "unlearn_kit": {"CheckpointError", "DataNotFoundError", "DivergenceError", "UnlearnResult"},
-    "audits": {"AnamnesisIndex", "Ensemble", "FewShotReport", "ProbeReport", "RelearnReport", "ShadowReport"},
+    "audits": {"AnamnesisIndex", "Ensemble", "FewShotReport", "NeighbourLeakage", "ProbeReport"}
+    | {"ReferenceMembership", "RelearnReport", "ResidualKnowledge", "ShadowReport"},
     "boundary": {"BoundaryPoints", "BoundaryRadii", "Certificate", "SmoothPoints"},
     "composition": {"BarrierBound", "Candidate", "CoefficientSearch", "Composition", "PathPoint", "Picked"}
     | {"RequestStep", "RequestsResult", "Sisa", "Soup", "TradeoffPath"},
@@ -63,8 +64,17 @@ RECORDS = {
     "engine": {"Callback", "Facts", "FitResult", "Run", "TrainingOptions"},
     "evidence": {"Difference", "Evidence", "Receipt", "Verdict", "Verification"},
     "losses": {"Batch", "Goal", "ObjectiveValue", "Target", "Term"},
-    "metrics": {"ClassLeakage", "Cost", "Evaluation", "FindingScores", "Klom", "LayerDistances", "MembershipReport"}
-    | {"PairedComparison", "QuantizedScores", "Reading", "Seeds", "Summary", "ULira", "VarianceComponents"},
+    "metrics": {"BesideReferences", "ClassLeakage", "Cost", "Evaluation", "FindingScores", "Klom", "LayerDistances"}
+    | {
+        "MembershipReport",
+        "PairedComparison",
+        "QuantizedScores",
+        "Reading",
+        "Seeds",
+        "Summary",
+        "ULira",
+        "VarianceComponents",
+    },
     "models": {"ModelEntry"},
     "tuning": {"Fast", "Reached", "Trial", "Tuned", "Unrolled"},
 }
@@ -236,6 +246,30 @@ call(
     "audits",
     "few_shot_recovery",
     lambda t: {"model": t.model, "task": t.task, "reference": t.other, **SHOTS, **READING},
+)
+call(
+    "audits",
+    "residual_knowledge",
+    lambda t: {
+        **{"model": t.model, "task": t.task, "reference": t.other, "radius": 0.1, "copies": 2, "limit": 9, "seed": 0},
+        **READING,
+    },
+)
+call(
+    "audits",
+    "reference_membership",
+    lambda t: {
+        **{"model": t.model, "task": t.task, "references": [t.other], "original": t.other, "offline_a": 0.3},
+        **{"gamma": 1.0, "seed": 0, **READING},
+    },
+)
+call(
+    "audits",
+    "neighbour_leakage",
+    lambda t: {
+        **{"model": t.model, "task": t.task, "references": [t.other], "neighbours": 1, "limit": 9, "seed": 0},
+        **READING,
+    },
 )
 ENSEMBLE = {"epochs": 1, "batch_size": 4, "lr": 0.05, "optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
 ENSEMBLE |= {"mode": "vmap", "chunk": 2, "device": None, "progress": lambda done, of: None}
@@ -674,6 +708,11 @@ call("metrics", "class_matched", lambda t: {"wanted": t.y, "available": t.y, "se
 call("metrics", "correct", lambda t: {"logits": torch.rand(4, 3), "targets": t.y})
 call("metrics", "evaluate", lambda t: {**JUDGED(t), "reference": None, "seed": 0})
 call("metrics", "evaluate_seeds", lambda t: {**JUDGED(t), "reference": None, "seeds": (0,)})
+call(
+    "metrics",
+    "beside_references",
+    lambda t: {"figure": lambda model: 0.5, "model": t.model, "references": [t.other]},
+)
 call("metrics", "split_score", lambda t: {**JUDGED(t), "split": "forget"})
 call("metrics", "quantize_attack", lambda t: {**JUDGED(t), "bits": (4,)})
 call("metrics", "zrf", lambda t: {**DATA(t), "incompetent": None, "seed": 0})

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import ConcatDataset, Dataset
+from torch import nn
+from torch.utils.data import ConcatDataset
 
+from ..audits.nearby import Nearby
 from ..audits.probe import head_inputs, logistic_regression
 from ..data.sampling import random_subset
-from ..data.tensors import in_order, subset
+from ..data.tensors import subset
 from ..engine import Phase, fit
 from ..losses import cross_entropy
 from ..metrics import feature_distance
@@ -27,7 +28,6 @@ from .estimates import Array, advantages, differences, gap, mean, share, side
 from .readings import Compared, Readings, found_class, loss_gap, read_both
 
 BITS = 8
-RADIUS = 0.03  # of small changes, as a share of the range of the inputs
 COPIES = 4  # changed copies of each sample: samples differ more than copies of one do
 LIMIT = 512  # samples of each kind that are changed
 STEPS = 10  # of relearning
@@ -61,7 +61,7 @@ def residual_knowledge(compared: Compared) -> Found:
         chosen = torch.randperm(len(data), generator=source)[:LIMIT].sort().values
         groups[key] = compared.groups_of(which, chosen)
         if len(chosen):
-            near[key] = _Nearby(subset(data, chosen), compared.seed)
+            near[key] = Nearby(subset(data, chosen), compared.seed, copies=COPIES)
     read = {key: read_both(compared.before, compared.after, data, task) for key, data in near.items()}
     told = {
         f"share right near {key} samples, {when}": float(part.scores[i].mean())
@@ -175,23 +175,6 @@ def class_found(name: str, compared: Compared, readings: Readings | None, *, cop
         return class_forgotten(name, before, after, 1 / compared.task.num_classes)
     before, after = (mean(row.numpy(), seed=compared.seed) for row in found)
     return class_forgotten(name, before, after, 1 / compared.task.num_classes)
-
-
-class _Nearby(Dataset[tuple[Tensor, Tensor]]):
-    """Changed copies of every sample, the copies of one after another; made when they are read."""
-
-    def __init__(self, data: Any, seed: int) -> None:
-        self.data, self.seed = data, seed
-        ranges = [(float(x.min()), float(x.max())) for x, _ in in_order(data)]
-        self.low, self.high = min(low for low, _ in ranges), max(high for _, high in ranges)
-
-    def __len__(self) -> int:
-        return COPIES * len(self.data)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        x, y = self.data[index // COPIES]
-        noise = 2 * torch.rand(x.shape, generator=generator(self.seed, "residual", index), dtype=x.dtype) - 1
-        return (x + noise * RADIUS * (self.high - self.low)).clamp(self.low, self.high), y
 
 
 def _read(compared: Compared, after: nn.Module) -> tuple[Readings | None, Readings | None]:

@@ -30,6 +30,7 @@ from .reference import (
     layerwise_distance,
     zrf,
 )
+from .resolution import BesideReferences, beside_references
 from .shadow import Klom, ULira, klom, klom_floor, klom_values, u_lira
 from .statistics import (
     PairedComparison,
@@ -53,6 +54,7 @@ from .utility import (
 
 __all__ = [
     "FEATURES",
+    "BesideReferences",
     "ClassLeakage",
     "Cost",
     "Evaluation",
@@ -73,6 +75,7 @@ __all__ = [
     "agreement",
     "auroc",
     "average_gap",
+    "beside_references",
     "class_leakage",
     "class_matched",
     "completeness",

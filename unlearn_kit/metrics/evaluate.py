@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ..arguments import checked
 from ..errors import check_choice
+from ..judging import beside, farthest
 from ..outputs import check_classes
-from ..scores import SPLITS, Evaluation, average_gap, tug_of_war, tug_of_war_mia
+from ..scores import SPLITS, Evaluation
 from ..seeding import standardized
 from ..tasks import UnlearnTask, check_task
 from .findings import macro_auroc, right, table
@@ -40,7 +41,7 @@ class _Samples(NamedTuple):
 def evaluate(
     model: nn.Module,
     task: UnlearnTask,
-    reference: nn.Module | Evaluation | None = None,
+    reference: nn.Module | Evaluation | Sequence[nn.Module] | None = None,
     *,
     seed: int = 0,
     **reading: Unpack[Reading],
@@ -50,7 +51,9 @@ def evaluate(
     Args:
         model: The model to judge; its weights, buffers and modes and the caller's random state are untouched.
         task: The splits.
-        reference: The retrained model, or its own :class:`Evaluation`, so that it need not run again.
+        reference: The retrained model, or its own :class:`Evaluation`, so that it need not run again. Of several,
+            which differ by their seeds alone, distances are to the first, and how far the others are from it is the
+            ``resolution`` of these distances.
         seed: Of the class-matched sample behind ``membership``.
         **reading: See :class:`.predict.Reading`.
 
@@ -58,6 +61,12 @@ def evaluate(
         ValueError: On non-finite logits, targets that do not fit them, or an evaluation of other data.
         TypeError: When ``reference`` is neither a model nor an evaluation.
     """
+    if isinstance(reference, Sequence):
+        if not len(reference):
+            raise ValueError("expected reference to hold at least one model, but got none")
+        first = evaluate(reference[0], task, seed=seed, **reading)
+        apart = [evaluate(one, task, first, seed=seed, **reading).average_gap for one in reference[1:]]
+        return replace(evaluate(model, task, first, seed=seed, **reading), resolution=farthest(apart))
     theirs = reference if reference is None or isinstance(reference, nn.Module) else {seed: reference}
     return evaluate_seeds(model, task, theirs, seeds=(seed,), **reading)[seed]
 
@@ -129,7 +138,8 @@ def evaluate_seeds(
         auroc=ranked,
         findings=findings,
     )
-    return {seed: _beside(replace(alone, membership=_membership(splits, seed)), theirs.get(seed)) for seed in seeds}
+    mine = {seed: replace(alone, membership=_membership(splits, seed)) for seed in seeds}
+    return {seed: beside(one, theirs[seed]) if seed in theirs else one for seed, one in mine.items()}
 
 
 @checked
@@ -264,20 +274,3 @@ def _membership(splits: dict[str, _Samples | None], seed: int) -> float | None:
     matched = class_matched(forget.labels, retain_test.labels, seed)
     shared = torch.isin(forget.labels, retain_test.labels)
     return probability_smaller(forget.losses[shared], retain_test.losses[matched])
-
-
-def _beside(mine: Evaluation, reference: Evaluation | None) -> Evaluation:
-    """Return the evaluation with its distances to the reference's."""
-    if reference is None:
-        return mine
-    ours, theirs = (
-        {"forget": one.forget, "retain": one.retain, "test": one.retain_test, "membership": one.membership}
-        for one in (mine, reference)
-    )
-    return replace(
-        mine,
-        reference=reference,
-        average_gap=average_gap(ours, theirs),
-        tug_of_war=tug_of_war(ours, theirs),
-        tug_of_war_mia=tug_of_war_mia(ours, theirs),
-    )

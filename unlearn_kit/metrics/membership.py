@@ -89,7 +89,8 @@ class MembershipReport:
     """What :func:`membership_inference` found. Rates are in [0, 1]; None where there is nothing to judge on.
 
     Attributes:
-        forget_share: share of the forget set called member (the "MIA score"); ideal: the reference's.
+        forget_share: share of the forget set called member (the "MIA score"); ideal: the reference's. Of an attack
+            whose ``attack_auc`` is near .5 it says nothing: tell both.
         auc: probability that the attack ranks a random forget image above a random held-out one; held out is
             ``forget_test``, or where that is empty a class-matched part of ``retain_test`` not in the
             attack's fit (:func:`class_matched`; forget images of a class that is not there do not count).
@@ -108,6 +109,10 @@ class MembershipReport:
     fitted_on: int
     attack: str
     features: tuple[str, ...]
+
+    def __str__(self) -> str:
+        told = "n/a" if self.attack_auc is None else f"{self.attack_auc:.3f}"
+        return f"{self.forget_share:.3f} of the forget set called members, by an attack whose own AUC is {told}"
 
 
 @checked
@@ -169,7 +174,7 @@ def membership_inference(
         return table
 
     fit, judge = pairs[0::2], pairs[1::2]
-    classifier = _classifier(attack)
+    classifier = attacker(attack)
     classifier.fit(
         np.concatenate([measure(task.retain, fit[:, 0]), measure(task.retain_test, fit[:, 1])]),
         np.repeat([1, 0], len(fit)),
@@ -199,14 +204,17 @@ def membership_inference(
     )
 
 
-def _classifier(attack: str) -> Any:
+def attacker(attack: str) -> Any:
+    """Return a classifier that is yet to be fitted: "logistic" regression or "svc", on standardised features."""
     with isolated(0):  # importing scikit-learn draws from the caller's random state
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
         from sklearn.svm import SVC
 
-    return make_pipeline(StandardScaler(), LogisticRegression() if attack == "logistic" else SVC(C=3, kernel="rbf"))
+    # Without a state of its own, fitting an SVC draws from the caller's.
+    classifier = LogisticRegression() if attack == "logistic" else SVC(C=3, kernel="rbf", random_state=0)
+    return make_pipeline(StandardScaler(), classifier)
 
 
 @checked

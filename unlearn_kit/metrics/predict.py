@@ -63,7 +63,7 @@ def map_batches(
         ValueError: When what a model returns holds no logits that can be told, they are not finite or misshapen, or
             inputs are not finite, or no pixels in [0, 1] though a model begins by normalising such.
     """
-    placed = [_placed(check_model(model), device) for model in models]
+    there = [placed(check_model(model), device) for model in models]
     check_dataset("dataset", dataset, finite=False)
     dataset = with_ignore_index(dataset, ignore_index)
     rows = []
@@ -71,20 +71,21 @@ def map_batches(
     with ExitStack() as stack:
         stack.enter_context(isolated(0))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(giving_logits(*placed))
-        for model in placed:
+        stack.enter_context(giving_logits(*there))
+        for model in there:
             stack.enter_context(evaluating(model))
         for number, (x, y) in enumerate(in_order(drawn(dataset, 0), batch_size, workers=workers)):
             # A layer that always drops out draws the same, wherever the samples were read.
             seed_draws(derive(0, "batch", number))
             if number == 0:
-                for model in placed:
+                for model in there:
                     check_pixels(model, x[:LOOKED_AT])
-            rows.append(function(*(decisions(_logits(model, x), y) for model in placed), y.cpu()))
+            rows.append(function(*(decisions(_logits(model, x), y) for model in there), y.cpu()))
     return tuple(torch.cat(column) for column in zip(*rows, strict=True)) if rows else None
 
 
-def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
+def placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
+    """Return the model, or where it is elsewhere a copy of it on the device (None: where it is)."""
     if device is None or check_device(device) == device_of(model):
         return model
     return blank_copy(model).to(device)

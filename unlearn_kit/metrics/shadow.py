@@ -153,7 +153,11 @@ def klom(
     exchanges: int = 199,
     seed: int = 0,
 ) -> Klom | None:
-    """Return divergence of unlearned models' margins from the oracles', example by example, beside its floor.
+    """Return KL(unlearned || oracle) of each example's margins, in nats, beside its floor.
+
+    The direction and the bins are to be told with every figure, since others take the other direction, or fixed bins:
+    here the unlearned models' histogram is the first, and the bins are equal ones over the range of both
+    (:func:`klom_values`).
 
     A histogram of k models is noisy, and the divergence of two of them is above 0 even where nothing differs, more so
     for small k. So figure and floor are taken at the same k: both sets are split into halves of k models (even and odd

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.analysis.rows import name_of, rows, suites_in, task_of, titles
+from benchmarks.analysis.resolution import places, resolution_of
+from benchmarks.analysis.rows import is_further, name_of, rows, suites_in, task_of, titles
 from benchmarks.analysis.tradeoff import curves_of
 from benchmarks.suites.records import NodeCost, Record, SeedScores
 from benchmarks.suites.store import Store
@@ -204,3 +205,27 @@ def test_titles_of_tasks_that_differ_are_unique() -> None:
     assert titles(every[:1]) == ["d · class:0 · m"]
     assert len(set(titles([task({"size": 1}), task({"size": True})]))) == 2
     assert titles([task({}), {**task({}), "model": "n"}]) == ["d · class:0 · m", "d · class:0 · n"]
+
+
+def test_a_further_reference_stands_beside_the_first(out: Path) -> None:
+    needs = {"reference": "t", "reference 2": "t2", "baseline": "r", "nothing": "o"}
+    Store(out).write(record("r2", "reference 2", 0.07, needs), {})
+    found = rows(out)
+    (first, _), (further, _) = ([row for row in found if row.key == key] for key in ("r", "r2"))
+    assert (is_further(first), is_further(further)) == (False, True)
+    assert first.scores == first.reference == further.reference
+    assert further.speed_up is None
+    assert (further.scores.forget, further.scores.average_gap) == pytest.approx((0.07, 0.07))
+    assert resolution_of(found) == pytest.approx(0.07)
+    assert resolution_of(rows(out, "s")) is None
+    curves = [curve for several in curves_of(found).values() for curve in several]
+    assert {curve.name for curve in curves} == {"finetune:steps=3", "scrub"}  # neither of the references
+    for each in (one for curve in curves for one in curve.runs):
+        assert each.resolution("forget", "retain") == pytest.approx(0.07 * 2**0.5)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "wanted"), [(None, [1, 2, 3]), (0.0, [1, 2, 3]), (0.2, [1, 1, 3]), (1.0, [1, 1, 1])]
+)
+def test_places_within_the_resolution_are_shared(resolution: float | None, wanted: list[int]) -> None:
+    assert places([0.1, 0.2, 0.3], resolution) == wanted

@@ -132,6 +132,20 @@ def test_what_has_no_distance_to_the_reference_is_not_ranked() -> None:
     assert len(ranking(curves[:1])) == 0
 
 
+def test_points_no_farther_than_a_second_reference_are_tied() -> None:
+    second = (scores(0.83, 0.96),)  # .03 and .04 from the reference: .05
+    runs = [
+        UnlearningRun(None, 0, 0, scores(at, 1.0), scores(1, 1), scores(0.8, 1.0), further=second)
+        for at in (0.84, 0.86)
+    ]
+    curves = [TradeoffCurve(name, None, (one,)) for name, one in zip(("near", "far"), runs, strict=True)]
+    table = ranking(curves)
+    assert table["resolution"].tolist() == pytest.approx([0.05, 0.05])
+    assert dict(zip(table["method"], table["tied"], strict=True)) == {"near": True, "far": False}
+    alone = ranking([TradeoffCurve("near", None, (run(None, 0.7, 1.0),))])
+    assert (alone["resolution"][0], alone["tied"][0]) == (None, None)
+
+
 def test_files_hold_what_was_found(tmp_path: Path) -> None:
     curves = [
         TradeoffCurve("a", "k", tuple(run(v, 0.7 + v / 10, 0.9 + v / 30, t) for v in (0, 1, 2) for t in (0, 1))),

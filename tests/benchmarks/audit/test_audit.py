@@ -43,6 +43,28 @@ def test_every_row_has_figures_of_all_pairs_and_a_verdict(found):
     assert method.pairs["leak_auc"] == [None, None]  # no class was forgotten
 
 
+def test_what_can_be_passed_cosmetically_is_shown_beside_what_cannot():
+    keys, groups = [figure.key for figure in FIGURES], {figure.key: figure.group for figure in FIGURES}
+    assert keys.index("attack_auc") == keys.index("member_share") - 1
+    beside = ("features_1", "features_5", "margin")
+    assert {groups[key] for key in (*beside, "head_1", "head_5", "relearn", "relearn_retain")} == {"what is left"}
+
+
+def test_attacks_learn_from_references_that_are_judged_nowhere(found):
+    _, study, report, _ = found
+    oracles, ideals = study.shadow.references(), study._ideals()
+    assert [len(ideal.further) for ideal in ideals] == [2, 2]  # four references, of which each pair takes two
+
+    def weights(model):
+        return next(model.parameters()).sum().item()
+
+    for place, ideal in enumerate(ideals):
+        judged = {weights(oracles[place]), weights(oracles[2 + place])}
+        assert not judged & {weights(one) for one in ideal.further}
+    assert None not in report.methods[0].pairs["population_auc"]
+    assert report.methods[0].pairs["features_1"] == [None, None]  # no class was forgotten
+
+
 def test_what_is_written_is_what_was_found(found):
     folder, _, report, _ = found
     written = json.loads((folder / "audit.json").read_text())
@@ -151,5 +173,12 @@ def test_the_command_prints_ideals_and_verdicts(found):
     options += ["--models", 4, "--pairs", 2, "--method", "finetune", "--workers", 2, "--out", folder]
     done = CliRunner().invoke(app, ["audit", *map(str, options)], env={"COLUMNS": "240"})
     assert done.exit_code == 0, done.output
-    for text in ("ideal", "2nd reference", "U-LiRA", "anamnesis index", "margins on forget data"):
+    for text in (
+        "ideal",
+        "2nd reference",
+        "U-LiRA",
+        "anamnesis index",
+        "KL(unlearned || oracle)",
+        "margins on forget data",
+    ):
         assert text in done.output

@@ -208,7 +208,7 @@ def test_what_has_no_distance_to_the_reference_is_not_ranked_and_last(store: Sto
     last = task.rows[-1]
     assert (last.text, last.rank, last.figure("average_gap")) == (best, None, None)
     assert [one.rank for one in task.rows[2:-1]] == list(range(1, len(task.rows) - 2))
-    line = render(store.root, "markdown").splitlines()[-3]
+    line = [line for line in render(store.root, "markdown").splitlines() if line.startswith("|")][-1]
     assert line.startswith(f"|  | {best.replace('_', chr(92) + '_')} | n/a | ")
     own = next(name for name, one, place in identifiers(task) if one is last and place is None)
     drawn = [name for trace in figures(task)["cost"][0]["figure"]["data"] for name in trace.get("customdata", [])]
@@ -264,6 +264,44 @@ def test_tasks_that_differ_in_their_settings_alone_are_told_apart(store: Store) 
         "fashion-mnist · class:0 · small-cnn · epochs=6",
         "fashion-mnist · class:0 · small-cnn · epochs=12",
     ]
+
+
+def test_methods_as_near_as_a_second_reference_are_tied_and_said_to_be(tmp_path: Path) -> None:
+    store = write_made_up(tmp_path / "out", references=2, methods=METHOD_NAMES)
+
+    def moved(by: float) -> Callable[[dict[str, Any]], None]:
+        def move(record: dict[str, Any]) -> None:
+            scores_of(record).update({"forget": by, "retain": 0.5, "retain_test": 0.5, "membership": 0.5})
+            scores_of(record)["average_gap"] = by / 4
+
+        return move
+
+    # Of the four scores that the gap is the mean of, one differs: by .04, .08, .06 of the second reference.
+    change(store, moved(0.0), text="reference")
+    for training, by in enumerate((0.04, 0.08, 0.06)):
+        change(store, moved(by), text="reference 2", training=training)
+    for text, by in (("finetune", 0.02), ("scrub", 0.08), ("ssd", 0.12)):
+        change(store, moved(by), text=text)
+    (task,) = read(store)
+    assert task.resolution == pytest.approx(0.02)
+    assert [one.role for one in task.rows[:3]] == ["original", "reference", "further reference"]
+    assert {one.text: one.place for one in task.rows if one.text in METHOD_NAMES} == {
+        **{"finetune": "1=", "scrub": "1=", "ssd": "3"},
+        "perturbed_sign": next(one.place for one in task.rows if one.text == "perturbed_sign"),
+    }
+    words = "differ by a gap of up to 0.020. 2 methods are that near to the reference and tied with it (=)."
+    assert words in task.footnote
+    for form in ("html", "markdown", "latex"):
+        assert words in render(store.root, form), form
+    (written,) = [row for row in csv.DictReader(io.StringIO(render(store.root, "csv"))) if row["method"] == "scrub"]
+    assert written["rank"] == "1"
+
+
+def test_one_reference_has_no_resolution(store: Store) -> None:
+    (task,) = read(store)
+    assert task.resolution is None
+    assert not any(one.tied for one in task.rows)
+    assert task.footnote.startswith("There is no second reference")
 
 
 @pytest.mark.parametrize("place", [{"download": True}, {"root": "/elsewhere"}])

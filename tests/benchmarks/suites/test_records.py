@@ -32,6 +32,7 @@ SCORES = {
     "average_gap": 0.05,
     "tug_of_war": 0.8,
     "tug_of_war_mia": 0.9,
+    "resolution": 0.01,
 }
 COMMON = {
     "versions": {"python": "3.11.9", "unlearn-kit": "0.1.0", "torch": "2.8.0"},

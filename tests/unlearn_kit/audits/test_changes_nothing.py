@@ -99,6 +99,9 @@ TABLE: dict[str, Row] = {
     "accuracy": Row(on_data("accuracy")),
     "activation_distance": Row(on_two("activation_distance")),
     "auroc": Row(on_data("auroc"), FINDINGS),
+    "beside_references": Row(
+        lambda c: metrics.beside_references(lambda m: metrics.split_score(m, c.task, "forget"), c.model, [c.reference])
+    ),
     "anamnesis_index": Row(lambda c: audits.anamnesis_index(c.model, c.task, c.reference, **RELEARN)),
     "class_leakage": Row(lambda c: metrics.class_leakage(c.model, c.task, c.reference), LABELS),
     "completeness": Row(on_two("completeness")),
@@ -119,20 +122,28 @@ TABLE: dict[str, Row] = {
     "layerwise_distance": Row(lambda c: metrics.layerwise_distance(c.model, c.reference)),
     "linear_probe": Row(lambda c: audits.linear_probe(c.model, c.task, c.reference, pixels=4)),
     "loss_auc": Row(lambda c: metrics.loss_auc(c.model, c.task.forget, c.task.retain_test)),
-    "membership_inference": Row(lambda c: metrics.membership_inference(c.model, c.task)),
+    "membership_inference": Row(
+        lambda c: [metrics.membership_inference(c.model, c.task, attack=name) for name in ("logistic", "svc")]
+    ),
+    "neighbour_leakage": Row(lambda c: audits.neighbour_leakage(c.model, c.task, [c.reference]), LABELS),
     "per_class_accuracy": Row(on_data("per_class_accuracy"), LABELS),
     "predict": Row(on_data("predict")),
     "quantize_attack": Row(lambda c: metrics.quantize_attack(c.model, c.task)),
+    "reference_membership": Row(lambda c: audits.reference_membership(c.model, c.task, [c.reference]), tuple(KINDS)),
     "relearn_time": Row(lambda c: audits.relearn_time(c.model, c.task, on="retain", **RELEARN)),
+    "residual_knowledge": Row(
+        lambda c: audits.residual_knowledge(c.model, c.task, c.reference, copies=2, batch_size=4), LABELS
+    ),
     "split_score": Row(lambda c: metrics.split_score(c.model, c.task, "forget")),
     "zrf": Row(on_data("zrf")),
 }
 
 # Values and types, and functions of numbers, logits or time.
 WITHOUT_A_MODEL = {
-    "AnamnesisIndex", "ClassLeakage", "Cost", "Ensemble", "Evaluation", "FEATURES", "FewShotReport", "FindingScores",
-    "Klom", "LayerDistances",
-    "MembershipReport", "PairedComparison", "ProbeReport", "QuantizedScores", "Reading", "RelearnReport", "Seeds",
+    "AnamnesisIndex", "BesideReferences", "ClassLeakage", "Cost", "Ensemble", "Evaluation", "FEATURES",
+    "FewShotReport", "FindingScores", "Klom", "LayerDistances", "MembershipReport", "NeighbourLeakage",
+    "PairedComparison", "ProbeReport", "QuantizedScores", "Reading", "ReferenceMembership", "RelearnReport",
+    "ResidualKnowledge", "Seeds",
     "ShadowAudit", "ShadowReport", "Summary", "TensorCache", "ULira", "VarianceComponents", "activation_distances",
     "agreement", "average_gap", "class_matched", "correct", "dice_scores", "independent_seeds", "iou_scores",
     "js_divergences", "klom", "klom_floor", "klom_values", "measured", "paired_comparison", "probability_smaller",

@@ -205,6 +205,17 @@ def test_an_evaluation_stands_in_for_the_reference(class_task: SimpleNamespace) 
     assert reference.average_gap is reference.reference is None
 
 
+def test_several_references_give_the_resolution_of_the_distances(class_task: SimpleNamespace) -> None:
+    references = [nn.Identity(), nn.Linear(3, 3), Weaker()]
+    found = evaluate(Weaker(), class_task, references)
+    alone = [evaluate(one, class_task, references[0]) for one in (Weaker(), *references[1:])]
+    assert replace(found, resolution=None) == alone[0]
+    assert found.resolution == max(one.average_gap for one in alone[1:])
+    assert evaluate(Weaker(), class_task, references[:1]).resolution is None
+    with pytest.raises(ValueError, match="expected reference to hold at least one model, but got none"):
+        evaluate(Weaker(), class_task, [])
+
+
 def test_a_reference_of_other_data_is_refused(class_task: SimpleNamespace, random_task: SimpleNamespace) -> None:
     reference = evaluate(nn.Identity(), random_task)
     with pytest.raises(ValueError, match=r"evaluation of the same task, classification of .*'forget': 30.*but got"):
@@ -212,7 +223,7 @@ def test_a_reference_of_other_data_is_refused(class_task: SimpleNamespace, rando
     same = replace(evaluate(nn.Identity(), class_task), kind="segmentation")
     with pytest.raises(ValueError, match="but got segmentation of"):
         evaluate(nn.Identity(), class_task, same)
-    with pytest.raises(TypeError, match=r"expected reference to be a torch.nn.Module or an Evaluation, but got dict"):
+    with pytest.raises(TypeError, match=r"expected reference to be a .*, an Evaluation or a sequence .*, but got dict"):
         evaluate(nn.Identity(), class_task, {})
 
 

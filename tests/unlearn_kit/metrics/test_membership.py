@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from decimal import Decimal, getcontext
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from unlearn_kit.metrics import (
     FEATURES,
+    MembershipReport,
     class_matched,
     evaluate,
     loss_auc,
@@ -378,3 +380,9 @@ def test_rates_of_nothing_are_n_a() -> None:
     none, some = torch.zeros(0), torch.zeros(3)
     assert probability_smaller(none, some) is probability_smaller(some, none) is None
     assert true_positive_rate(none, some) is true_positive_rate(some, none) is None
+
+
+def test_the_share_is_told_with_the_attack_s_own_auc() -> None:
+    report = MembershipReport(0.25, 0.5, 0.0, 0.625, 0.1, 10, "logistic", ("loss",))
+    assert str(report) == "0.250 of the forget set called members, by an attack whose own AUC is 0.625"
+    assert "AUC is n/a" in str(replace(report, attack_auc=None))
