@@ -805,7 +805,9 @@ def test_a_second_reference_is_a_row_and_what_is_given_it_is_not_ranked(
     }  # fmt: skip
     assert task.rows[-1].text == "finetune"
     again = next(one for one in task.rows if one.text == "reference 2")
-    assert again.notes == ["a yardstick: not ranked"]
+    assert (again.role, again.competes) == ("further reference", False)
+    yardstick = next(one for one in task.rows if one.text == "oracle_matching:steps=3")
+    assert yardstick.notes == ["a yardstick: not ranked"]
     assert again.figure("average_gap").mean > 0
     assert suite_of(task, again)["references"] == 2
     assert command(again).endswith("--only '/reference 2'")
