@@ -65,6 +65,18 @@ class Devices:
             self.accelerator.unscale_gradients(optimizer)
         nn.utils.clip_grad_norm_(parameters, norm)
 
+    @property
+    def scales(self) -> bool:
+        """Return whether losses are scaled up for their gradients' sake, as half precision of 16 bits needs."""
+        return self.accelerator is not None and self.accelerator.scaler is not None
+
+    def joined(self, table: Tensor) -> Tensor:
+        """Return a table of which each process has filled rows of its own, and left the others zero."""
+        if self.accelerator is None or not self.shared:
+            return table
+        filled: Tensor = self.accelerator.reduce(table, reduction="sum")
+        return filled
+
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor, in place, by its mean over all processes."""
         if self.accelerator is None or not self.shared:

@@ -68,6 +68,16 @@ class Stream:
             self._order = (epoch, torch.randperm(len(self.dataset), generator=source))
         return self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
 
+    def divides(self, number: int, world: int) -> bool:
+        """Return whether batch ``number`` is read in shares by so many processes."""
+        return self.size(number) % world == 0
+
+    def size(self, number: int) -> int:
+        """Return the samples of batch ``number``."""
+        if self.weights is not None or (number + 1) % self.batches_per_epoch:
+            return self.batch_size
+        return len(self.dataset) - (self.batches_per_epoch - 1) * self.batch_size
+
     def read(self, start: int, stop: int, part: tuple[int, int] = (0, 1)) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield ``(indices, inputs, targets)`` of batches ``start`` to ``stop - 1``.
 
@@ -76,8 +86,8 @@ class Stream:
         """
         rank, world = part
         numbers = range(start, stop)
-        batches = (self.indices(number) for number in numbers)
-        shares = (batch[rank::world] if len(batch) % world == 0 else batch for batch in batches)
+        batches = ((self.indices(number), self.divides(number, world)) for number in numbers)
+        shares = (batch[rank::world] if divides else batch for batch, divides in batches)
         asked, told = itertools.tee(shares)
         passes = (number // self.batches_per_epoch for number in numbers)
         for indices, (x, y) in zip(told, self.samples(zip(passes, asked, strict=True)), strict=True):

@@ -21,7 +21,7 @@ from unlearn_kit import DivergenceError
 from unlearn_kit import losses as L
 from unlearn_kit.data import TensorImages
 from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, Run, Stream, fit, supervised_phase, train
-from unlearn_kit.engine.fit import chunk_size
+from unlearn_kit.engine.tables import chunk_size
 from unlearn_kit.models import build
 from unlearn_kit.seeding import derive, generator, isolated
 
@@ -353,7 +353,7 @@ def test_large_inputs_have_their_targets_computed_a_few_at_a_time(
     before = fit(dense(), phase(objective, epochs=1, batch_size=batch_size))
     assert [len(batch.inputs) for batch in spy.seen] == [23]
     spy.seen.clear()
-    monkeypatch.setattr(importlib.import_module("unlearn_kit.engine.fit"), "CHUNK_NUMBERS", 7 * 64 + 1)
+    monkeypatch.setattr(importlib.import_module("unlearn_kit.engine.tables"), "CHUNK_NUMBERS", 7 * 64 + 1)
     after = fit(dense(), phase(objective, epochs=1, batch_size=batch_size))
     assert [len(batch.inputs) for batch in spy.seen] == [7, 7, 7, 2]
     assert same(before.model, after.model)
