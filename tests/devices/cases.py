@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import simulated
 import torch
 from simulated import NAME, available, set_up
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ import algorithms
 from unlearn_kit import DivergenceError, adapters, audits, composition, difficulty, engine, metrics, models
 from unlearn_kit import losses as L
 from unlearn_kit.boundary import DISTRIBUTIONS, PerturbedSign, smoothed_search
-from unlearn_kit.engine import BestSoFar, Phase, StopWhen, WeightAverage, fit, train
+from unlearn_kit.engine import BestSoFar, Callback, Phase, Run, StopWhen, WeightAverage, fit, train
 from unlearn_kit.gradients import mean_squared_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
 
@@ -61,6 +62,35 @@ def divergence(model: nn.Module) -> None:
     except DivergenceError:
         return
     raise AssertionError("expected a divergence")
+
+
+class Reads(Callback):
+    """How often the host waited for the device in each step."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def on_start(self, run: Run) -> None:
+        self.before = simulated.reads
+
+    def on_step(self, run: Run) -> None:
+        self.counts.append(simulated.reads - self.before)
+        self.before = simulated.reads
+
+
+def waiting(model: nn.Module) -> None:
+    """Losses, goals and weights are looked at in steps that are logged, and in no other."""
+    task, watching = TASKS["class"], Reads()
+    objective = (
+        L.cross_entropy(on="retain")
+        + 0.5 * L.kl(on="retain", to=L.Teacher(model))
+        + L.cross_entropy(on="forget", to=L.Cached(L.Boundary(model, PerturbedSign(0.1))))
+        + L.cross_entropy(on="forget", to=L.RandomLabels(3), name="drawn")
+    )
+    program = Phase(objective, engine.streams_for(task, objective), steps=8, batch_size=4, clip=1.0, optimizer="adam")
+    fit(model, program, device=NAME, callbacks=[watching], log_every=4)
+    logged = [step for step, count in enumerate(watching.counts) if count]
+    assert logged == [0, 4, 7], watching.counts
 
 
 def callbacks(model: nn.Module) -> None:
@@ -148,6 +178,7 @@ def cases() -> dict[str, Callable[[], Any]]:
         named[f"balance {balance}"] = partial(training, model, both, task, balance=balance)
     named["joint"] = partial(training, model, both, task, joint=True)
     named["divergence"] = partial(divergence, model)
+    named["waiting"] = partial(waiting, model)
     named["callbacks"] = partial(callbacks, model)
     named["train"] = partial(train, model, task.retain, epochs=1)
     for kind, network in placed.items():

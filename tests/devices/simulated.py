@@ -17,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 NAME = "simulated"
 HERE = torch.device("cpu")
+# For these the host would wait until the device has done all that it was told.
+READS = ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::nonzero", "aten::masked_select")
 BaseGenerator = torch.Generator
 # They bring numbers from one device to another.
 COPIES = {"aten::_to_copy", "aten::copy_", "aten::_foreach_copy_", "aten::_local_scalar_dense"}
@@ -106,6 +108,8 @@ def available() -> Iterator[None]:
         yield
 
 
+reads = 0  # how often the host has waited for the device so far
+
 _LIBRARY = torch.library.Library("aten", "IMPL")
 
 
@@ -125,6 +129,10 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     own = {id(leaf.held): leaf for leaf in leaves if isinstance(leaf, OnDevice)}
     asked = kwargs.get("device")
     away = bool(own) if asked is None else torch.device(asked).type == NAME
+    brought_back = name in ("aten::_to_copy", "aten::copy_") and bool(own) and not away
+    if own and (name in READS or brought_back):
+        global reads
+        reads += 1
     if name not in COPIES:
         _check(name, args, leaves, away)
     if asked is not None:

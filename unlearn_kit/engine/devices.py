@@ -66,6 +66,11 @@ class Devices:
         nn.utils.clip_grad_norm_(parameters, norm)
 
     @property
+    def waits(self) -> bool:
+        """Return whether the host waits for the device wherever it looks at a number of it."""
+        return self.device.type != "cpu"
+
+    @property
     def scales(self) -> bool:
         """Return whether losses are scaled up for their gradients' sake, as half precision of 16 bits needs."""
         return self.accelerator is not None and self.accelerator.scaler is not None

@@ -79,7 +79,9 @@ def fit(
         seed: The seed of data order, dropout and random targets.
         device: Where to train (default: where the model is).
         callbacks: Called at the joints of the run, in order; at most one that chooses the final weights.
-        log_every: Steps between records of the history; the first and last step of a phase are always logged.
+        log_every: Steps between records of the history; the first and last step of a phase are always logged. On
+            another device than the CPU it is in these steps alone that losses, weights and goals are looked at, since
+            the host waits for each look: a run that diverges ends a few steps later, naming the step where it did.
         checkpoint: A file that the run is saved to and, when it exists, continued from; None leaves that to an
             :func:`~unlearn_kit.engine.resumable` block around the call, where there is one. A run of another model,
             program, seed or other data is refused: data are told apart by their length, their labels and 16 samples;
@@ -222,7 +224,7 @@ class _Trainer:
                 raise TypeError(f"expected chooses = True on {kind}, which sets run.chosen, but it is False")
 
     def _save(self, guard: Guard, step: int) -> None:
-        guard.check_parameters(step)  # Or the run would be continued from weights that are not finite.
+        guard.look(step)  # Or the run would be continued from weights that are not finite.
         if self.checkpoint is None or self.devices.part[0] > 0:
             return
         try:
@@ -306,12 +308,13 @@ class _Trainer:
         logged: bool,
     ) -> None:
         phase, devices = leg.phase, self.devices
+        look = logged or not devices.waits  # elsewhere the host would wait at every step
 
         def forward(inputs: Tensor) -> Tensor:
             return devices.forward(self.model, inputs)
 
         evaluation = phase.terms.evaluate(
-            self.model, batches, step=step, total=leg.total, forward=forward, joint=phase.joint
+            self.model, batches, step=step, total=leg.total, forward=forward, joint=phase.joint, look=look
         )
         values = {"total": evaluation.total.detach(), **evaluation.parts}
         if devices.shared:
@@ -319,7 +322,7 @@ class _Trainer:
             values = {name: value.detach().clone() for name, value in values.items()}
             devices.average(values.values())
         total = values.pop("total")
-        guard.check_loss(step, total, values)
+        guard.check_loss(step, total, values, look=look)
         if logged:
             record = {"phase": phase.name, "step": step, "epoch": step // phase.steps_per_epoch, "total": total.item()}
             self.run.history.append(record | {name: value.item() for name, value in values.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..losses import Batch, Goal, Target
+from ..losses import Batch, Cached, Goal, Target
 from ..losses.batch import Share
 from ..seeding import generator
 from .devices import Devices
@@ -28,13 +28,17 @@ class Tables:
     def __init__(self, seed: int, devices: Devices) -> None:
         self.seed, self.devices = seed, devices
         self._held: dict[tuple[str, str], dict[Target, Goal]] = {}
+        self._cached: dict[tuple[str, str], tuple[Cached, ...]] = {}
 
     def of(self, leg: Leg, stream: Stream, step: int) -> dict[Target, Goal]:
         """Return the goals of a stream's cached targets, for its current epoch or for the whole run."""
-        cached = leg.phase.terms.cached_targets(stream.name)
+        place = (leg.key, stream.name)
+        if place not in self._cached:
+            self._cached[place] = leg.phase.terms.cached_targets(stream.name)
+        cached = self._cached[place]
         if not cached:
             return {}
-        tables = self._held.setdefault((leg.key, stream.name), {})
+        tables = self._held.setdefault(place, {})
         for target in cached:
             due = target.refresh == "epoch" and step % stream.batches_per_epoch == 0
             if target not in tables or due:

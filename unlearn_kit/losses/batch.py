@@ -36,10 +36,13 @@ class Goal(NamedTuple):
         first = self.values[:, 0]
         return torch.where(first.isnan(), IGNORE, 0) if self.kind == "logits" else first
 
-    def without(self, ignored: Tensor) -> Goal:
-        """Return the goal with the decisions left out where ``ignored`` is True, ``(B, ...)`` or ``(B, 1, ...)``."""
+    def without(self, ignored: Tensor, *, look: bool = True) -> Goal:
+        """Return the goal with the decisions left out where ``ignored`` is True, ``(B, ...)`` or ``(B, 1, ...)``.
+
+        ``look`` at whether there are any, for which the host waits for another device, or leave them out unseen.
+        """
         shape = self.values.shape if self.kind == "labels" else self.values[:, :1].shape
-        if ignored.numel() != shape.numel() or not ignored.any():
+        if ignored.numel() != shape.numel() or (look and not ignored.any()):
             return self
         return Goal(
             self.kind, torch.where(ignored.reshape(shape), math.nan if self.kind == "logits" else IGNORE, self.values)
