@@ -569,7 +569,7 @@ def test_a_quarter_of_each_class_is_set_aside_whatever_the_rule():
     drawn = []
     for label, count in enumerate([2, 1, 0, 1]):
         order = torch.randperm(int((test.targets == label).sum()), generator=generator(0, "validation", label))
-        drawn += np.flatnonzero(test.targets == label)[order[:count]].tolist()
+        drawn += np.flatnonzero(test.targets == label)[order[:count].numpy()].tolist()
     assert aside[0] == sorted(drawn)
     other = UnlearnTask.forget_class(train, test, 0, validation_seed=1)
     assert sorted(positions(other.forget_validation) + positions(other.retain_validation)) != aside[0]
