@@ -35,6 +35,18 @@ class Devices:
                 f"but got {accelerator.gradient_accumulation_steps}"
             )
 
+    @property
+    def pins(self) -> bool:
+        """Return whether batches wait in memory from which the device copies while it works."""
+        return self.device.type == "cuda"
+
+    def place(self, x: Tensor, y: Tensor, *, as_bytes: bool) -> tuple[Tensor, Tensor]:
+        """Return a batch on the device; what crossed the bus as bytes becomes numbers in [0, 1] there."""
+        if self.pins and not x.is_pinned():
+            x, y = x.pin_memory(), y.pin_memory()
+        x, y = (part.to(self.device, non_blocking=self.pins) for part in (x, y))
+        return (x.float().div_(255) if as_bytes else x), y
+
     def prepare(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         """Return the optimiser, made aware of the precision."""
         if self.accelerator is None:

@@ -178,6 +178,8 @@ class _Trainer:
                         own,
                         workers=phase.workers,
                         weights=phase.sampling.get(name),
+                        pinned=devices.pins,
+                        scaled=not devices.waits,
                     )
                     for name in phase.terms.streams
                 }
@@ -352,8 +354,8 @@ class _Trainer:
 
     def _batch(self, leg: Leg, name: str, read: tuple[Tensor, Tensor, Tensor], step: int) -> Batch:
         indices, x, y = read
-        x, y = x.to(self.devices.device), y.to(self.devices.device)
         stream, (place, processes) = self.streams[leg.key][name], self.devices.part
+        x, y = self.devices.place(x, y, as_bytes=stream.as_bytes)
         source, share = generator(self.seed, leg.key, name, step), None
         if processes > 1 and stream.divides(step, processes):
             share = Share(place, processes, stream.size(step), source)
