@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, default_collate
 from .forms import check_pair
 
 
-class Loader:
+class BatchReader:
     """A reader of one data set, whose worker processes may live from one reading to the next.
 
     Args:

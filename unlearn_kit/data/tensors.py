@@ -22,7 +22,7 @@ from ..modules import check_device
 from ..outputs import IGNORE
 from ..seeding import derive, generator, isolated, seed_draws
 from .forms import check_form, form_of
-from .loading import Loader
+from .loading import BatchReader
 from .pictures import PictureFiles
 from .volumes import VolumeFiles
 
@@ -282,7 +282,7 @@ def iterate(
     index_batches: Iterable[Tensor],
     *,
     workers: int = 0,
-    loader: Loader | None = None,
+    loader: BatchReader | None = None,
     scaled: bool = True,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ``(inputs, targets)`` for each tensor of indices, in order.
@@ -315,7 +315,7 @@ def iterate(
                 x, y = (tensor[chosen] for tensor in base.tensors)
                 yield x, computable(y)
         return
-    own = Loader(base, workers) if loader is None else loader
+    own = BatchReader(base, workers) if loader is None else loader
     for x, y in own.read(chosen.tolist() for chosen in chosen_batches):
         yield x, computable(torch.as_tensor(y))
 

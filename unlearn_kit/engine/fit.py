@@ -178,6 +178,7 @@ class _Trainer:
                         own,
                         workers=phase.workers,
                         weights=phase.sampling.get(name),
+                        augment=phase.augment,
                         pinned=devices.pins,
                         scaled=not devices.waits,
                     )

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..arguments import checked
+from ..data.augmented import Augment, Augmented
 from ..data.checks import check_dataset
-from ..data.loading import Loader
+from ..data.loading import BatchReader
 from ..data.tensors import Drawn, held_in_tensors, holds_bytes, iterate
 from ..errors import check_count
 from ..seeding import derive, generator
@@ -35,6 +36,8 @@ class Stream:
         seed: The seed of the order, and of what the data set draws.
         workers: Processes that decode, from the first batch to the last; ignored for data held in tensors.
         weights: How often each sample is drawn, ``(N,)``, at least 0, by their ratios; None for shuffled passes.
+        augment: What changes samples when they are read for training, as ``data.augmented.Augmented`` says;
+            :meth:`samples` yields them as they are.
         pinned: Whether what is decoded is put into memory from which a GPU copies while it works.
         scaled: False to yield images that are held as bytes as they are.
 
@@ -52,6 +55,7 @@ class Stream:
         *,
         workers: int = 0,
         weights: Tensor | None = None,
+        augment: Augment | None = None,
         pinned: bool = False,
         scaled: bool = True,
     ) -> None:
@@ -60,8 +64,11 @@ class Stream:
         self.name, self.dataset, self.seed, self.workers = name, dataset, seed, workers
         self.weights = None if weights is None else check_weights(name, weights, len(dataset))
         self.batches_per_epoch = math.ceil(len(dataset) / batch_size)
-        self.pinned, self.as_bytes = pinned, not scaled and holds_bytes(dataset)
-        self._loader: Loader | None = None
+        self.trained_on = dataset if augment is None else Augmented(dataset, augment)
+        if augment is not None:
+            check_dataset(f"what augment makes of stream {name!r}", self.trained_on)
+        self.pinned, self.as_bytes = pinned, not scaled and holds_bytes(self.trained_on)
+        self._loader: BatchReader | None = None
         self._order: tuple[int, Tensor] | None = None
 
     def indices(self, number: int) -> Tensor:
@@ -102,11 +109,11 @@ class Stream:
 
     def _kept(self, batches: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield as :meth:`samples`, by workers that stay for the next reading: phases that take turns read often."""
-        if held_in_tensors(self.dataset):
-            return iterate(self.dataset, (positions for _, positions in batches), scaled=not self.as_bytes)
-        drawn = Drawn(self.dataset, derive(self.seed, "draws", self.name))
+        if held_in_tensors(self.trained_on):
+            return iterate(self.trained_on, (positions for _, positions in batches), scaled=not self.as_bytes)
+        drawn = Drawn(self.trained_on, derive(self.seed, "draws", self.name))
         if self._loader is None:
-            self._loader = Loader(drawn, self.workers, kept=True, pinned=self.pinned)
+            self._loader = BatchReader(drawn, self.workers, kept=True, pinned=self.pinned)
         size = len(self.dataset)
         return iterate(drawn, (epoch * size + positions for epoch, positions in batches), loader=self._loader)
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..arguments import checked
+from ..data.augmented import Augment
 from ..errors import check_number
 from ..losses import Objective, Term
 from ..losses.distances import check_weights
@@ -38,6 +39,7 @@ class TrainingOptions(TypedDict, total=False):
     class_weight: Sequence[float] | None
     batch_norm: BatchNorm
     balance: Balance | None
+    augment: Augment | None
     workers: int
     accelerator: Accelerator | None
     callbacks: Sequence[Callback]
@@ -60,6 +62,7 @@ class Training:
             multi-label task how much more a finding weighs where it is present (``pos_weight``); None for all alike.
         batch_norm: "frozen", "update" or "trained", as in :class:`~unlearn_kit.engine.Phase`.
         balance: How the gradients of two streams are combined: None, "nash", "pcgrad" or a ``Cone``.
+        augment: What changes samples whenever they are read, as in :class:`~unlearn_kit.engine.Phase`; None: nothing.
         workers: Processes that decode the data; 0 decodes in this one.
         accelerator: An ``accelerate.Accelerator`` for mixed precision or several devices; None for one device.
         callbacks: What watches the training, in order.
@@ -76,6 +79,7 @@ class Training:
     class_weight: Sequence[float] | None = None
     batch_norm: BatchNorm = "frozen"
     balance: Balance | None = None
+    augment: Augment | None = None
     workers: int = 0
     accelerator: Accelerator | None = None
     callbacks: Sequence[Callback] = ()
@@ -182,6 +186,7 @@ HELP: dict[str, str] = {
     "class_weight": "One weight a class, or a finding, in every term toward the data's own labels; None: all alike.",
     "batch_norm": '"frozen", "update" or "trained", as in ``engine.Phase``.',
     "balance": 'How the gradients of two streams are combined: None, "nash", "pcgrad" or a ``Cone``.',
+    "augment": "What changes samples whenever they are read, such as a transform of torchvision's v2; None: nothing.",
     "workers": "Processes that decode the data.",
     "accelerator": "An ``accelerate.Accelerator`` for mixed precision or several devices.",
     "callbacks": "What watches the training.",
