@@ -309,11 +309,6 @@ def check_settings(settings: Any) -> None:
     check_number("momentum", settings.momentum, low=0, high=1, open_high=True)
     check_number("weight_decay", settings.weight_decay, low=0)
     check_count("workers", settings.workers, low=0)
-    if settings.augment is not None and not callable(settings.augment):
-        raise TypeError(
-            f"expected augment to be a function of an input, such as a transform of torchvision's v2, or None, but got "
-            f"{type(settings.augment).__name__}"
-        )
     if settings.clip is not None:
         check_number("clip", settings.clip, low=0, open_low=True)
     if isinstance(settings.optimizer, str):
