@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.arguments import Count, Positive
+from unlearn_kit.boundary import DISTRIBUTIONS
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.errors import check_count, check_number
 
@@ -25,11 +26,11 @@ def roughness(
 
     With a ``part`` of the decisions: of the outputs at these.
     """
-    x, source = batch.inputs, batch.generator
+    x = batch.inputs
     outputs = within(forward(x), batch.targets, part).flatten(1)
     ratios = []
     for _ in range(draws):
-        noise = std * torch.randn(x.shape, generator=source, device=source.device).to(x)
+        noise = std * batch.draw(DISTRIBUTIONS["normal"], tuple(x.shape)).to(x)
         with torch.no_grad():
             there = within(forward(x + noise), batch.targets, part).flatten(1)
         ratios.append((outputs - there).norm(dim=1) / noise.flatten(1).norm(dim=1))

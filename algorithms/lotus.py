@@ -65,8 +65,9 @@ class GumbelSoftmax:
     def __call__(self, batch: L.Batch) -> L.Goal:
         """Return labels without a temperature, else probabilities."""
         logits = outputs_of(self.model, batch)
-        source = batch.generator
-        uniform = torch.rand(logits.shape, generator=source, device=source.device).to(logits)
+        uniform = batch.draw(
+            lambda shape, source: torch.rand(shape, generator=source, device=source.device), tuple(logits.shape)
+        ).to(logits)
         tiny = torch.finfo(uniform.dtype).tiny
         noisy = logits - (-(uniform.clamp(min=tiny)).log()).clamp(min=tiny).log()
         if self.heat is None:

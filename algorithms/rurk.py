@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.arguments import Count, NonNegative
+from unlearn_kit.boundary import DISTRIBUTIONS
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.outputs import hard_labels, predicted_labels
@@ -26,10 +27,10 @@ def recognition(forward: Callable[[Tensor], Tensor], batch: L.Batch, *, radius: 
     Copies differ by uniform noise in ``[-radius, radius]``. One that the model gets wrong counts 0: there is nothing
     left to forget there, and the loss has a lower bound.
     """
-    x, y, source = batch.inputs, batch.targets, batch.generator
+    x, y = batch.inputs, batch.targets
     total = torch.zeros(len(x), device=x.device)
     for _ in range(draws):
-        noise = radius * (2 * torch.rand(x.shape, generator=source, device=source.device).to(x) - 1)
+        noise = radius * batch.draw(DISTRIBUTIONS["uniform"], tuple(x.shape)).to(x)
         logits = forward(x + noise)
         right = (predicted_labels(logits) == hard_labels(y, logits)).reshape(len(x))
         total = total - torch.where(right, label_cross_entropy(logits, y), 0.0)

@@ -16,8 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .data.tensors import in_order
+from .data.tensors import held_in_tensors, in_order, labels_of, subset
+from .errors import check_count
 from .seeding import isolated
+
+LARGE = 100_000  # samples: to decode more than so many takes minutes
+SPREAD = 1024
 
 
 def hash_tensor(tensor: Tensor | np.ndarray) -> str:
@@ -52,11 +56,22 @@ def hash_model(model: nn.Module) -> str:
     return _digest(*(part.encode() for part in (*parts, *(f"{name} {hash_tensor(value)}" for name, value in held))))
 
 
-def hash_dataset(dataset: Any) -> str:
+def hash_dataset(dataset: Any, *, samples: int | None = None) -> str:
     """Hash every input and target of a data set, in order; how they are stored does not count.
 
     Reads the whole data set once. One that draws random numbers when read is read with a fixed random state.
+
+    Args:
+        dataset: A data set of `(input, target)`.
+        samples: None for all of them. Otherwise so many, evenly spread, with the number of all and the labels, where
+            the data set exposes them: a change of another sample goes unseen.
     """
+    if samples is not None and check_count("samples", samples) < len(dataset):
+        last = len(dataset) - 1
+        spread = [place * last // max(samples - 1, 1) for place in range(samples)]
+        labels = labels_of(dataset)
+        told = "" if labels is None else hash_tensor(labels)
+        return _digest(*(part.encode() for part in (str(len(dataset)), told, hash_dataset(subset(dataset, spread)))))
     inputs, targets, shapes = hashlib.sha256(), hashlib.sha256(), set()
     with isolated(0):
         for x, y in in_order(dataset):
@@ -64,6 +79,16 @@ def hash_dataset(dataset: Any) -> str:
             targets.update(_bytes(y))
             shapes.add(f"{x.dtype} {tuple(x.shape[1:])} {y.dtype} {tuple(y.shape[1:])}")
     return _digest(*(t.encode() for t in (str(len(dataset)), *sorted(shapes), inputs.hexdigest(), targets.hexdigest())))
+
+
+def known_by(dataset: Any) -> str:
+    """Return the hash by which a cached result knows its data: of every sample, or of some where that takes too long.
+
+    Those are data that are decoded when they are read, more than ``LARGE`` of them: of ``SPREAD`` samples and all
+    labels, as :func:`hash_dataset` says.
+    """
+    sampled = len(dataset) > LARGE and not held_in_tensors(dataset)
+    return hash_dataset(dataset, samples=SPREAD if sampled else None)
 
 
 def hash_file(path: str | Path) -> str:

@@ -8,6 +8,7 @@ the names in its ``state_dict`` stay; the hooks are gone from what users get bac
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
@@ -132,7 +133,8 @@ def answer(model: nn.Module, x: Tensor) -> Any:
 
 def precision_of(model: nn.Module) -> torch.dtype:
     """Return the dtype of the first floating-point parameter or buffer (float32 where there is none)."""
-    tensors = (*model.parameters(), *model.buffers())
+    # One after the other: this is asked at every call of a network, which may hold hundreds.
+    tensors = itertools.chain(model.parameters(), model.buffers())
     return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
 
 

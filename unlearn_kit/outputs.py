@@ -78,6 +78,8 @@ def per_sample(values: Tensor, labels: Tensor | None = None, *, empty: float = 0
     if labels is None:
         return values.flatten(1).mean(dim=1) if values.dim() > 1 else values
     kept = ~is_ignored(labels).reshape(values.shape)
+    if values.dim() == 1:  # one decision a sample
+        return torch.where(kept, values, empty)
     count = kept.unsqueeze(-1).flatten(1).sum(1)
     total = torch.where(kept, values, 0.0).unsqueeze(-1).flatten(1).sum(1)
     return torch.where(count > 0, total / count.clamp(min=1), empty)

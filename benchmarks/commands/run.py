@@ -19,6 +19,10 @@ def run(
     threads: Annotated[int, typer.Option(help="CPU threads of each worker.", min=1)] = 1,
     backend: Annotated[str, typer.Option(help="local, or ray (on the cluster RAY_ADDRESS names).")] = "local",
     only: Annotated[str | None, typer.Option(help="Only runs whose name holds this; * and ? are wildcards.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: the i-th of n parts of the runs, such as 2/8 in a job array.")
+    ] = None,
+    gpus: Annotated[float, typer.Option(help="With ray on cuda: how much of a GPU each run takes.")] = 1.0,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Run everything again, but for what another runner is at.")
     ] = False,
@@ -32,15 +36,16 @@ def run(
     console = Console()
     with reported(debug):
         from ..suites import read_suite
-        from ..suites.plan import plan, select
+        from ..suites.plan import plan, read_shard, select
         from ..suites.runner import run_suite
         from ..suites.store import Store
 
+        part = None if shard is None else read_shard(shard)
         found = read_suite(suite)
         folder = out if out is not None else Path("out") / found.name
         if dry_run:
             store = Store(folder, create=False)
-            nodes = select(plan(found), only)
+            nodes = select(plan(found), only, part)
             for node in nodes:
                 there = "done" if not fresh and store.has(node.key) else "run "
                 console.print(Text(f"{there} {node.key} {node.name}"), soft_wrap=True)
@@ -51,7 +56,9 @@ def run(
             workers=workers,
             threads=threads,
             backend=backend,
+            gpus=gpus,
             only=only,
+            shard=part,
             fresh=fresh,
             progress=True,
         )

@@ -1,7 +1,8 @@
 """Where nodes are worked on: processes of this machine, or a Ray cluster.
 
 On the device "cuda" runs are spread over all visible GPUs: each local worker keeps to one of them, in turn, and each
-Ray task asks for a whole one. "cuda:1" is that GPU for every local worker; Ray gives devices out itself.
+Ray task asks for a whole one, or for as much as it is given. "cuda:1" is that GPU for every local worker; Ray gives
+devices out itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from unlearn_kit.errors import check_choice, check_count
+from unlearn_kit.errors import check_choice, check_count, check_number
 from unlearn_kit.processes import Pool, WorkerDiedError
 
 from ..setup.devices import check_device, is_any_gpu
@@ -48,7 +49,7 @@ class Backend(Protocol):
         ...
 
 
-def check_backend(name: str, *, workers: int, threads: int, device: str = "cpu") -> None:
+def check_backend(name: str, *, workers: int, threads: int, device: str = "cpu", gpus: float = 1.0) -> None:
     """Refuse what no backend can be made of, or one that has no ``device`` to train on.
 
     Raises:
@@ -59,6 +60,14 @@ def check_backend(name: str, *, workers: int, threads: int, device: str = "cpu")
     check_choice("backend", name, BACKENDS)
     check_count("workers", workers)
     check_count("threads", threads)
+    check_number("gpus", gpus, low=0, open_low=True)
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError(f"expected gpus to be a share of one or a whole number of them, but got {gpus!r}")
+    if gpus != 1 and (name != "ray" or not is_any_gpu(device)):
+        raise ValueError(
+            f"expected gpus with backend='ray' and device='cuda' alone, but got {gpus!r} with {name!r} and {device!r}; "
+            "local workers share the GPUs that there are"
+        )
     if name == "ray" and torch.device(device).type == "cuda" and not is_any_gpu(device):
         raise ValueError(f"expected device to be cuda with ray, which chooses the GPU of each run, but got {device!r}")
     if name == "local" or _ray_is_here():
@@ -71,7 +80,7 @@ def _ray_is_here() -> bool:
     return not os.environ.get("RAY_ADDRESS") and (ray is None or not ray.is_initialized())
 
 
-def make_backend(name: str, store: Store, *, workers: int, threads: int) -> Backend:
+def make_backend(name: str, store: Store, *, workers: int, threads: int, gpus: float = 1.0) -> Backend:
     """Return the backend ``name``.
 
     Raises:
@@ -80,7 +89,7 @@ def make_backend(name: str, store: Store, *, workers: int, threads: int) -> Back
         ImportError: Where ray is not installed.
     """
     check_backend(name, workers=workers, threads=threads)
-    return Local(store, workers, threads) if name == "local" else OnRay(store, workers, threads)
+    return Local(store, workers, threads) if name == "local" else OnRay(store, workers, threads, gpus)
 
 
 class Local:
@@ -159,12 +168,12 @@ class OnRay:
     What they need and make travels through Ray's object store, so that machines need not share a folder.
     """
 
-    def __init__(self, store: Store, workers: int, threads: int) -> None:
+    def __init__(self, store: Store, workers: int, threads: int, gpus: float = 1.0) -> None:
         try:
             self.ray: Any = importlib.import_module("ray")
         except ImportError as error:
             raise ImportError("the ray backend needs Ray: pip install 'unlearn-kit[ray]'") from error
-        self.store, self.workers, self.threads = store, workers, threads
+        self.store, self.workers, self.threads, self.gpus = store, workers, threads, gpus
         self._mine, local, before = not self.ray.is_initialized(), False, frozenset[str]()
         if self._mine:
             local = _ray_is_here()
@@ -194,8 +203,8 @@ class OnRay:
             self._unread.append(failed(node, error))
             return
         needed = [self._objects[key] for key in node.needs.values()]
-        # A task that asks for no GPU is shown none, and one that does is shown that one alone.
-        task = self._task.options(num_gpus=1 if is_any_gpu(node.config["device"]) else 0)
+        # A task that asks for no GPU is shown none, and one that does is shown its own alone, or the one it shares.
+        task = self._task.options(num_gpus=self.gpus if is_any_gpu(node.config["device"]) else 0)
         self._running[task.remote(node, self.threads, *needed)] = node
 
     def wait(self, timeout: float) -> list[Finished]:

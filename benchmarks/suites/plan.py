@@ -21,7 +21,7 @@ from typing import Any
 
 from unlearn_kit.data import DataBundle, duplicates, load
 from unlearn_kit.errors import check_choice
-from unlearn_kit.hashing import hash_code, hash_config, hash_dataset
+from unlearn_kit.hashing import LARGE, hash_code, hash_config, known_by
 from unlearn_kit.models import MODELS
 
 from ..setup.methods import YARDSTICKS
@@ -95,7 +95,7 @@ def _tell_duplicates(name: str, options: tuple[tuple[str, Any], ...]) -> None:
     """Tell once which pictures of a data set are there twice."""
     bundle, _ = open_data(name, options)
     splits = {"train": bundle.train, "validation": bundle.validation, "test": bundle.test}
-    tell_duplicates(duplicates({split: held for split, held in splits.items() if held is not None}))
+    tell_duplicates(duplicates({split: held for split, held in splits.items() if held is not None}, limit=LARGE))
 
 
 def _plan_data(suite: Suite, block: Block, data: Data, seed: int, nodes: dict[str, Node]) -> None:
@@ -217,10 +217,10 @@ def training_of(block: Block, data: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=4)
 def open_data(name: str, options: tuple[tuple[str, Any], ...]) -> tuple[DataBundle, str]:
-    """Return a data set and the hash of its samples, training and held-out."""
+    """Return a data set and the hash by which its samples are known, training and held-out."""
     given: dict[str, Any] = {key: list(value) if isinstance(value, tuple) else value for key, value in options}
     bundle = load(name, given.pop("root", None), **given)
-    return bundle, hash_config([hash_dataset(bundle.train), hash_dataset(bundle.test)])
+    return bundle, hash_config([known_by(bundle.train), known_by(bundle.test)])
 
 
 def frozen_options(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -228,19 +228,44 @@ def frozen_options(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in options.items()))
 
 
-def select(nodes: Iterable[Node], pattern: str | None) -> list[Node]:
-    """Return the results whose name holds ``pattern`` (or matches it, where it has wildcards), and all that they need.
+Shard = tuple[int, int]  # the i-th of n, from 1
+
+
+def read_shard(text: str) -> Shard:
+    """Return the shard that a text such as "2/8" names, the second of eight.
 
     Raises:
-        ValueError: When there is none.
+        ValueError: When it names none.
+    """
+    place, _, count = text.partition("/")
+    if not (place.isdecimal() and count.isdecimal() and 1 <= int(place) <= int(count)):
+        raise ValueError(f"expected shard to be i/n with i in 1..n, such as 2/8, but got {text!r}")
+    return int(place), int(count)
+
+
+def select(nodes: Iterable[Node], pattern: str | None, shard: Shard | None = None) -> list[Node]:
+    """Return the results whose name holds ``pattern`` (or matches it, where it has wildcards), and all that they need.
+
+    Args:
+        nodes: The plan.
+        pattern: What names are chosen by; None for all.
+        shard: ``(i, n)`` for the i-th of n parts of these results. Those of one training seed are neighbours in a plan
+            and stay together as far as they can: what two shards need is made by one of them where they share a folder,
+            and by both where they do not.
+
+    Raises:
+        ValueError: When none is chosen by its name.
     """
     every = list(nodes)
-    if pattern is None:
+    if pattern is None and shard is None:
         return every
-    wild = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    wanted = {node.key for node in every if node.kind == "result" and fnmatch.fnmatchcase(node.name, wild)}
-    if not wanted:
+    text = pattern or "*"
+    wild = text if any(sign in text for sign in "*?[") else f"*{text}*"
+    results = [node.key for node in every if node.kind == "result" and fnmatch.fnmatchcase(node.name, wild)]
+    if not results:
         raise ValueError(f"expected only to match some of the {len(every)} planned runs, but got {pattern!r}")
+    place, count = shard or (1, 1)
+    wanted = set(results[len(results) * (place - 1) // count : len(results) * place // count])
     for node in reversed(every):
         if node.key in wanted:
             wanted |= set(node.needs.values())

@@ -12,7 +12,7 @@ from unlearn_kit.metrics import Evaluation
 
 from .backends import Backend, check_backend, make_backend
 from .execute import Finished, Product
-from .plan import Node, plan, select
+from .plan import Node, Shard, plan, select
 from .progress import Estimate, Progress, in_words
 from .receipts import receipt_of
 from .records import Record, is_trained
@@ -66,7 +66,9 @@ def run_suite(
     workers: int = 1,
     threads: int = 1,
     backend: str = "local",
+    gpus: float = 1.0,
     only: str | None = None,
+    shard: Shard | None = None,
     fresh: bool = False,
     progress: bool = False,
 ) -> SuiteSummary:
@@ -82,7 +84,9 @@ def run_suite(
         workers: Nodes at a time.
         threads: CPU threads of each worker.
         backend: "local" or "ray", see :mod:`.backends`.
+        gpus: How much of a GPU each run takes with "ray" on the device "cuda": a share, or a whole number of them.
         only: Runs whose name holds this text (or matches it, with ``*``), and what they need.
+        shard: ``(i, n)`` for the i-th of n parts of these runs, such as one job of an array: together all of them.
         fresh: Run everything again, but for what another runner is working on now and what that needs. Another
             runner that finds gone what it counted as finished does it again, or waits until this one has.
         progress: Whether to tell on standard error.
@@ -94,16 +98,16 @@ def run_suite(
         OSError: When the folder cannot be written to, or the disk is full: what was finished is kept.
     """
     started = time.perf_counter()
-    check_backend(backend, workers=workers, threads=threads, device=suite.device)
+    check_backend(backend, workers=workers, threads=threads, device=suite.device, gpus=gpus)
     every = plan(suite)
-    nodes = select(every, only)
+    nodes = select(every, only, shard)
     store = Store(out)
     _note_suite(store, suite, every)
     if fresh:
         _forget(store, nodes)
     run = _Run(nodes, store, workers, progress)
     if run.pending:
-        run.go(make_backend(backend, store, workers=workers, threads=threads))
+        run.go(make_backend(backend, store, workers=workers, threads=threads, gpus=gpus))
     run.summary.seconds = time.perf_counter() - started
     return run.summary
 

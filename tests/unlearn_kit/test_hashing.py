@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from unlearn_kit import models
+from unlearn_kit import hashing, models
 from unlearn_kit.data.tensors import TensorImages, subset
 from unlearn_kit.hashing import hash_code, hash_config, hash_dataset, hash_model, hash_tensor, sample_hashes
 from unlearn_kit.seeding import isolated
@@ -61,6 +61,39 @@ def test_a_data_set_is_its_samples_however_stored() -> None:
     assert value != hash_dataset(TensorDataset(x.flip(0), y))
     assert value != hash_dataset(TensorDataset(x, y.flip(0)))
     assert value != hash_dataset(TensorDataset(x.flatten(1), y))
+
+
+def test_a_hash_of_some_samples_reads_no_others_and_knows_all_labels(monkeypatch) -> None:
+    class Counted(Stored):
+        reads = 0
+
+        def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+            super().__init__(x, y)
+            self.targets = y
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            Counted.reads += 1
+            return super().__getitem__(index)
+
+    x, y = torch.rand(1000, 1, 2, 2), torch.arange(1000) % 3
+    held = Counted(x, y)
+    sampled = hash_dataset(held, samples=10)
+    assert Counted.reads <= 10 + 32  # of which 32 show that it yields the labels that it holds
+    assert hash_dataset(held, samples=1000) == hash_dataset(held)
+    for place, spotted in ((0, True), (999, True), (500, False)):  # every 111th is looked at
+        other = x.clone()
+        other[place] += 1
+        assert (hash_dataset(Counted(other, y), samples=10) != sampled) == spotted
+    relabelled = y.clone()
+    relabelled[500] = (y[500] + 1) % 3
+    assert hash_dataset(Counted(x, relabelled), samples=10) != sampled
+    with pytest.raises(ValueError, match="expected samples to be at least 1, but got 0"):
+        hash_dataset(held, samples=0)
+    monkeypatch.setattr(hashing, "LARGE", 999)
+    monkeypatch.setattr(hashing, "SPREAD", 10)
+    assert hashing.known_by(held) == sampled
+    assert hashing.known_by(TensorImages(x, y)) == hash_dataset(TensorImages(x, y))
+    assert hashing.known_by(Counted(x[:999], y[:999])) == hash_dataset(TensorImages(x[:999], y[:999]))
 
 
 def test_a_sample_has_one_hash_wherever_it_stands() -> None:
@@ -132,7 +165,7 @@ def test_code_changes_its_hash(tmp_path, monkeypatch) -> None:
 def test_another_process_finds_the_same() -> None:
     code = """
 import torch
-from unlearn_kit import models
+from unlearn_kit import hashing, models
 from unlearn_kit.hashing import *
 print(hash_config({"b": {1: 2.5}, "a": ["x", None]}), hash_model(models.build("mlp", 3, seed=0)))
 print(hash_code("unlearn_kit"))

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data import TensorImages, load_tensors, subset, where
 from unlearn_kit.data.tensors import COMPARED
+from unlearn_kit.seeding import generator
 
 CLASSES = 4
 
@@ -565,6 +566,11 @@ def test_a_quarter_of_each_class_is_set_aside_whatever_the_rule():
     aside = [sorted(positions(t.forget_validation) + positions(t.retain_validation)) for t in rules]
     assert all(chosen == aside[0] for chosen in aside)
     assert np.bincount(test.targets[aside[0]].numpy(), minlength=4).tolist() == [2, 1, 0, 1]
+    drawn = []
+    for label, count in enumerate([2, 1, 0, 1]):
+        order = torch.randperm(int((test.targets == label).sum()), generator=generator(0, "validation", label))
+        drawn += np.flatnonzero(test.targets == label)[order[:count].numpy()].tolist()
+    assert aside[0] == sorted(drawn)
     other = UnlearnTask.forget_class(train, test, 0, validation_seed=1)
     assert sorted(positions(other.forget_validation) + positions(other.retain_validation)) != aside[0]
 

@@ -23,6 +23,7 @@ class Columns:
 
     def __init__(self, table: Any) -> None:
         self.table = table
+        self._texts: dict[str, tuple[np.ndarray[Any, Any], Mask]] = {}
         self.names = [str(name) for name in (table.columns if hasattr(table, "columns") else table)]
 
     def values(self, name: str) -> np.ndarray[Any, Any]:
@@ -45,19 +46,38 @@ class Columns:
         Raises:
             ValueError: On an unknown column, naming those there are, or numbers too large to be told apart.
         """
+        if name not in self._texts:
+            self._texts[name] = self._text(name)
+        return self._texts[name]
+
+    def _text(self, name: str) -> tuple[np.ndarray[Any, Any], Mask]:
         import pandas as pd
 
-        values = self.values(name)
-        blank = [isinstance(value, str) and not value.strip() for value in values]
-        missing = np.asarray(pd.isna(values), dtype=bool) | np.array(blank, dtype=bool)
-        written = ["" if gone else _text(name, value) for value, gone in zip(values, missing, strict=True)]
-        return np.array(written, dtype=object), missing
+        # A column of a million rows holds few values: each is written once. 1, 1.0 and True are apart.
+        places: dict[tuple[type, Any], int] = {}
+        distinct: list[Any] = []
+        codes = np.empty(len(values := self.values(name)), dtype=np.int64)
+        for row, value in enumerate(values):
+            try:
+                place = places.setdefault((type(value), value), len(distinct))
+            except TypeError:  # a list, which cannot be looked up
+                place = len(distinct)
+            if place == len(distinct):
+                distinct.append(value)
+            codes[row] = place
+        held = np.empty(len(distinct), dtype=object)
+        held[:] = distinct
+        gone = np.asarray(pd.isna(held), dtype=bool)
+        gone |= np.array([isinstance(value, str) and not value.strip() for value in distinct], dtype=bool)
+        written = np.empty(len(distinct), dtype=object)
+        written[:] = ["" if lost else _text(name, value) for value, lost in zip(distinct, gone, strict=True)]
+        return written[codes], gone[codes]
 
     def literals(self, name: str, values: tuple[str, ...]) -> tuple[str, ...]:
         """Return the values of an expression as the column writes them: numbers where it holds numbers."""
         values = tuple(_composed(value) for value in values)
-        held = self.values(name)[~self.text(name)[1]]
-        if not all(isinstance(value, (int, float, np.number)) and not isinstance(value, bool) for value in held):
+        kinds = set(map(type, self.values(name)[~self.text(name)[1]]))
+        if not all(issubclass(kind, (int, float, np.number)) and not issubclass(kind, bool) for kind in kinds):
             return values
         return tuple(_text(name, _number(value)) if is_number(value) else value for value in values)
 

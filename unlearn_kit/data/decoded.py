@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .loading import UnequalSamplesError
 from .mask_pairs import MaskPairs
 from .pictures import PictureFiles
-from .tensors import TensorImages, UnequalSamplesError, in_order
+from .tensors import TensorImages, in_order
 from .volumes import VolumeFiles
 
 BYTES = 2**31  # of memory, at most, unless told otherwise

@@ -103,13 +103,15 @@ class _Compared(_Node):
 
     def _numbers(self, text: np.ndarray[Any, Any], missing: Mask) -> np.ndarray[Any, Any]:
         numbers = np.full(len(text), np.nan)
-        for place in np.flatnonzero(~missing):
-            if not is_number(text[place]):
+        held = text[~missing]
+        known: dict[str, float] = {}
+        for value in dict.fromkeys(held):
+            if not is_number(value):
                 raise ValueError(
-                    f"expected {self.column!r} to hold numbers where {self.operator!r} compares it, "
-                    f"but got {text[place]!r}"
+                    f"expected {self.column!r} to hold numbers where {self.operator!r} compares it, but got {value!r}"
                 )
-            numbers[place] = float(text[place])
+            known[value] = float(value)
+        numbers[~missing] = [known[value] for value in held]
         return numbers
 
 

@@ -61,8 +61,9 @@ def _set_aside(labels: Tensor, seed: int) -> Tensor:
     """
     labels = strata(labels) if labels.dim() > 1 else labels
     aside = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero().flatten()
+    kinds, counts = labels.unique(return_counts=True)
+    # In one pass: classes may be many.
+    for label, members in zip(kinds.tolist(), labels.argsort(stable=True).split(counts.tolist()), strict=True):
         count = max(1, round(VALIDATION_SHARE * len(members))) if len(members) > 1 else 0
         aside[members[torch.randperm(len(members), generator=generator(seed, "validation", label))[:count]]] = True
     return aside

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset, default_collate
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from ..arguments import checked
 from ..errors import check_count
 from ..modules import check_device
 from ..outputs import IGNORE
 from ..seeding import derive, generator, isolated, seed_draws
-from .forms import check_form, check_pair, form_of
+from .forms import check_form, form_of
+from .loading import BatchReader
 from .pictures import PictureFiles
 from .volumes import VolumeFiles
 
@@ -276,7 +277,14 @@ def _may_change_targets(dataset: Any) -> bool:
 
 
 @checked
-def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+def iterate(
+    dataset: Any,
+    index_batches: Iterable[Tensor],
+    *,
+    workers: int = 0,
+    loader: BatchReader | None = None,
+    scaled: bool = True,
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ``(inputs, targets)`` for each tensor of indices, in order.
 
     Args:
@@ -284,6 +292,8 @@ def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) 
         index_batches: Int64 tensors ``(B,)`` of positions in ``dataset``, asked for as they are read (with workers, a
             few ahead).
         workers: Processes that decode; ignored for data held in tensors.
+        loader: What decodes this data set from one call to the next, in place of workers of this call alone.
+        scaled: False to yield the bytes of :class:`TensorImages` as they are held, a quarter of the numbers in [0, 1].
 
     Raises:
         TypeError: When a sample is no pair, or what comes as positions is none.
@@ -297,22 +307,24 @@ def iterate(dataset: Any, index_batches: Iterable[Tensor], *, workers: int = 0) 
     chosen_batches = (batch if outer is None else outer[batch] for batch in positions)
     if held_in_tensors(base):
         for chosen in chosen_batches:
-            if isinstance(base, TensorImages):
+            if not scaled and holds_bytes(base):
+                yield base.inputs[chosen], computable(base.targets[chosen])
+            elif isinstance(base, TensorImages):
                 yield base.batch(chosen)
             else:
                 x, y = (tensor[chosen] for tensor in base.tensors)
                 yield x, computable(y)
         return
-    # The loader's own generator keeps it from drawing its worker seed out of the caller's random state.
-    loader = DataLoader(
-        base,
-        batch_sampler=(chosen.tolist() for chosen in chosen_batches),
-        num_workers=workers,
-        collate_fn=collated,
-        generator=torch.Generator().manual_seed(0),
-    )
-    for x, y in loader:
+    own = BatchReader(base, workers) if loader is None else loader
+    for x, y in own.read(chosen.tolist() for chosen in chosen_batches):
         yield x, computable(torch.as_tensor(y))
+
+
+def holds_bytes(dataset: Any) -> bool:
+    """Return whether ``dataset`` is :class:`TensorImages` of bytes that reads them as that class does."""
+    base, _ = resolve(dataset)
+    plain = _reads_as(base, TensorImages) and type(base).batch is TensorImages.batch
+    return plain and base.inputs.dtype == torch.uint8
 
 
 def _checked_positions(batch: Any, count: float) -> Tensor:
@@ -324,26 +336,6 @@ def _checked_positions(batch: Any, count: float) -> Tensor:
             f"but got {int(batch.min())}..{int(batch.max())}"
         )
     return batch
-
-
-class UnequalSamplesError(ValueError):
-    """Samples of several shapes make no batch."""
-
-
-def collated(samples: Sequence[Any]) -> Any:
-    """Return a batch of samples ``(input, target)``.
-
-    Raises:
-        TypeError: When one is no pair, or not of numbers.
-        UnequalSamplesError: When they differ in shape.
-    """
-    for sample in samples:
-        check_pair("dataset", sample)
-    try:
-        return default_collate(list(samples))
-    except (TypeError, RuntimeError) as error:
-        kind = TypeError if isinstance(error, TypeError) else UnequalSamplesError
-        raise kind(f"expected samples of dataset that make a batch, but got: {error}") from error
 
 
 @checked

@@ -22,7 +22,7 @@ from ..evidence.folder import LISTS, changed_files, read_receipt
 from ..evidence.measure import known_groups
 from ..evidence.receipt import Measuring
 from ..files import write_json, write_text
-from ..hashing import hash_code, hash_config, hash_dataset, hash_file, hash_model
+from ..hashing import hash_code, hash_config, hash_file, hash_model, known_by
 from ..results import UnlearnResult
 from ..tasks import UnlearnTask
 from .page import page
@@ -217,7 +217,7 @@ def _request(
             hash_model(serving.model),
             hash_model(reference) if isinstance(reference, nn.Module) else reference and reference.recipe,
             task.rule,
-            [hash_dataset(part) for part in (task.forget, task.retain, task.forget_test, task.retain_test)],
+            [known_by(part) for part in (task.forget, task.retain, task.forget_test, task.retain_test)],
             str(getattr(method, "__name__", method)),
             {name: str(value) for name, value in options.items()},
             form,

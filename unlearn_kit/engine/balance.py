@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..arguments import checked
 from ..errors import check_choice, check_number
 from ..losses import Objective, ObjectiveValue
+from .devices import Devices
 
 Gradient = list[Tensor]
 Rule = Literal["nash", "pcgrad"]
@@ -129,8 +130,11 @@ def balanced_backward(
     *,
     step: int,
     total: int,
+    devices: Devices,
 ) -> None:
     """Set the parameters' gradients to the balanced ones of the two streams, and add those of parameter terms.
+
+    Of several processes each stream's gradients are averaged before they are combined.
 
     A stream whose terms all rest in this step has a gradient of zeros.
     """
@@ -148,6 +152,8 @@ def balanced_backward(
             gradients[stream] = list(
                 torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
             )
+    for of_stream in gradients.values():
+        devices.average(of_stream)
     first, second = (gradients[stream] for stream in objective.streams)
     combined = (balance if isinstance(balance, Cone) else RULES[balance])(first, second)
     for parameter, gradient, own in zip(parameters, combined, gradients[None], strict=True):

@@ -35,6 +35,18 @@ class Devices:
                 f"but got {accelerator.gradient_accumulation_steps}"
             )
 
+    @property
+    def pins(self) -> bool:
+        """Return whether batches wait in memory from which the device copies while it works."""
+        return self.device.type == "cuda"
+
+    def place(self, x: Tensor, y: Tensor, *, as_bytes: bool) -> tuple[Tensor, Tensor]:
+        """Return a batch on the device; what crossed the bus as bytes becomes numbers in [0, 1] there."""
+        if self.pins and not x.is_pinned():
+            x, y = x.pin_memory(), y.pin_memory()
+        x, y = (part.to(self.device, non_blocking=self.pins) for part in (x, y))
+        return (x.float().div_(255) if as_bytes else x), y
+
     def prepare(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         """Return the optimiser, made aware of the precision."""
         if self.accelerator is None:
@@ -64,6 +76,23 @@ class Devices:
         if self.accelerator is not None:
             self.accelerator.unscale_gradients(optimizer)
         nn.utils.clip_grad_norm_(parameters, norm)
+
+    @property
+    def waits(self) -> bool:
+        """Return whether the host waits for the device wherever it looks at a number of it."""
+        return self.device.type != "cpu"
+
+    @property
+    def scales(self) -> bool:
+        """Return whether losses are scaled up for their gradients' sake, as half precision of 16 bits needs."""
+        return self.accelerator is not None and self.accelerator.scaler is not None
+
+    def joined(self, table: Tensor) -> Tensor:
+        """Return a table of which each process has filled rows of its own, and left the others zero."""
+        if self.accelerator is None or not self.shared:
+            return table
+        filled: Tensor = self.accelerator.reduce(table, reduction="sum")
+        return filled
 
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor, in place, by its mean over all processes."""

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..arguments import checked
 from ..errors import CheckpointError, check_count, check_path_exists
-from ..losses import Batch, Goal, Target
+from ..losses import Batch
+from ..losses.batch import Share
 from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs, evaluating
 from ..schedules import rate_at
 from ..seeding import derive, generator, isolated, refuse_inference_mode, seed_draws
@@ -28,15 +29,10 @@ from .phases import Alternate, Leg, Phase, plan
 from .resumable import Saving, saving
 from .resume import OptimizerState, load_run, save_run
 from .streams import Stream
+from .tables import Tables
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-# Cached targets are computed for so many samples at once, or for fewer whose inputs hold so many numbers: what a target
-# keeps of each, such as the noise of every step of a search, grows with both. The batch size plays no part: random
-# numbers are drawn for the samples of a chunk together.
-CHUNK, CHUNK_NUMBERS = 512, 2**22
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,9 @@ def fit(
         seed: The seed of data order, dropout and random targets.
         device: Where to train (default: where the model is).
         callbacks: Called at the joints of the run, in order; at most one that chooses the final weights.
-        log_every: Steps between records of the history; the first and last step of a phase are always logged.
+        log_every: Steps between records of the history; the first and last step of a phase are always logged. On
+            another device than the CPU it is in these steps alone that losses, weights and goals are looked at, since
+            the host waits for each look: a run that diverges ends a few steps later, naming the step where it did.
         checkpoint: A file that the run is saved to and, when it exists, continued from; None leaves that to an
             :func:`~unlearn_kit.engine.resumable` block around the call, where there is one. A run of another model,
             program, seed or other data is refused: data are told apart by their length, their labels and 16 samples;
@@ -148,7 +146,7 @@ class _Trainer:
         self.run = Run(model, planned=sum(leg.stop - leg.start for leg in legs))
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.streams: dict[str, dict[str, Stream]] = {}
-        self.tables: dict[tuple[str, str], dict[Target, Goal]] = {}
+        self.tables = Tables(seed, devices)
         self.checkpoint: Path | None = None
         self.saving: Saving | None = None
         self.saved: dict[str, OptimizerState] = {}
@@ -159,10 +157,10 @@ class _Trainer:
             raise ValueError(f"expected callbacks with one at most that chooses the weights, but got {choosing}")
         stepped: dict[str, set[str]] = {}
         for leg in legs:
-            if leg.phase.balance is not None and devices.accelerator is not None:
+            if leg.phase.balance is not None and devices.scales:
                 raise ValueError(
-                    f"expected no accelerator with balance={leg.phase.balance!r}, whose gradients are made on one "
-                    "device, but got one"
+                    f"expected an accelerator that scales no gradients with balance={leg.phase.balance!r}, which "
+                    "combines them as they are, but got mixed_precision='fp16'; 'bf16' needs no scale"
                 )
             trained = set(leg.phase.trains(model))
             if stepped.setdefault(leg.optimizer_key, trained) != trained:
@@ -180,6 +178,9 @@ class _Trainer:
                         own,
                         workers=phase.workers,
                         weights=phase.sampling.get(name),
+                        augment=phase.augment,
+                        pinned=devices.pins,
+                        scaled=not devices.waits,
                     )
                     for name in phase.terms.streams
                 }
@@ -226,7 +227,7 @@ class _Trainer:
                 raise TypeError(f"expected chooses = True on {kind}, which sets run.chosen, but it is False")
 
     def _save(self, guard: Guard, step: int) -> None:
-        guard.check_parameters(step)  # Or the run would be continued from weights that are not finite.
+        guard.look(step)  # Or the run would be continued from weights that are not finite.
         if self.checkpoint is None or self.devices.part[0] > 0:
             return
         try:
@@ -310,12 +311,13 @@ class _Trainer:
         logged: bool,
     ) -> None:
         phase, devices = leg.phase, self.devices
+        look = logged or not devices.waits  # elsewhere the host would wait at every step
 
         def forward(inputs: Tensor) -> Tensor:
             return devices.forward(self.model, inputs)
 
         evaluation = phase.terms.evaluate(
-            self.model, batches, step=step, total=leg.total, forward=forward, joint=phase.joint
+            self.model, batches, step=step, total=leg.total, forward=forward, joint=phase.joint, look=look
         )
         values = {"total": evaluation.total.detach(), **evaluation.parts}
         if devices.shared:
@@ -323,7 +325,7 @@ class _Trainer:
             values = {name: value.detach().clone() for name, value in values.items()}
             devices.average(values.values())
         total = values.pop("total")
-        guard.check_loss(step, total, values)
+        guard.check_loss(step, total, values, look=look)
         if logged:
             record = {"phase": phase.name, "step": step, "epoch": step // phase.steps_per_epoch, "total": total.item()}
             self.run.history.append(record | {name: value.item() for name, value in values.items()})
@@ -334,7 +336,13 @@ class _Trainer:
             devices.backward(evaluation.total, trained.values())
         else:
             balanced_backward(
-                phase.balance, phase.terms, evaluation, list(trained.values()), step=step, total=leg.total
+                phase.balance,
+                phase.terms,
+                evaluation,
+                list(trained.values()),
+                step=step,
+                total=leg.total,
+                devices=devices,
             )
         guard.mask_gradients()
         if phase.clip is not None:
@@ -347,44 +355,10 @@ class _Trainer:
 
     def _batch(self, leg: Leg, name: str, read: tuple[Tensor, Tensor, Tensor], step: int) -> Batch:
         indices, x, y = read
-        x, y = x.to(self.devices.device), y.to(self.devices.device)
-        source = generator(self.seed, leg.key, name, step, *self._process)
-        return Batch(x, y, indices, name, source, self._tables(leg, name, step))
-
-    def _tables(self, leg: Leg, name: str, step: int) -> dict[Target, Goal]:
-        """Return the goals of a stream's cached targets, for its current epoch or for the whole run."""
-        cached = leg.phase.terms.cached_targets(name)
-        if not cached:
-            return {}
-        stream = self.streams[leg.key][name]
-        tables = self.tables.setdefault((leg.key, name), {})
-        for target in cached:
-            due = target.refresh == "epoch" and step % stream.batches_per_epoch == 0
-            if target not in tables or due:
-                epoch = step // stream.batches_per_epoch if target.refresh == "epoch" else 0
-                source = generator(self.seed, leg.key, name, "table", epoch)
-                tables[target] = self._table(stream, target.target, source, epoch, leg.total)
-        return tables
-
-    def _table(self, stream: Stream, target: Target, source: torch.Generator, epoch: int, total: int) -> Goal:
-        """Compute the target's goals for the samples that the stream may yield in one of its passes.
-
-        Others stay zero.
-        """
-        first = epoch * stream.batches_per_epoch
-        passed = [stream.indices(n) for n in range(first, min(first + stream.batches_per_epoch, total))]
-        rows = torch.cat(passed).sort().values if stream.weights is None else torch.arange(len(stream.dataset))
-        chunk = chunk_size(torch.as_tensor(stream.dataset[int(rows[0])][0]).numel())
-        parts = []
-        chunks = rows.split(chunk)
-        for at, (x, y) in zip(chunks, stream.samples((epoch, positions) for positions in chunks), strict=True):
-            parts.append(target(Batch(x.to(self.devices.device), y.to(self.devices.device), at, stream.name, source)))
-        values = torch.cat([part.values for part in parts])
-        table = values.new_zeros(len(stream.dataset), *values.shape[1:])
-        table[rows.to(table.device)] = values
-        return Goal(parts[0].kind, table)
-
-
-def chunk_size(numbers: int) -> int:
-    """Return how many samples' cached targets to compute at once, where one sample's input has so many numbers."""
-    return max(1, min(CHUNK, CHUNK_NUMBERS // max(1, numbers)))
+        stream, (place, processes) = self.streams[leg.key][name], self.devices.part
+        x, y = self.devices.place(x, y, as_bytes=stream.as_bytes)
+        source, share = generator(self.seed, leg.key, name, step), None
+        if processes > 1 and stream.divides(step, processes):
+            share = Share(place, processes, stream.size(step), source)
+            source = generator(self.seed, leg.key, name, step, *self._process)
+        return Batch(x, y, indices, name, source, self.tables.of(leg, stream, step), share)

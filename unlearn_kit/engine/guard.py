@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from .rest import Rest
 
 
 class Guard:
-    """A keeper of the last weights at which everything was finite, and of masked entries where they are."""
+    """A keeper of the last weights that were seen to be finite, and of masked entries where they are."""
 
     def __init__(
         self,
@@ -28,6 +29,7 @@ class Guard:
         self.model, self.phase = model, phase
         self.moving = [p.data for p in trained.values()] + (list(model.buffers()) if buffers else [])
         self.kept = [tensor.clone() for tensor in self.moving]
+        self.unseen: list[tuple[int, dict[str, Tensor]]] = []
         self.numbers = [tensor for tensor in self.moving if tensor.is_floating_point()]
         self.masked = [
             (trained[name], mask.to(trained[name].device), trained[name].detach().clone())
@@ -35,17 +37,37 @@ class Guard:
             if name in trained
         ]
 
-    def check_loss(self, step: int, total: Tensor, parts: Mapping[str, Tensor]) -> None:
-        """Keep the weights when the loss and they are finite.
+    def check_loss(self, step: int, total: Tensor, parts: Mapping[str, Tensor], *, look: bool = True) -> None:
+        """Keep the weights when they and every loss since the last look are finite.
+
+        Args:
+            step: 0-based, within the phase.
+            total: The loss.
+            parts: Its parts by name.
+            look: Whether to look now, for which the host waits for another device, or at a later step.
 
         Raises:
-            DivergenceError: When one is not, naming the first part.
+            DivergenceError: When one is not, naming the first step and its first part.
         """
-        if not torch.isfinite(total):
-            self._fail(step, next((name for name, value in parts.items() if not torch.isfinite(value)), "total"))
+        self.unseen.append((step, {name: value.detach() for name, value in (*parts.items(), ("total", total))}))
+        if look:
+            self.look(step)
+            torch._foreach_copy_(self.kept, self.moving)
+
+    def look(self, step: int) -> None:
+        """Look at the losses that nobody has seen yet, and at the weights.
+
+        Raises:
+            DivergenceError: When one is not finite, naming the first step and its first part.
+        """
+        unseen, self.unseen = self.unseen, []
+        totals = [values["total"] for _, values in unseen]
+        if totals and not math.isfinite(torch.stack(totals).sum().item()):
+            for at, values in unseen:
+                if not torch.isfinite(values["total"]):
+                    self._fail(at, next(name for name, value in values.items() if not torch.isfinite(value)))
         # A loss can hide what is infinite: the statistics of a batch norm that trains, a bias before a ReLU.
         self.check_parameters(step)
-        torch._foreach_copy_(self.kept, self.moving)
 
     def check_parameters(self, step: int) -> None:
         """Look at the weights themselves, which after the last step no loss would do.
@@ -53,8 +75,8 @@ class Guard:
         Raises:
             DivergenceError: When one of them is not finite.
         """
-        # A sum is ten times faster than a look at every entry, which decides where it overflows.
-        if torch.stack([tensor.sum() for tensor in self.numbers]).isfinite().all():
+        # Norms are ten times faster than a look at every entry, which decides where they overflow.
+        if not self.numbers or math.isfinite(torch.stack(torch._foreach_norm(self.numbers)).sum().item()):
             return
         if not all(torch.isfinite(tensor).all() for tensor in self.numbers):
             self._fail(step, "parameters")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import checked
+from ..data.augmented import Augment
 from ..errors import check_choice, check_count, check_number
 from ..losses import Objective, Term
 from ..schedules import ScalarOrSchedule, check_scalar_or_schedule, rate_at
@@ -57,6 +58,10 @@ class Phase:
             against the other; a ``Cone`` turns the second's toward the first's. Terms of the parameters alone are added
             to each. See ``engine.balance``.
         lead: the stream whose length is an epoch (default: "forget" where it is read, else the first).
+        augment: what changes samples whenever they are read for training: torchvision's v2 transforms, or a function,
+            called as ``augment(x)``, or of masks as ``augment(x, mask)``. Each sample draws for itself, the same with
+            any number of workers and processes. Teachers and the network in training see the same changed sample;
+            targets that are ``Cached`` are those of the sample as it is.
         workers: processes that decode, for data not held in tensors; any number gives the same bits.
         before: called with the model, in eval mode and without gradients, at the start of the phase and of each of its
             turns in an ``Alternate``: sets weights that have a closed form, in place, before the others are trained.
@@ -84,6 +89,7 @@ class Phase:
     joint: bool = False
     balance: Balance | None = None
     lead: str | None = None
+    augment: Augment | None = None
     workers: int = 0
     before: Callable[[nn.Module], None] | None = None
     name: str = "train"

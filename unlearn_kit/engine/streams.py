@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from ..arguments import checked
+from ..data.augmented import Augment, Augmented
 from ..data.checks import check_dataset
-from ..data.tensors import Drawn, held_in_tensors, iterate
+from ..data.loading import BatchReader
+from ..data.tensors import Drawn, held_in_tensors, holds_bytes, iterate
 from ..errors import check_count
 from ..seeding import derive, generator
 
@@ -32,8 +34,12 @@ class Stream:
         dataset: Map-style, of ``(input, target)``.
         batch_size: Samples a batch, at least 1.
         seed: The seed of the order, and of what the data set draws.
-        workers: Processes that decode; ignored for data held in tensors.
+        workers: Processes that decode, from the first batch to the last; ignored for data held in tensors.
         weights: How often each sample is drawn, ``(N,)``, at least 0, by their ratios; None for shuffled passes.
+        augment: What changes samples when they are read for training, as ``data.augmented.Augmented`` says;
+            :meth:`samples` yields them as they are.
+        pinned: Whether what is decoded is put into memory from which a GPU copies while it works.
+        scaled: False to yield images that are held as bytes as they are.
 
     Raises:
         ValueError: When the data set is empty, an input is not finite, or the weights do not fit.
@@ -49,12 +55,20 @@ class Stream:
         *,
         workers: int = 0,
         weights: Tensor | None = None,
+        augment: Augment | None = None,
+        pinned: bool = False,
+        scaled: bool = True,
     ) -> None:
         self.batch_size = check_count("batch_size", batch_size)
         check_dataset(f"dataset of stream {name!r}", dataset, empty=False)
         self.name, self.dataset, self.seed, self.workers = name, dataset, seed, workers
         self.weights = None if weights is None else check_weights(name, weights, len(dataset))
         self.batches_per_epoch = math.ceil(len(dataset) / batch_size)
+        self.trained_on = dataset if augment is None else Augmented(dataset, augment)
+        if augment is not None:
+            check_dataset(f"what augment makes of stream {name!r}", self.trained_on)
+        self.pinned, self.as_bytes = pinned, not scaled and holds_bytes(self.trained_on)
+        self._loader: BatchReader | None = None
         self._order: tuple[int, Tensor] | None = None
 
     def indices(self, number: int) -> Tensor:
@@ -68,6 +82,16 @@ class Stream:
             self._order = (epoch, torch.randperm(len(self.dataset), generator=source))
         return self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
 
+    def divides(self, number: int, world: int) -> bool:
+        """Return whether batch ``number`` is read in shares by so many processes."""
+        return self.size(number) % world == 0
+
+    def size(self, number: int) -> int:
+        """Return the samples of batch ``number``."""
+        if self.weights is not None or (number + 1) % self.batches_per_epoch:
+            return self.batch_size
+        return len(self.dataset) - (self.batches_per_epoch - 1) * self.batch_size
+
     def read(self, start: int, stop: int, part: tuple[int, int] = (0, 1)) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield ``(indices, inputs, targets)`` of batches ``start`` to ``stop - 1``.
 
@@ -76,12 +100,22 @@ class Stream:
         """
         rank, world = part
         numbers = range(start, stop)
-        batches = (self.indices(number) for number in numbers)
-        shares = (batch[rank::world] if len(batch) % world == 0 else batch for batch in batches)
+        batches = ((self.indices(number), self.divides(number, world)) for number in numbers)
+        shares = (batch[rank::world] if divides else batch for batch, divides in batches)
         asked, told = itertools.tee(shares)
         passes = (number // self.batches_per_epoch for number in numbers)
-        for indices, (x, y) in zip(told, self.samples(zip(passes, asked, strict=True)), strict=True):
+        for indices, (x, y) in zip(told, self._kept(zip(passes, asked, strict=True)), strict=True):
             yield indices, x, y
+
+    def _kept(self, batches: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield as :meth:`samples`, by workers that stay for the next reading: phases that take turns read often."""
+        if held_in_tensors(self.trained_on):
+            return iterate(self.trained_on, (positions for _, positions in batches), scaled=not self.as_bytes)
+        drawn = Drawn(self.trained_on, derive(self.seed, "draws", self.name))
+        if self._loader is None:
+            self._loader = BatchReader(drawn, self.workers, kept=True, pinned=self.pinned)
+        size = len(self.dataset)
+        return iterate(drawn, (epoch * size + positions for epoch, positions in batches), loader=self._loader)
 
     def samples(self, batches: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield ``(inputs, targets)`` of each ``(pass, positions)``; inside ``seeding.isolated`` only."""

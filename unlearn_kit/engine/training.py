@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..arguments import checked
+from ..data.augmented import Augment
 from ..errors import check_number
 from ..losses import Objective, Term
 from ..losses.distances import check_weights
@@ -39,6 +40,7 @@ class TrainingOptions(TypedDict, total=False):
     batch_norm: BatchNorm
     trainable: Trainable | None
     balance: Balance | None
+    augment: Augment | None
     workers: int
     accelerator: Accelerator | None
     callbacks: Sequence[Callback]
@@ -63,6 +65,7 @@ class Training:
         trainable: What moves: "head", "last:K" for the head and the K stages before it, names of parameters, or a
             function ``(name, parameter) -> bool``; None or "all" for all that require a gradient.
         balance: How the gradients of two streams are combined: None, "nash", "pcgrad" or a ``Cone``.
+        augment: What changes samples whenever they are read, as in :class:`~unlearn_kit.engine.Phase`; None: nothing.
         workers: Processes that decode the data; 0 decodes in this one.
         accelerator: An ``accelerate.Accelerator`` for mixed precision or several devices; None for one device.
         callbacks: What watches the training, in order.
@@ -80,6 +83,7 @@ class Training:
     batch_norm: BatchNorm = "frozen"
     trainable: Trainable | None = None
     balance: Balance | None = None
+    augment: Augment | None = None
     workers: int = 0
     accelerator: Accelerator | None = None
     callbacks: Sequence[Callback] = ()
@@ -187,6 +191,7 @@ HELP: dict[str, str] = {
     "batch_norm": '"frozen", "update" or "trained", as in ``engine.Phase``.',
     "trainable": 'What moves: "all", "head", "last:K" stages and the head, names of parameters, or a function.',
     "balance": 'How the gradients of two streams are combined: None, "nash", "pcgrad" or a ``Cone``.',
+    "augment": "What changes samples whenever they are read, such as a transform of torchvision's v2; None: nothing.",
     "workers": "Processes that decode the data.",
     "accelerator": "An ``accelerate.Accelerator`` for mixed precision or several devices.",
     "callbacks": "What watches the training.",

@@ -128,8 +128,8 @@ class Term(Algebra):
         """Return the scalar of a "forward" term, without its weight."""
         return self._reduced(self.function(forward, batch, **dict(self.options)), (len(batch.inputs),))
 
-    def value(self, outputs: Tensor | None, goal: Goal | None, model: nn.Module) -> Tensor:
-        """Return the scalar of any other term, without its weight."""
+    def value(self, outputs: Tensor | None, goal: Goal | None, model: nn.Module, look: bool = True) -> Tensor:
+        """Return the scalar of any other term, without its weight; ``look`` as in :meth:`Objective.evaluate`."""
         options = dict(self.options)
         if self.reduction == "parameters":
             trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -142,7 +142,7 @@ class Term(Algebra):
             values = self.function(outputs, **options)
         else:
             goal = fit_goal(goal, outputs)
-            check_goal(self.name, self.takes, goal, outputs, self.to)
+            check_goal(self.name, self.takes, goal, outputs, self.to, look=look)
             values = self.function(outputs, goal, **options)
         return self._reduced(values, (len(outputs),) if self.reduction == "sample" and outputs is not None else ())
 
@@ -250,6 +250,7 @@ class Objective(Algebra):
         total: int = 1,
         forward: Callable[[Tensor], Tensor] | None = None,
         joint: bool = False,
+        look: bool = True,
     ) -> ObjectiveValue:
         """Evaluate every term whose weight is not zero now; each stream and each target is computed once.
 
@@ -259,6 +260,7 @@ class Objective(Algebra):
             step, total: where in the run, for schedules.
             forward: how outputs are computed (default: ``model`` itself).
             joint: whether the streams go through the model as one batch, whose statistics batch norm then takes.
+            look: whether the numbers of goals are looked at, for which the host waits for another device.
 
         Raises:
             ValueError: On a missing batch, on non-finite targets, and where a target does not fit the outputs.
@@ -279,20 +281,19 @@ class Objective(Algebra):
                 batch = batches[term.on]
                 if term.reduction == "forward":
                     parts[term.name] = term.value_of(partial(_decided, run, batch), batch)
-                    sums.append(weight * parts[term.name])
+                    sums.append(_weighted(weight, parts[term.name]))
                     continue
                 if term.on not in outputs:
                     outputs[term.on] = _decided(run, batch, batch.inputs)
                 if term.to is not None:
                     key = (term.on, term.to)
                     if key not in goals:
-                        goals[key] = _goal_of(term.to, batch)
+                        goals[key] = _goal_of(term.to, batch, look)
                     goal = goals[key]
-            value = term.value(outputs.get(term.on) if term.on is not None else None, goal, model)
+            value = term.value(outputs.get(term.on) if term.on is not None else None, goal, model, look)
             parts[term.name] = value
-            sums.append(weight * value)
-        total_loss = torch.stack(sums).sum() if sums else torch.zeros((), device=device_of(model))
-        return ObjectiveValue(total_loss, parts)
+            sums.append(_weighted(weight, value))
+        return ObjectiveValue(_sum(sums) if sums else torch.zeros((), device=device_of(model)), parts)
 
     def _joint_outputs(
         self, run: Callable[[Tensor], Tensor], batches: Mapping[str, Batch], step: int, total: int
@@ -324,10 +325,25 @@ def _decided(run: Callable[[Tensor], Tensor], batch: Batch, inputs: Tensor) -> T
     return decisions(run(inputs), batch.targets)
 
 
-def _goal_of(target: Target, batch: Batch) -> Goal:
+def _weighted(weight: float, value: Tensor) -> Tensor:
+    return value if weight == 1 else weight * value
+
+
+def _sum(values: list[Tensor]) -> Tensor:
+    """Return the sum; of one or two the same bits in fewer operations."""
+    if len(values) > 2:
+        return torch.stack(values).sum()
+    return values[0] if len(values) == 1 else values[0] + values[1]
+
+
+def _goal_of(target: Target, batch: Batch, look: bool) -> Goal:
     goal = target(batch)
     if not isinstance(goal, Goal):
         raise TypeError(f"expected {target} to return a Goal, but got {type(goal).__name__}")
-    check_finite(f"what {target} gives on stream {batch.stream!r}", goal.values)
+    if goal.values.is_floating_point():
+        if look:
+            check_finite(f"what {target} gives on stream {batch.stream!r}", goal.values)
+    elif goal.values is batch.targets:  # the data's own labels, in which nothing is left to leave out
+        return goal
     # Whatever it is led toward, a decision without a label of its own is left out.
-    return Goal(goal.kind, goal.values.detach()).without(is_ignored(batch.targets))
+    return Goal(goal.kind, goal.values.detach()).without(is_ignored(batch.targets), look=look)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..arguments import checked
-from ..boundary import PerturbedSign
+from ..boundary import DISTRIBUTIONS, PerturbedSign
 from ..boundary.search import nearest_change
 from ..errors import check_choice, check_count, check_number
 from ..logits import giving_logits
@@ -152,7 +152,12 @@ class Boundary:
         return ("probabilities",) if self.soft or self.mix < 1 else ("labels",)
 
     def __call__(self, batch: Batch) -> Goal:
-        found = self.search.search(self.model, batch.inputs, batch.targets, generator=batch.generator)
+        search, x = self.search, batch.inputs
+        z = None
+        if not search.deterministic:
+            size = (search.steps, *x.shape)
+            z = batch.draw(DISTRIBUTIONS[search.noise_distribution], size, dim=1).to(x)
+        found = search.search(self.model, x, batch.targets, perturbations=z)
         labels, logits = found.labels, found.logits
         if self.uncrossed == "runner-up":
             labels, logits = _across(labels, logits, batch.targets, one=self.search.flips == "any")
@@ -212,9 +217,10 @@ class RandomLabels:
 
     def __call__(self, batch: Batch) -> Goal:
         y = batch.targets
-        source = batch.generator
         high = self.num_classes - 1 if self.wrong_only else self.num_classes
-        drawn = torch.randint(high, y.shape, generator=source, device=source.device).to(y.device)
+        drawn = batch.draw(
+            lambda shape, source: torch.randint(high, shape, generator=source, device=source.device), tuple(y.shape)
+        )
         if self.wrong_only:
             drawn = (y.long() + 1 + drawn) % self.num_classes
         return Goal("labels", drawn.to(y.dtype) if y.is_floating_point() else drawn)

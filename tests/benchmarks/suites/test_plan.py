@@ -13,7 +13,7 @@ from benchmarks.setup.scenarios import Scenario
 from benchmarks.suites import parse_suite
 from benchmarks.suites import plan as plans
 from benchmarks.suites.execute import execute_safely
-from benchmarks.suites.plan import Node, open_data, plan, select
+from benchmarks.suites.plan import Node, open_data, plan, read_shard, select
 from benchmarks.suites.progress import Estimate
 from benchmarks.suites.revise import revise
 from unlearn_kit import UnlearnResult, hashing
@@ -179,6 +179,25 @@ def test_selection_brings_along_what_is_needed() -> None:
     assert len(select(nodes, "finetune")) == 9
     with pytest.raises(ValueError, match="expected only to match some of the 13 planned runs, but got 'nope'"):
         select(nodes, "nope")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 50])
+def test_shards_are_the_whole_plan_and_share_no_result(count: int) -> None:
+    nodes = planned()
+    shards = [select(nodes, None, (place, count)) for place in range(1, count + 1)]
+    assert {node.key for shard in shards for node in shard} == {node.key for node in nodes}
+    for shard in shards:
+        keys = {node.key for node in shard}
+        assert all(keys.issuperset(node.needs.values()) for node in shard)
+    named = [select(nodes, "finetune", (place, count)) for place in range(1, count + 1)]
+    asked = [node.key for shard in named for node in shard if node.kind == "result" and "finetune" in node.name]
+    assert sorted(asked) == sorted(node.key for node in nodes if "finetune" in node.name)
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/", "/2", "a/2", "-1/2", "1.5/2"])
+def test_what_is_no_shard_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected shard to be i/n with i in 1\.\.n, such as 2/8, but got"):
+        read_shard(text)
 
 
 @pytest.mark.parametrize(

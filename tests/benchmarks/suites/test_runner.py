@@ -93,7 +93,7 @@ def run_here(
 ) -> tuple[SuiteSummary, list[str]]:
     begun: list[str] = []
 
-    def make(name: str, store: Store, *, workers: int, threads: int) -> Here:
+    def make(name: str, store: Store, **settings: Any) -> Here:
         made = Here(store, work)
         made.begun = begun
         return made
@@ -309,6 +309,21 @@ def test_running_again_repeats_nothing_and_another_suite_shares_what_it_can(
     assert begun == [f"digits/class:0/mlp/seed {seed}/boundary_shrink:steps=1/seed 0" for seed in (0, 1)]
 
 
+def test_shards_in_folders_of_their_own_are_together_one_run(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # as ``whole`` was made
+    together: dict[str, dict[str, Any]] = {}
+    for place in (1, 2, 3):
+        out = tmp_path / str(place)
+        summary, begun = run_here(monkeypatch, tiny(), out, shard=(place, 3))
+        assert summary.complete
+        assert len(begun) < len(plan(tiny()))
+        assert listed(out) == [node.key for node in plan(tiny())]
+        together |= results(out)
+    assert together == planned(whole)
+
+
 def test_only_and_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, begun = run_here(monkeypatch, tiny(), tmp_path, only="class:0/mlp/seed 1/finetune")
     assert len(begun) == 5
@@ -395,6 +410,15 @@ def test_ray_is_asked_for_a_device_of_its_cluster(monkeypatch: pytest.MonkeyPatc
     check_backend("ray", workers=1, threads=1, device="cuda")  # a cluster may have it
     with pytest.raises(ValueError, match=r"expected device to be cuda with ray, which .*, but got 'cuda:0'"):
         check_backend("ray", workers=1, threads=1, device="cuda:0")
+    check_backend("ray", workers=1, threads=1, device="cuda", gpus=0.25)
+    check_backend("ray", workers=1, threads=1, device="cuda", gpus=2)
+    with pytest.raises(ValueError, match=r"expected gpus to be a share of one or a whole number of them, but got 1.5"):
+        check_backend("ray", workers=1, threads=1, device="cuda", gpus=1.5)
+    with pytest.raises(ValueError, match=r"expected gpus in \(0, inf\), but got 0"):
+        check_backend("ray", workers=1, threads=1, device="cuda", gpus=0)
+    for name, device in (("local", "cuda"), ("ray", "cpu")):
+        with pytest.raises(ValueError, match=r"expected gpus with backend='ray' and device='cuda' alone, but got 0.5"):
+            check_backend(name, workers=1, threads=1, device=device, gpus=0.5)
 
 
 def test_beside_a_reference_that_diverged_every_distance_is_unknown(
@@ -680,7 +704,7 @@ def test_ray_is_asked_for_a_gpu_where_one_is_needed_and_what_cannot_be_read_fail
         store.write(made_up(Node("original", key, key, {}), {}).record, {"w": torch.zeros(9)})
     path = store.path("tensors", "bad", ".safetensors")
     path.write_bytes(path.read_bytes()[:-1])
-    backend = make_backend("ray", store, workers=3, threads=1)
+    backend = make_backend("ray", store, workers=3, threads=1, gpus=0.5)
     backend.submit(Node("result", "k", "needy", {}, {"original": "good", "reference": "bad"}))
     for device in ("cpu", "cuda"):
         backend.submit(Node("result", device, f"on {device}", {"device": device}, {"original": "good"}))
@@ -689,7 +713,7 @@ def test_ray_is_asked_for_a_gpu_where_one_is_needed_and_what_cannot_be_read_fail
     assert found.reason.startswith(f"CheckpointError: cannot read {str(path)!r}: it is cut short")
     assert found.trace.startswith("Traceback")
     assert [one.key for one in backend.wait(1)] == given == ["on cpu", "on cuda"]
-    assert asked == [{"num_gpus": 0}, {"num_gpus": 1}]
+    assert asked == [{"num_gpus": 0}, {"num_gpus": 0.5}]
     assert backend.free() == 3
 
 
@@ -767,6 +791,11 @@ def test_the_command_prints_a_plan_and_refuses_in_one_line(tmp_path: Path) -> No
     assert shown.stdout.count("\n") == len(plan(tiny()))
     assert "run  " in shown.stdout
     assert not (tmp_path / "out").exists()
+    part = CliRunner().invoke(app, ["run", str(suite), "--dry-run", "--out", str(tmp_path / "out"), "--shard", "2/3"])
+    assert 0 < part.stdout.count("\n") < len(plan(tiny()))
+    wrong = CliRunner().invoke(app, ["run", str(suite), "--shard", "4/3"])
+    assert wrong.exit_code == 2
+    assert "expected shard to be i/n with i in 1..n, such as 2/8, but got '4/3'" in wrong.stderr
     suite.write_text(TINY.replace("digits", "digit"))
     refused = CliRunner().invoke(app, ["run", str(suite), "--out", str(tmp_path / "out")])
     assert refused.exit_code == 2

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from unlearn_kit.data import where
+from unlearn_kit.data import columns, where
 
 TABLE = pd.DataFrame(
     {
@@ -125,3 +126,20 @@ def test_columns_of_numbers_compare_numbers() -> None:
         chosen = where(expression)
         chosen.check(table)
         assert np.flatnonzero(chosen(table)).tolist() == rows
+
+
+def test_values_that_python_takes_for_equal_stay_apart_and_each_is_written_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mixed = np.empty(8, dtype=object)
+    mixed[:] = [1, True, 1.0, "1", "True", None, [1], np.float32(0.5)]
+    text, missing = columns.Columns({"mixed": mixed}).text("mixed")
+    assert text.tolist() == ["1", "True", "1", "1", "True", "", "[1]", "0.5"]
+    assert missing.tolist() == [False] * 5 + [True] + [False] * 2
+    written: list[Any] = []
+    known = columns._text
+    monkeypatch.setattr(columns, "_text", lambda name, value: written.append(value) or known(name, value))
+    years = np.arange(100_000) % 12 + 2010
+    table = {"year": years, "device": np.array(["A", "B"])[years % 2]}
+    assert (where('year > 2015 and device == "B"')(table) == ((years > 2015) & (years % 2 == 1))).all()
+    assert len(written) <= 12 + 2 + 1  # and the value of the expression

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import algorithms
 from unlearn_kit import DivergenceError
 from unlearn_kit import losses as L
+from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.data import TensorImages
-from unlearn_kit.engine import Callback, Phase, Run, fit
+from unlearn_kit.engine import Callback, Phase, Run, facts_of, fit
 from unlearn_kit.models import build
 
 
@@ -43,7 +47,7 @@ def dropping() -> nn.Module:
 
 def phase(**options: Any) -> Phase:
     """Batches of 4 and of 8, the last of them 2 and 6."""
-    objective = L.cross_entropy(on="retain") - 0.1 * L.cross_entropy(on="forget")
+    objective = options.pop("objective", L.cross_entropy(on="retain") - 0.1 * L.cross_entropy(on="forget"))
     streams = {"retain": RETAIN, "forget": FORGET}
     sizes = {"retain": 8, "forget": 4}
     return Phase(objective, **{"streams": streams, "batch_size": sizes, "epochs": 3, "lr": 0.1, "clip": 1.0, **options})
@@ -113,6 +117,48 @@ def test_an_accelerator_that_accumulates_gradients_is_refused() -> None:
         fit(dense(), phase(), accelerator=accelerator)
 
 
+# Every algorithm that trains, as the table of promises runs it: with what has no numbers of its own in each process.
+# Batch norm that updates and dropout do: each process draws its own, and normalises by its share of a batch.
+TRAINING = [name for name in algorithms.__all__ if facts_of(getattr(algorithms, name)).training]
+PLAIN: dict[str, dict[str, Any]] = {"erase_to_retain": {"dropout": 0.0, "where": ["0", "3"]}}
+
+
+def convolutions() -> nn.Module:
+    torch.manual_seed(0)
+    body = nn.Conv2d(1, 4, 3), nn.GroupNorm(1, 4), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2)
+    return nn.Sequential(*body, nn.Flatten(), nn.Linear(24, 3)).eval()
+
+
+def revised(accelerator: Accelerator | None) -> dict[str, torch.Tensor]:
+    """Return the weights that each of them makes; of 15 samples to forget, batches of 6 and 3."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "algorithms"))
+    import test_promises as promises
+
+    made = {}
+    for name in TRAINING:
+        options = promises.QUICK[name] | {"batch_size": 6} | PLAIN.get(name, {})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = getattr(algorithms, name)(convolutions(), promises.of_class(), accelerator=accelerator, **options)
+        made |= {f"{name} {key}": value.contiguous() for key, value in result.model.state_dict().items()}
+    return made
+
+
+def noisy_tables(accelerator: Accelerator | None) -> dict[str, torch.Tensor]:
+    """Return what training toward cached and fresh noisy targets makes; one stream is drawn by weights."""
+    search = PerturbedSign(radius=0.2, steps=2, noise=1.0)
+    boundary = L.Boundary(dense(), search, soft=True)
+    objective = L.Objective(
+        (
+            L.cross_entropy(on="forget", to=L.Cached(boundary, refresh="epoch")),
+            L.kl(on="retain", to=L.Cached(boundary)),
+            L.cross_entropy(on="retain", to=boundary, name="fresh"),
+        )
+    )
+    sampling = {"retain": torch.arange(1.0, 1 + len(RETAIN))}
+    return fit(dense(), phase(objective=objective, sampling=sampling), accelerator=accelerator).model.state_dict()
+
+
 class Bad(Callback):
     """Spoils the data of the second process alone."""
 
@@ -140,6 +186,8 @@ def _process(rank: int, world: int, port: int, folder: str) -> None:
     save_file({**result.model.state_dict(), "totals": totals}, Path(folder) / f"{rank}.safetensors")
     updated = fit(build("small-cnn", 3, seed=0, width=2), phase(batch_norm="update"), accelerator=accelerator)
     save_file(updated.model.state_dict(), Path(folder) / f"norm{rank}.safetensors")
+    save_file(noisy_tables(accelerator), Path(folder) / f"tables{rank}.safetensors")
+    save_file(revised(accelerator), Path(folder) / f"revised{rank}.safetensors")
     with pytest.raises(DivergenceError):
         fit(dense(), phase(), accelerator=accelerator, callbacks=[Bad()])
     torch.distributed.destroy_process_group()
@@ -161,3 +209,8 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     # What two processes saved, one reads back as finished.
     resumed = fit(dense(), phase(), log_every=1, checkpoint=tmp_path / "run.safetensors")
     assert torch.equal(resumed.model.get_parameter("head.weight"), first["head.weight"])
+    for made, single_process in (("tables", noisy_tables), ("revised", revised)):
+        first, second = (load_file(tmp_path / f"{made}{rank}.safetensors") for rank in range(2))
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+        # Sums of another order: some 1e-7 a step, of weights of about 1.
+        torch.testing.assert_close(first, single_process(None), rtol=1e-4, atol=1e-5)

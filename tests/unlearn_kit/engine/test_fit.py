@@ -21,7 +21,8 @@ from unlearn_kit import DivergenceError
 from unlearn_kit import losses as L
 from unlearn_kit.data import TensorImages
 from unlearn_kit.engine import Alternate, Callback, FitResult, Phase, Run, Stream, fit, supervised_phase, train
-from unlearn_kit.engine.fit import chunk_size
+from unlearn_kit.engine.devices import Devices
+from unlearn_kit.engine.tables import chunk_size
 from unlearn_kit.models import build
 from unlearn_kit.seeding import derive, generator, isolated
 
@@ -353,7 +354,7 @@ def test_large_inputs_have_their_targets_computed_a_few_at_a_time(
     before = fit(dense(), phase(objective, epochs=1, batch_size=batch_size))
     assert [len(batch.inputs) for batch in spy.seen] == [23]
     spy.seen.clear()
-    monkeypatch.setattr(importlib.import_module("unlearn_kit.engine.fit"), "CHUNK_NUMBERS", 7 * 64 + 1)
+    monkeypatch.setattr(importlib.import_module("unlearn_kit.engine.tables"), "CHUNK_NUMBERS", 7 * 64 + 1)
     after = fit(dense(), phase(objective, epochs=1, batch_size=batch_size))
     assert [len(batch.inputs) for batch in spy.seen] == [7, 7, 7, 2]
     assert same(before.model, after.model)
@@ -664,6 +665,34 @@ def test_a_last_update_that_is_not_finite_is_caught_as_well() -> None:
     assert same(error.state, fit(dense(), phase(steps=2)).model)
     earlier = raised(lambda: fit(dense(), phase(KEEP + L.every(3) * cliff(on="retain"), steps=5)))
     assert (earlier.step, earlier.part) == (3, "cross_entropy(retain -> Labels)")
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the CPU be looked at as seldom as a device for which the host waits."""
+    monkeypatch.setattr(Devices, "waits", True)
+
+
+@pytest.mark.usefixtures("waiting")
+def test_what_is_looked_at_seldom_still_names_the_first_bad_step() -> None:
+    program = phase(KEEP + cracking(on="retain", name="cracking"), epochs=3, batch_size=7)  # steps 3, 7 and 11
+    error = raised(lambda: fit(dense(), program, log_every=10))
+    assert (error.phase, error.step, error.part) == ("train", 3, "cracking")
+    assert same(error.state, dense().state_dict())  # as of the last look, at step 0
+    error = raised(lambda: fit(dense(), phase(KEEP + cracking(on="retain", name="cracking"), epochs=1, batch_size=7)))
+    assert error.step == 3
+    spoiled = phase(KEEP + L.every(3) * cliff(on="retain"), steps=8)
+    error = raised(lambda: fit(dense(), spoiled, log_every=3))
+    assert (error.step, error.part) == (3, "cross_entropy(retain -> Labels)")
+
+
+def test_how_often_it_is_looked_at_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = phase(KEEP + L.kl(on="retain", to=L.Uniform(3)), steps=13, batch_norm="update")
+    often = fit(cnn(), program)
+    monkeypatch.setattr(Devices, "waits", True)
+    seldom = fit(cnn(), program)
+    assert same(often.model, seldom.model)
+    assert often.history == seldom.history
 
 
 def test_a_generator_for_the_order_is_not_the_generator_of_targets() -> None:

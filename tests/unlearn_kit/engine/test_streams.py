@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,11 @@ from scipy.stats import chisquare
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from unlearn_kit import losses as L
 from unlearn_kit.data import TensorImages, load_tensors, subset
-from unlearn_kit.engine import Stream
+from unlearn_kit.engine import Phase, Stream, fit
+from unlearn_kit.engine.devices import Devices
+from unlearn_kit.models import build
 from unlearn_kit.seeding import isolated, seed_draws, seed_everything
 
 
@@ -187,3 +192,50 @@ def test_weighted_draws_come_in_proportion_and_depend_on_seed_name_and_number_al
 def test_weights_that_do_not_fit_are_refused_by_the_stream_s_name(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="'forget'"):
         Stream("forget", numbered(4), 2, 0, weights=torch.tensor(weights))
+
+
+def test_workers_live_from_one_reading_to_the_next_and_give_the_same_samples() -> None:
+    class Told(Dataset):
+        """Tells which process decodes, and draws numbers."""
+
+        def __len__(self) -> int:
+            return 9
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            return torch.tensor([index, os.getpid(), torch.rand(())], dtype=torch.float64), index
+
+    def readings(workers: int) -> list[torch.Tensor]:
+        stream = Stream("train", Told(), 2, 0, workers=workers)
+        with isolated(0):
+            first = torch.cat([x for _, x, _ in stream.read(0, 3)])
+            next(broken := stream.read(3, 5))  # a phase that was stopped
+            del broken
+            return [first, torch.cat([x for _, x, _ in stream.read(3, 9)])]
+
+    alone, kept = readings(0), readings(1)
+    for one, other in zip(alone, kept, strict=True):
+        assert torch.equal(one[:, [0, 2]], other[:, [0, 2]])
+    processes = {part[:, 1].unique().item() for part in kept}
+    assert len(processes) == 1
+    assert processes != {os.getpid()}
+
+
+def test_images_cross_the_bus_as_the_bytes_they_are_held_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randint(256, (20, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    held = TensorImages(x, torch.arange(20) % 3)
+    placed: list[torch.dtype] = []
+    place = Devices.place
+
+    def watched(self: Devices, x: torch.Tensor, y: torch.Tensor, **options: bool) -> Any:
+        placed.append(x.dtype)
+        return place(self, x, y, **options)
+
+    monkeypatch.setattr(Devices, "place", watched)
+    made = []
+    for waits in (False, True):
+        monkeypatch.setattr(Devices, "waits", waits)
+        program = Phase(L.cross_entropy(on="train"), {"train": subset(held, range(15))}, steps=3, batch_size=4)
+        made.append(fit(build("small-cnn", 3, seed=0, width=2), program).model.state_dict())
+    assert placed == 3 * [torch.float32] + 3 * [torch.uint8]
+    assert all(torch.equal(value, made[1][name]) for name, value in made[0].items())
+    assert not Stream("train", TensorDataset(x.flatten(1), held.targets), 4, 0, scaled=False).as_bytes
