@@ -15,6 +15,7 @@ from unlearn_kit import UnlearnTask, adapters
 from unlearn_kit import losses as L
 from unlearn_kit.adapters.structure import plain_name
 from unlearn_kit.arguments import Between, Count, CountOrZero, NonNegative, Positive, PositiveShare, Share
+from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOptions, revision
 from unlearn_kit.heads import head_name
 from unlearn_kit.modules import device_of
@@ -24,7 +25,7 @@ from unlearn_kit.seeding import derive
 from .masks import to_forget
 from .stopping import check_stop, falls_along, held_out_alike, stop_level, stop_when
 
-Preset = Literal["paper", "released"]
+Preset = Literal["paper", "released", "fast"]
 
 # What an option is when it is not given: for masks, then what differs for classes and for findings.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -53,11 +54,29 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "classification": {"rounds": 30},
         "multilabel": {"rounds": 30},
     },
+    # For a class in a hurry.
+    "fast": {
+        "segmentation": {},
+        "classification": {
+            "where": "last:2",
+            "rounds": 4,
+            "restore_epochs": 0,
+            "pace": 1.0,
+            "erase_weight": 1.0,
+            "stop_at": "never",
+            "dropout": 0.0,
+            "logit_weight": 0.0,
+            "retain_samples": 2_000,
+        },
+    },
 }
+# What no preset but the last has of its own.
+COMMON = {"dropout": 0.05, "logit_weight": 0.05, "retain_samples": None}
 TRAINING = {
     "paper": Training(batch_size=16, lr=2e-3, optimizer="adamw", weight_decay=1e-2, clip=1.0),
     "paper:classification": Training(batch_size=128, lr=2e-3, optimizer="adamw", weight_decay=1e-2, clip=1.0),
     "released": Training(batch_size=16, lr=1e-4, optimizer="adamw", weight_decay=1e-2, clip=1.0),
+    "fast": Training(batch_size=128, lr=5e-3, optimizer="adamw", weight_decay=1e-2, clip=1.0),
 }
 
 
@@ -84,17 +103,18 @@ def erase_to_retain(
     where: adapters.Where | None = None,
     rank: Count = 8,
     alpha: Positive = 32,
-    dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.05,
+    dropout: Annotated[float, Between(0, 1, open_high=True)] | None = None,
     erase_to: L.Target | None = None,
     confidence: Share = 0.9,
     erase_weight: NonNegativeSchedule | None = None,
     distill_weight: NonNegative = 1.0,
-    logit_weight: NonNegative = 0.05,
+    logit_weight: NonNegative | None = None,
     temperature: Positive = 2.0,
     pace: PositiveShare | None = None,
     stop_at: Share | Literal["held-out", "never"] | None = None,
     stop_every: Count | None = None,
     restore_lr: NonNegative = 1e-3,
+    retain_samples: Count | None = None,
     name: str = "erase",
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -110,7 +130,12 @@ def erase_to_retain(
     gentle restoration trains a copy of the head alone on the retain labels. That copy belongs to the adapter.
     Preset "released", the published code: adapters on every convolution; each round a pass over the retain data
     minimising ``keep``, then a pass over the forget data toward background (masks) or uniform predictions (classes);
-    AdamW at 1e-4, 15 rounds. Neither lets batch norm move, so switching the adapter off gives the original back.
+    AdamW at 1e-4, 15 rounds.
+    Preset "fast", for classes in a hurry: adapters on the last two stages and the head alone, a few passes over a part
+    of the retain data, without dropout and restoration; erase leads the forget data to what the teacher says of the
+    other classes, and what it says of the retain data is distilled without the classes that are forgotten
+    (``losses.Without``). Features before these stages stay the original's.
+    None lets batch norm move, so switching the adapter off gives the original back.
 
     The result's model is adapted: ``adapters.switched_off`` undoes the revision, ``adapters.merge`` makes it final,
     ``adapters.save`` keeps it apart. ``details`` holds "objectives" (formulas by phase), "trainable" (parameters that
@@ -120,14 +145,14 @@ def erase_to_retain(
     Args:
         model: The original and teacher; logits ``(B, 1, H, W)``, ``(B, K, H, W)`` or ``(B, C)``.
         task: What to forget and what to keep.
-        preset: "paper" or "released"; gives every option that is None.
+        preset: "paper", "released" or "fast"; gives every option that is None.
         rounds: Passes over the retain data.
         restore_epochs: Passes of head-only training afterwards; 0 for none.
         where: Which layers get adapters, by name (see ``adapters.attach``). Those of them whose adapter could not act,
             as the first forget sample shows, or could not be merged get none.
         rank: The rank of each adapter's update.
         alpha: The update is scaled by ``alpha / rank``.
-        dropout: Dropout on the adapters' input, in [0, 1).
+        dropout: Dropout on the adapters' input, in [0, 1) (default: .05; "fast": 0).
         erase_to: What the forget data are led toward: any target, such as ``losses.Background()``,
             ``losses.Uniform(C)``, ``losses.RandomLabels(C)``, or the other method's ``losses.Boundary(model, search)``.
             For single samples what unseen ones would get: ``difficulty.matched(model, task)``, or of masks
@@ -135,7 +160,7 @@ def erase_to_retain(
         confidence: The teacher's predictions below it are not contradicted, in [0, 1].
         erase_weight: The tradeoff knob.
         distill_weight: The weight of the distance to the teacher's predictions on the retain data.
-        logit_weight: The weight of the distance to the teacher's logits there.
+        logit_weight: The weight of the distance to the teacher's logits there (default: .05; "fast": 0).
         temperature: The temperature of the former.
         pace: Forget batches for each retain batch, in (0, 1]: too many erase beyond what a model that never saw the
             data would have forgotten. Of "paper" alone: the passes of "released" take turns.
@@ -145,6 +170,8 @@ def erase_to_retain(
             model's own falls along: there the images are forgotten, and what they share is not.
         stop_every: Steps between looks at the forget score (default: four looks a round).
         restore_lr: The learning rate of the restoration.
+        retain_samples: How many retain samples are used, drawn once ("fast": 2,000); None for
+            all. They are fewer where there are fewer.
         name: The adapter's. On a model with adapters it is trained beside those, which stay as they are and act on.
         **options: How it trains, as in ``engine.Training``; callbacks are called during the erase phase.
         seed: The seed of the run.
@@ -169,8 +196,13 @@ def erase_to_retain(
         "pace": pace,
         "erase_weight": erase_weight,
         "stop_at": stop_at,
+        "dropout": dropout,
+        "logit_weight": logit_weight,
+        "retain_samples": retain_samples,
     }
-    chosen = PRESETS[preset]["segmentation"] | PRESETS[preset][task.kind]
+    if preset == "fast" and task.kind != "classification":
+        raise ValueError(f"expected a classification task with preset='fast', but got {task.kind}")
+    chosen = COMMON | PRESETS[preset]["segmentation"] | PRESETS[preset][task.kind]
     if stop_at is None and held_out_alike(task) is None:
         chosen["stop_at"] = "never"
     chosen |= {name: value for name, value in given.items() if value is not None}
@@ -182,21 +214,27 @@ def erase_to_retain(
     full = () if head is None else (plain_name(head),)
     example = default_collate([task.forget[0]])[0].to(device_of(model))
     places = chosen["where"] if isinstance(chosen["where"], (str, nn.Module)) else list(chosen["where"])
-    adapted = adapters.attach(model, places, rank, alpha, dropout, name, full=full, example=example, seed=None)
+    adapted = adapters.attach(
+        model, places, rank, alpha, chosen["dropout"], name, full=full, example=example, seed=None
+    )
     own = tuple(f".{part}.{name}." for part in ("lora_A", "lora_B"))
     low_rank = [key for key, p in adapted.named_parameters() if p.requires_grad and any(part in key for part in own)]
+    task = replace(task, retain=random_subset(task.retain, chosen["retain_samples"], seed=seed))
     supervised = _supervised(task)
     keep = L.Objective((supervised,))
     if distill_weight:
-        keep = keep + distill_weight * L.kl(on="retain", to=L.Teacher(model), temperature=temperature)
-    if logit_weight:
-        keep = keep + logit_weight * L.mse(on="retain", to=L.Teacher(model))
+        teacher: L.Target = L.Teacher(model)
+        if preset == "fast":  # read several times; whole, it would teach the class back
+            teacher = L.Cached(L.Without(teacher, task.forget_classes))
+        keep = keep + distill_weight * L.kl(on="retain", to=teacher, temperature=temperature)
+    if chosen["logit_weight"]:
+        keep = keep + chosen["logit_weight"] * L.mse(on="retain", to=L.Teacher(model))
     target = erase_to if erase_to is not None else _default_target(model, task, preset, confidence)
     erase = chosen["erase_weight"] * _erase(task, target, preset)
 
     objectives: dict[str, str] = {}
     program: Phase | Alternate
-    if preset == "paper":
+    if preset != "released":
         joint = keep + (erase if chosen["pace"] == 1 else paced(chosen["pace"]) * erase)
         objectives["erase"] = str(joint)
         program = training.phase(joint, task, name="erase", epochs=chosen["rounds"], lead="retain", trainable=low_rank)
@@ -256,6 +294,8 @@ def _supervised(task: UnlearnTask) -> L.Term:
 def _default_target(model: nn.Module, task: UnlearnTask, preset: str, confidence: float) -> L.Target:
     if preset == "paper":
         return L.Contradiction(model, confidence)
+    if preset == "fast":
+        return L.Cached(L.OtherClasses(model))
     return L.Background() if task.kind == "segmentation" else L.Uniform(task.outcomes)
 
 

@@ -59,7 +59,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 TRAINING = {
     "default": Training(steps=40, batch_size={"forget": 64, "retain": 256}, lr=cosine(2e-2, 0.0), clip=1.0),
     "fast": Training(
-        steps=12, batch_size={"forget": 64, "retain": 256}, lr=cosine(0.2, 0.0), clip=1.0, trainable="last:1"
+        steps=12, batch_size={"forget": 64, "retain": 256}, lr=cosine(0.1, 0.0), clip=1.0, trainable="last:1"
     ),
     "samples": MATCHING,
     "paper": Training(epochs=10, batch_size=64, lr=1e-5),

@@ -48,8 +48,9 @@ def attach(
 
     Args:
         model: Any module, or one that is adapted already: the new adapter is added, and all are active.
-        where: "all" convolutions and linear layers; "head", the declared head; a part of their names such as
-            "decoder"; a pattern such as "encoder.*.conv2"; a module; or several of these.
+        where: "all" convolutions and linear layers; "head", the declared head; "last:K", it and the K stages before it
+            (see ``models.stages``); a part of their names such as "decoder"; a pattern such as "encoder.*.conv2"; a
+            module; or several of these.
         rank: The rank of each update, at least 1.
         alpha: The update is scaled by ``alpha / rank``.
         dropout: On the adapters' input while training, in [0, 1); where a layer's weight is read, by channels for the

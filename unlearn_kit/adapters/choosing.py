@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..arguments import checked
 from ..heads import head_name
 from ..modules import check_model
+from ..stages import LAST, parameters_of
 from .activity import unreached
 from .layers import ADAPTABLE, kind_of
 from .structure import plain_name, plain_names
@@ -88,10 +89,13 @@ def summary(reasons: dict[str, str], at_most: int = 3) -> str:
 
 def _covered(model: nn.Module, layers: dict[str, nn.Module], part: str | nn.Module) -> set[str]:
     if isinstance(part, nn.Module):
-        inside = {id(module) for module in part.modules()}
-        return {key for key, layer in layers.items() if id(layer) in inside}
+        members = {id(module) for module in part.modules()}
+        return {key for key, layer in layers.items() if id(layer) in members}
     if part == "all":
         return set(layers)
+    if LAST.fullmatch(part):
+        inside = {f"{plain_name(name)}." for name in parameters_of(model, part)}
+        return {key for key in layers if any(name.startswith(f"{key}.") for name in inside)}
     if part == "head":
         head = plain_name(head_name(model))
         return {key for key in layers if key == head or key.startswith(f"{head}.")}

@@ -1,4 +1,4 @@
-"""The preset for a class in a hurry: what moves, what is minimised, and when the boundary is searched."""
+"""The presets for a class in a hurry, of both seed methods: what moves, and what is minimised."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from scipy.special import log_softmax, softmax
 from torch import nn
 
-from algorithms import perturbed_sign
-from unlearn_kit import UnlearnTask, data, engine, models
+from algorithms import erase_to_retain, perturbed_sign
+from unlearn_kit import UnlearnTask, adapters, data, engine, models
 from unlearn_kit.boundary import PerturbedSign
 
 
@@ -62,3 +62,24 @@ def test_the_first_loss_is_what_the_formula_says(task: UnlearnTask, original: nn
     parts = {name: value for name, value in found.history[0].items() if "(" in name}
     assert [name.split("(")[0] for name in parts] == ["cross_entropy", "cross_entropy", "kl"]
     assert [*parts.values()] == pytest.approx([forget, retain, divergence], rel=1e-4)
+
+
+def test_adapters_on_the_last_stages_forget_a_class_and_can_be_switched_off(
+    task: UnlearnTask, original: nn.Module
+) -> None:
+    result = erase_to_retain(original, task, preset="fast", batch_size=32, retain_samples=128)
+    layers = {name.split(".lora_A")[0].split("base_model.model.")[-1] for name, _ in result.model.named_parameters()
+              if ".lora_A." in name}  # fmt: skip
+    assert layers == {"block4.0", "block5.0", "head"}
+    assert "Without(Teacher" in result.details["objectives"]["erase"]
+    assert "OtherClasses" in result.details["objectives"]["erase"]
+    assert max(row["step"] for row in result.history) < 16  # 4 passes over 128 samples
+    x = torch.stack([task.forget[i][0] for i in range(len(task.forget))])
+    with torch.no_grad():
+        assert (result.model(x).argmax(1) == 3).double().mean() < 0.1
+        with adapters.switched_off(result.model):
+            assert torch.equal(result.model(x), original(x))
+    lesions = data.load("synthetic-lesions", train_size=4, test_size=4, size=16)
+    masks = UnlearnTask.forget_samples(lesions.train, lesions.test, [0])
+    with pytest.raises(ValueError, match="expected a classification task with preset='fast', but got segmentation"):
+        erase_to_retain(models.build("unet", 2, channels=3, widths=(4, 8), decoder_widths=(8, 4)), masks, preset="fast")
