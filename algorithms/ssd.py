@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
-from unlearn_kit.arguments import Count, NonNegative
+from unlearn_kit.arguments import Count, CountOrZero, NonNegative
 from unlearn_kit.data import in_order
 from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.engine import FitResult, revision
 from unlearn_kit.gradients import Named, SampleLoss, mean_absolute_gradients, mean_squared_gradients
 from unlearn_kit.losses.distances import label_cross_entropy
+from unlearn_kit.modules import blank_copy
 
+from .doubling import doubled
 from .masks import forget_loss, part_to_forget, within
 
 
@@ -24,6 +26,7 @@ def ssd(
     alpha: NonNegative | None = None,
     dampening: NonNegative = 1.0,
     samples: Count | None = 2048,
+    doublings: CountOrZero = 2,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> FitResult:
@@ -43,9 +46,12 @@ def ssd(
         dampening: at least 0; factor of what is left of a selected weight.
         samples: how many samples of either data set the importances are measured on, drawn once; None for all. A
             thousand images take about a second.
+        doublings: how often the five may be halved where validation data of a forgotten class are still recognised
+            (``doubling.doubled``); none with an alpha that is given.
         seed, device: of the run.
 
-    The result's details: ``changed``, the share of trainable weights that were selected, and ``alpha``.
+    The result's details: ``changed``, the share of trainable weights that were selected, ``alpha``, and ``strength``,
+    by which its default was divided.
 
     Raises:
         ValueError: When an argument is out of range, by its name.
@@ -57,7 +63,7 @@ def ssd(
     retain = in_order(random_subset(task.retain, samples, seed=seed), device=device)
     own = mean_squared_gradients(model, forget, loss=forget_loss(task))
     kept = mean_squared_gradients(model, retain, loss=label_cross_entropy)
-    return _dampen(model, task, own, kept, alpha, 5.0, dampening)
+    return _dampened(model, task, own, kept, alpha, 5.0, dampening, doublings)
 
 
 @revision(source="Foster et al. 2024, arXiv 2402.19308")
@@ -68,6 +74,7 @@ def lfssd(
     alpha: NonNegative | None = None,
     dampening: NonNegative = 1.0,
     samples: Count | None = 2048,
+    doublings: CountOrZero = 2,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> FitResult:
@@ -84,9 +91,11 @@ def lfssd(
         alpha: at least 0; how many times more than to all data a weight must matter to the forget data (None: above).
         dampening: at least 0; factor of what is left of a selected weight.
         samples: how many samples of either data set the importances are measured on, drawn once; None for all.
+        doublings: how often the nine may be halved, as in ``ssd``.
         seed, device: of the run.
 
-    The result's details: ``changed``, the share of trainable weights that were selected, and ``alpha``.
+    The result's details: ``changed``, the share of trainable weights that were selected, ``alpha``, and ``strength``,
+    by which its default was divided.
 
     Raises:
         ValueError: When an argument is out of range, by its name.
@@ -98,7 +107,7 @@ def lfssd(
     retain = in_order(random_subset(task.retain, samples, seed=seed), device=device)
     own = mean_absolute_gradients(model, forget, loss=_own_norm(task))
     kept = mean_absolute_gradients(model, retain, loss=squared_norm)
-    return _dampen(model, task, own, kept, alpha, 9.0, dampening)
+    return _dampened(model, task, own, kept, alpha, 9.0, dampening, doublings)
 
 
 def squared_norm(logits: Tensor, _targets: Tensor) -> Tensor:
@@ -112,18 +121,34 @@ def _own_norm(task: UnlearnTask) -> SampleLoss:
     return lambda logits, targets: squared_norm(within(logits, targets, part), targets)
 
 
-@torch.no_grad()
-def _dampen(
-    model: nn.Module, task: UnlearnTask, own: Named, kept: Named, alpha: float | None, times: float, dampening: float
+def _dampened(
+    model: nn.Module,
+    task: UnlearnTask,
+    own: Named,
+    kept: Named,
+    alpha: float | None,
+    times: float,
+    dampening: float,
+    doublings: int,
 ) -> FitResult:
     share = len(task.forget) / (len(task.forget) + len(task.retain))
-    # I_F > alpha I_D is then I_F > times I_R.
-    alpha = times / (1 - share + times * share) if alpha is None else alpha
+    everything = {name: share * own[name] + (1 - share) * kept[name] for name in own}
+
+    def dampen(strength: int) -> FitResult:
+        fewer = times / strength
+        # I_F > alpha I_D is then I_F > fewer I_R.
+        threshold = fewer / (1 - share + fewer * share) if alpha is None else alpha
+        return _dampen(blank_copy(model), own, everything, threshold, dampening)
+
+    return doubled(dampen, task, doublings if alpha is None else 0)
+
+
+@torch.no_grad()
+def _dampen(model: nn.Module, own: Named, everything: Named, alpha: float, dampening: float) -> FitResult:
     parameters, changed, count = dict(model.named_parameters()), 0, 0
     for name, importance in own.items():
-        everything = share * importance + (1 - share) * kept[name]
-        chosen = importance > alpha * everything
-        factor = (dampening * everything / importance).clamp(max=1)  # 0 / 0 is never chosen.
+        chosen = importance > alpha * everything[name]
+        factor = (dampening * everything[name] / importance).clamp(max=1)  # 0 / 0 is never chosen.
         parameters[name].copy_(torch.where(chosen, parameters[name] * factor, parameters[name]))
         changed, count = changed + int(chosen.sum()), count + chosen.numel()
     return FitResult(model, details={"changed": changed / count, "alpha": alpha})
