@@ -35,8 +35,8 @@ def doubled(make: Callable[[int], FitResult], task: UnlearnTask, doublings: int)
         DivergenceError: When the first attempt diverges; a stronger one that does is left out.
     """
     best, most = None, -math.inf
-    knows_when = task.kind == "classification" and task.forget_classes and len(task.forget_validation)
-    for strength in (2**number for number in range(doublings + 1 if knows_when else 1)):
+    tells = tells_when(task)
+    for strength in (2**number for number in range(doublings + 1 if tells else 1)):
         try:
             fitted = make(strength)
         except DivergenceError:
@@ -44,7 +44,7 @@ def doubled(make: Callable[[int], FitResult], task: UnlearnTask, doublings: int)
                 raise
             break
         fitted = replace(fitted, details=fitted.details | {"strength": strength})
-        if not knows_when or fitted.stopped is not None:
+        if not tells or fitted.stopped is not None:
             return fitted
         known = accuracy(fitted.model, task.forget_validation) or 0.0
         forgotten = known <= 0.5 / task.num_classes
@@ -58,6 +58,11 @@ def doubled(make: Callable[[int], FitResult], task: UnlearnTask, doublings: int)
     if best is None:
         raise ValueError(f"expected doublings to be at least 0, but got {doublings}")
     return best
+
+
+def tells_when(task: UnlearnTask) -> bool:
+    """Return whether validation data tell when the task is forgotten: those of a whole class that is to go."""
+    return task.kind == "classification" and bool(task.forget_classes) and len(task.forget_validation) > 0
 
 
 def times(factor: float, lr: ScalarOrSchedule | None) -> ScalarOrSchedule | None:

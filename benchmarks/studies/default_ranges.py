@@ -96,8 +96,8 @@ MENDED: dict[str, dict[str, Any]] = {
     "boundary_shrink": {"uncrossed": "runner-up"},
     "scrub": {"doublings": 3},
     "neg_grad_plus": {"doublings": 3},
-    "ssd": {"doublings": 2},
-    "lfssd": {"doublings": 2},
+    "ssd": {"doublings": 5},
+    "lfssd": {"doublings": 5},
 }
 
 

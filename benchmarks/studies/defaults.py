@@ -38,6 +38,7 @@ from .default_ranges import FORMER, MENDED, RANGES, trials
 from .default_tables import page
 from .samples import Memorised, SampleStudy
 
+NETWORK = "small-cnn"
 EPOCHS = {"digits": 30, "fashion-mnist": 12, "dermamnist": 30}
 FASHION = 5_000  # training images; all 60,000 cost twelve times as much a trial
 DEAREST = 0.5  # share of retraining that a setting may cost
@@ -85,7 +86,7 @@ class Bench:
     def setting(self, place: Place, seed: int, judged: bool) -> PlaceModels:
         """Return the models of a place at a seed."""
         training = {"epochs": EPOCHS[place.data], "batch_size": 128, "lr": 0.05, "weight_decay": 5e-4}
-        case = Memorised(self.bundle(place.data), "small-cnn", training, f"class:{place.label}")
+        case = Memorised(self.bundle(place.data), NETWORK, training, f"class:{place.label}")
         return PlaceModels(case, seed, self.out / "models", place, judged)
 
     def cell(self, place: Place, seed: int, method: str, options: Mapping[str, Any], judged: bool) -> dict[str, Any]:
