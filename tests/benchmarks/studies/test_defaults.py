@@ -94,31 +94,30 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defaults, "NETWORK", "mlp")
     monkeypatch.setattr(defaults, "EPOCHS", {"digits": 1})
     monkeypatch.setattr(defaults, "TUNING", (Place("digits", 3, (100,)), Place("dermamnist", 4, (100,))))
-    monkeypatch.setattr(defaults, "REPORT", (Place("digits", 0, (0,)), Place("dermamnist", 1, (100,)), defaults.AGAIN))
+    monkeypatch.setattr(defaults, "REPORT", (Place("digits", 3, (0,)), Place("digits", 0, (0,))))
     monkeypatch.setattr(defaults, "AGAIN", Place("digits", 3, (0,)))
     monkeypatch.setattr(defaults, "CLOTHES", Place("digits", 0, (0,)))
-    monkeypatch.setattr(defaults, "METHODS", ("ssd", "delete", "quantile_matching"))
+    monkeypatch.setattr(defaults, "METHODS", ("boundary_shrink", "delete", "quantile_matching"))
 
 
 def test_the_study_writes_what_it_chose_and_goes_on_where_it_was(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(defaults, "REPORT", (Place("digits", 0, (0,)), defaults.AGAIN))
-    command = ["--out", str(tmp_path), "--methods", "ssd", "delete", "--trials", "1"]
+    command = ["--out", str(tmp_path), "--methods", "boundary_shrink", "delete", "--trials", "1"]
     assert defaults.main(command) == 0
     assert "dermamnist is left out" in capsys.readouterr().out
     study = json.loads((tmp_path / "defaults.json").read_text())
     assert study["tuning"] == ["digits class 3"]
-    assert [found["method"] for found in study["tuned"]] == ["ssd", "delete"]
+    assert [found["method"] for found in study["tuned"]] == ["boundary_shrink", "delete"]
     shown = {(r["place"], r["method"], r["when"]) for r in study["report"]}
-    assert ("digits class 0", "ssd", "before") in shown
+    assert ("digits class 0", "boundary_shrink", "before") in shown
     assert ("digits class 3", "delete", "after") in shown
     asked = [json.loads(name) for name in json.loads((tmp_path / "records.json").read_text())]
     # What chooses reads validation data and seeds of its own; what is shown is of other seeds, on test data.
     assert {seed for _, seed, _, _, data in asked if data == "validation"} == {100}
     assert {seed for _, seed, _, _, data in asked if data == "test"} == {0}
     page = (tmp_path / "defaults.md").read_text()
-    assert "| ssd | dampening [0.1, 2] |" in page
+    assert "| boundary_shrink | lr [0.002, 0.05], radius [0.03, 0.3], retain_weight [1, 10] |" in page
     monkeypatch.setattr(defaults.PlaceModels, "measure", None)  # nothing is measured anew
     assert defaults.main(command) == 0
     assert (tmp_path / "defaults.md").read_text() == page
