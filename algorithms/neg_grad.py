@@ -14,7 +14,7 @@ from unlearn_kit.arguments import Between, CountOrZero
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.schedules import cosine
 
-from .doubling import doubled, times
+from .doubling import doubled, farther, times
 from .masks import to_forget
 
 
@@ -27,6 +27,7 @@ def neg_grad(
     model: nn.Module,
     task: UnlearnTask,
     *,
+    doublings: CountOrZero = 3,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -40,8 +41,12 @@ def neg_grad(
     Args:
         model: the original; logits ``(B, C, ...)``.
         task: what to forget.
+        doublings: how often ``clip`` may double, and lr grow by sqrt 2, while a class that is to be forgotten is still
+            recognised (``doubling.doubled``).
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
+
+    The result's details: ``strength``, 1 or what ``clip`` was multiplied by.
 
     Raises:
         ValueError: When an argument is out of range, by its name.
@@ -52,8 +57,13 @@ def neg_grad(
     """
     training = Training(**options)
     objective = -L.cross_entropy(on="forget", to=to_forget(task))
-    phase = training.phase(objective, task, name="ascend")
-    return training.fit(model, phase, seed=seed, device=device)
+
+    def run(strength: float) -> FitResult:
+        stronger = farther(training, strength)
+        phase = stronger.phase(objective, task, name="ascend")
+        return stronger.fit(model, phase, seed=seed, device=device)
+
+    return doubled(run, task, doublings)
 
 
 @revision(
@@ -81,8 +91,8 @@ def neg_grad_plus(
         model: the original; logits ``(B, C, ...)``.
         task: what to forget and what to keep.
         alpha: weight in (0, 1) of the retain term.
-        doublings: how often the learning rate may double where validation data of a forgotten class are still
-            recognised (``doubling.doubled``): how far the ascent must go follows the data. 0 where alpha is to decide.
+        doublings: how often the learning rate may double while a class that is to be forgotten is still recognised
+            (``doubling.doubled``): how far the ascent must go follows the data. 0 where alpha is to decide.
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
@@ -99,7 +109,7 @@ def neg_grad_plus(
     forget = L.cross_entropy(on="forget", to=to_forget(task))
     objective = alpha * L.cross_entropy(on="retain") - (1 - alpha) * forget
 
-    def run(strength: int) -> FitResult:
+    def run(strength: float) -> FitResult:
         stronger = replace(training, lr=times(strength, training.lr))
         phase = stronger.phase(objective, task, name="unlearn", lead="retain")
         return stronger.fit(model, phase, seed=seed, device=device)

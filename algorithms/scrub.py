@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -16,7 +15,7 @@ from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOp
 from unlearn_kit.errors import check_count
 from unlearn_kit.schedules import cosine
 
-from .doubling import doubled, times
+from .doubling import doubled, farther
 from .masks import part_to_forget, to_forget
 from .rewind import Rewind, held_out
 
@@ -65,8 +64,8 @@ def scrub(
         msteps: how many of the epochs ascend.
         forget_steps, retain_steps: steps an epoch of ascent and of descent; None for a pass over the data.
         nudge: weight, at least 0, of ``CE(forget)`` in the ascent: which way to leave the teacher.
-        doublings: how often ``clip`` may double, and lr grow by sqrt 2, where validation data of a forgotten class are
-            still recognised (``doubling.doubled``); none with ``rewind``, which chooses how far to go itself.
+        doublings: how often ``clip`` may double, and lr grow by sqrt 2, while a class that is to be forgotten is still
+            recognised (``doubling.doubled``); none with ``rewind``, which chooses how far to go itself.
         rewind: return the epoch whose error on the forget data is nearest the last epoch's error on ``validation``
             (SCRUB+R): against membership attacks, where an error above that of unseen data tells.
         validation: held-out data distributed like the forget data, for ``rewind``. By default
@@ -93,9 +92,8 @@ def scrub(
         ascent -= nudge * L.cross_entropy(on="forget", to=to_forget(task))
     descent = gamma * L.cross_entropy(on="retain") + alpha * L.kl(on="retain", to=teacher, temperature=temperature)
 
-    def run(strength: int) -> FitResult:
-        clip = None if training.clip is None else strength * training.clip
-        stronger = replace(training, lr=times(math.sqrt(strength), training.lr), clip=clip)
+    def run(strength: float) -> FitResult:
+        stronger = farther(training, strength)
 
         def phase(objective: L.Objective | L.Term, name: str, steps: int | None) -> Phase:
             return stronger.phase(objective, task, name=name, epochs=1 if steps is None else None, steps=steps)

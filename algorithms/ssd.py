@@ -14,10 +14,10 @@ from unlearn_kit.gradients import Named, SampleLoss, mean_absolute_gradients, me
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.modules import blank_copy
 
-from .doubling import doubled, tells_when
+from .doubling import doubled
 from .masks import forget_loss, part_to_forget, within
 
-MILDEST = 8  # times the multiple that forgets a class of Fashion-MNIST: where the halving begins
+MILDEST = 1 / 8  # of the strength that forgets a class of Fashion-MNIST: where the halving begins
 
 
 @revision(source="Foster et al. 2024, arXiv 2308.07707")
@@ -41,7 +41,7 @@ def ssd(
     data, ``5 / (1 - s + 5 s)``: weights that matter five times more to the forget than to the retain data are selected.
     Of many samples drawn at random no weight matters so much more, and nothing changes. Nor is five right for every
     network that forgets a class: small data have shown both that it leaves a tenth and that it costs half of what is
-    kept. Where validation data of the class tell, it begins at forty and is halved until the class is forgotten.
+    kept. With validation data of the class it begins at forty and is halved until the class is forgotten.
 
     Args:
         model: the original; logits ``(B, C, ...)``.
@@ -50,12 +50,12 @@ def ssd(
         dampening: at least 0; factor of what is left of a selected weight.
         samples: how many samples of either data set the importances are measured on, drawn once; None for all. A
             thousand images take about a second.
-        doublings: how often the forty may be halved while validation data of a forgotten class are still recognised
-            (``doubling.doubled``); at 0, or without such data, five is taken, and alpha where it is given.
+        doublings: how often the forty may be halved while a class that is to be forgotten is still recognised
+            (``doubling.doubled``); at 0, or without validation data, five is taken, and alpha where it is given.
         seed, device: of the run.
 
     The result's details: ``changed``, the share of trainable weights that were selected, ``alpha``, and ``strength``,
-    by which the multiple that it began at was divided.
+    by which the default's multiple was divided.
 
     Raises:
         ValueError: When an argument is out of range, by its name.
@@ -95,11 +95,11 @@ def lfssd(
         alpha: at least 0; how many times more than to all data a weight must matter to the forget data (None: above).
         dampening: at least 0; factor of what is left of a selected weight.
         samples: how many samples of either data set the importances are measured on, drawn once; None for all.
-        doublings: how often the 72 may be halved, as in ``ssd``; only this reads labels, of validation data.
+        doublings: how often the 72 may be halved, as in ``ssd``; only this reads labels.
         seed, device: of the run.
 
     The result's details: ``changed``, the share of trainable weights that were selected, ``alpha``, and ``strength``,
-    by which the multiple that it began at was divided.
+    by which the default's multiple was divided.
 
     Raises:
         ValueError: When an argument is out of range, by its name.
@@ -138,16 +138,13 @@ def _dampened(
     share = len(task.forget) / (len(task.forget) + len(task.retain))
     everything = {name: share * own[name] + (1 - share) * kept[name] for name in own}
 
-    halved = alpha is None and doublings > 0 and tells_when(task)
-    most = MILDEST * times if halved else times
-
-    def dampen(strength: int) -> FitResult:
-        more = most / strength
+    def dampen(strength: float) -> FitResult:
+        more = times / strength
         # I_F > alpha I_D is then I_F > more I_R.
         threshold = more / (1 - share + more * share) if alpha is None else alpha
         return _dampen(blank_copy(model), own, everything, threshold, dampening)
 
-    return doubled(dampen, task, doublings if halved else 0)
+    return doubled(dampen, task, doublings if alpha is None else 0, start=MILDEST)
 
 
 @torch.no_grad()

@@ -90,6 +90,10 @@ FORMER: dict[str, dict[str, Any]] = {
     "neg_grad_plus": {"doublings": 0},
     "ssd": {"doublings": 0},
     "lfssd": {"doublings": 0},
+    "masked_small_gradient": {"doublings": 0},
+    "lotus": {"doublings": 0},
+    "hamu": {"doublings": 0},
+    "neg_grad": {"doublings": 0},
 }
 # What mended known faults before anything was searched: a rule that follows the data, not a number.
 MENDED: dict[str, dict[str, Any]] = {
@@ -98,6 +102,10 @@ MENDED: dict[str, dict[str, Any]] = {
     "neg_grad_plus": {"doublings": 3},
     "ssd": {"doublings": 5},
     "lfssd": {"doublings": 5},
+    "masked_small_gradient": {"doublings": 1},
+    "lotus": {"doublings": 3},
+    "hamu": {"doublings": 3},
+    "neg_grad": {"doublings": 3},
 }
 
 

@@ -1,15 +1,17 @@
 """Doubling: at which strength it ends, what it looks at, and what comes of attempts that do not forget."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 import algorithms
-from algorithms.doubling import doubled, times
+from algorithms import masked_small_gradient
+from algorithms.doubling import doubled, recognised, times
 from unlearn_kit import DivergenceError, UnlearnTask
 from unlearn_kit.data import TensorImages
-from unlearn_kit.engine import FitResult, StopWhen, train
-from unlearn_kit.metrics import accuracy
+from unlearn_kit.engine import FitResult, StopWhen, facts_of, train
 from unlearn_kit.schedules import cosine, rate_at
 
 CLASSES = 3
@@ -54,7 +56,7 @@ def attempts(forget, retain, **told):
     ("forget", "retain", "made", "chosen"),
     [
         ([0.0], [1.0], [1], 1),
-        ([0.16], [0.5], [1, 2], 2),  # two of 12 are exactly 1 / (2 C): the first of these strengths recognises two
+        ([0.2, 0.16], [0.5, 0.5], [1, 2], 2),  # three of 12, then two, which are 1 / (2 C)
         ([1.0, 0.5, 0.0], [1.0, 1.0, 0.9], [1, 2, 4], 4),
         ([1.0, 0.2, 0.0], [1.0, 1.0, 0.3], [1, 2, 4], 2),  # the last cost more than it forgot
         ([1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.5], [1, 2, 4, 8], 1),  # none does anything: the mildest
@@ -62,12 +64,20 @@ def attempts(forget, retain, **told):
     ],
 )
 def test_the_first_strength_that_forgets_is_taken_unless_it_costs_more(forget, retain, made, chosen):
-    if made == [1, 2]:
-        forget, retain = [0.2, 0.16], [0.5, 0.5]
-    make, seen = attempts(forget, retain)
-    found = doubled(make, of_class(), 3)
-    assert seen == made
-    assert found.details["strength"] == chosen
+    for start in (1, 1 / 8):
+        make, seen = attempts(forget, retain)
+        found = doubled(make, of_class(), 3, start=start)
+        assert seen == [start * strength for strength in made]
+        assert found.details["strength"] == start * chosen
+
+
+def test_forget_samples_count_as_validation_data_do():
+    """Of validation data nothing is left at once; of the samples to forget a quarter, until they double."""
+    few = TensorImages(torch.tensor([[0.5, 0.0], [0.1, 1.0], [0.1, 2.0]]), torch.arange(CLASSES))
+    task = UnlearnTask.forget_class(samples(), samples(), 0, validation=few)
+    make, seen = attempts([0.3, 0.1], [1.0, 1.0])
+    assert doubled(make, task, 3).details["strength"] == 2
+    assert seen == [1, 2]
 
 
 def test_one_attempt_where_nothing_says_what_forgotten_is():
@@ -77,7 +87,7 @@ def test_one_attempt_where_nothing_says_what_forgotten_is():
     )
     for task, doublings in ((some, 3), (unseen, 3), (of_class(), 0)):
         make, seen = attempts([1.0] * 4, [1.0] * 4)
-        assert doubled(make, task, doublings).details == {"strength": 1}
+        assert doubled(make, task, doublings, start=1 / 4).details == {"strength": 1}
         assert seen == [1]
     make, seen = attempts([1.0] * 4, [1.0] * 4, stopped="as its caller wished")
     doubled(make, of_class(), 3)
@@ -105,31 +115,59 @@ def test_a_rate_times_a_factor_keeps_its_shape():
 
 
 @pytest.fixture(scope="module")
-def certain():
-    """A network trained until it is so certain of its samples that a short ascent does not leave them."""
+def setting():
+    """A network that knows a class of noisy samples by heart, which a short ascent does not leave."""
     source = torch.Generator().manual_seed(0)
     y = torch.arange(90) % CLASSES
-    data = TensorImages(torch.randn(90, 6, generator=source) + 4 * nn.functional.one_hot(y, 6), y)
+    data = TensorImages(torch.randn(90, 6, generator=source) + 2 * nn.functional.one_hot(y, 6), y)
     torch.manual_seed(0)
     network = train(nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, CLASSES)), data, epochs=20, lr=0.5).model
     return network, UnlearnTask.forget_class(data, data, 1)
 
 
+# What makes each method stop short, and whether it goes on by the norm of its gradients or by its rate alone.
 SHORT = {
-    "scrub": {},
-    "neg_grad_plus": {"steps": 8, "lr": 0.02},
+    "scrub": ({}, "clip"),
+    "neg_grad": ({"steps": 20, "lr": 0.05}, "clip"),
+    "hamu": ({"steps": 20, "lr": 0.1}, "clip"),
+    "neg_grad_plus": ({"steps": 8, "lr": 0.02}, "lr"),
+    "lotus": ({"epochs": 10, "lr": 0.02}, "lr"),
 }
 
 
 @pytest.mark.parametrize("name", sorted(SHORT))
-def test_methods_that_stop_short_of_forgetting_go_on_more_strongly_and_validation_alone_decides(name, certain):
-    network, task = certain
-    method = getattr(algorithms, name)
-    once, more = (method(network, task, doublings=n, **SHORT[name]) for n in (0, 3))
-    before, after = (accuracy(found.model, task.forget_validation) for found in (once, more))
+def test_methods_that_stop_short_of_forgetting_go_on_more_strongly(name, setting):
+    network, task = setting
+    method, (options, by) = getattr(algorithms, name), SHORT[name]
+    once, more = (method(network, task, doublings=n, **options) for n in (0, 3))
+    before, after = (recognised(found.model, task) for found in (once, more))
     assert once.details["strength"] == 1
-    assert before > 0.5
-    assert more.details["strength"] > 1
-    assert after <= 1 / (2 * CLASSES)
+    assert before > 1 / CLASSES
+    strength = more.details["strength"]
+    assert strength in (2, 4, 8)
+    assert after < 0.75 * before
+    training = facts_of(method).training[""].override(options)
+    asked = {"lr": times(strength, training.lr)}
+    if by == "clip":
+        asked = {"lr": times(math.sqrt(strength), training.lr), "clip": strength * training.clip}
+    alone = method(network, task, doublings=0, **(options | asked)).model.state_dict()
+    assert all(torch.equal(value, alone[key]) for key, value in more.model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["scrub", "neg_grad"])
+def test_a_callback_that_ended_the_training_is_not_overruled(name, setting):
+    network, task = setting
     stopped = StopWhen(lambda _: 0.0, lambda _: True, every=1)
-    assert method(network, task, callbacks=[stopped], **SHORT[name]).details["strength"] == 1
+    options, _ = SHORT[name]
+    assert getattr(algorithms, name)(network, task, callbacks=[stopped], **options).details["strength"] == 1
+
+
+def test_masked_small_gradient_draws_more_weights_anew(setting):
+    network, task = setting
+    options = {"steps": 3, "share": 0.3, "lr": 0.01}
+    once, more = (masked_small_gradient(network, task, doublings=n, **options) for n in (0, 2))
+    assert recognised(once.model, task) > recognised(more.model, task)
+    strength = more.details["strength"]
+    assert strength > 1
+    alone = masked_small_gradient(network, task, doublings=0, **(options | {"share": min(1, 0.3 * strength)}))
+    assert all(torch.equal(v, alone.model.state_dict()[k]) for k, v in more.model.state_dict().items())
