@@ -45,8 +45,8 @@ def boundary_shrink(
         radius: length of the step, in pixel units.
         retain_weight: at least 0, or a schedule; at 0 the retain data are not read.
         uncrossed: the label of samples that keep their own at the end of the step: "keep" or "runner-up", see
-            ``losses.Boundary``. None: the runner-up of a class, since a network that is certain of its samples would
-            be trained to stay so; masks and findings keep it.
+            ``losses.Boundary``. None: the runner-up where a whole class is to be forgotten, since a network that is
+            certain of its samples would be trained to stay so; single samples, masks and findings keep it.
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
 
@@ -59,7 +59,7 @@ def boundary_shrink(
     """
     training = Training(**options)
     if uncrossed is None:
-        uncrossed = "runner-up" if task.kind == "classification" else "keep"
+        uncrossed = "runner-up" if task.kind == "classification" and task.forget_classes else "keep"
     search = PerturbedSign(radius=radius)
     objective = boundary_objective(model, search, retain_weight=retain_weight, uncrossed=uncrossed, task=task)
     phase = training.phase(objective, task, name="unlearn")

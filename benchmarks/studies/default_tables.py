@@ -42,6 +42,9 @@ def page(record: Mapping[str, Any]) -> str:
         )
         cells = (name, ranges, number(start["score"]), f"{start['work']:.2f}", tried, *new)
         lines.append(f"| {' | '.join(cells)} |")
+    idle = [name for name in RANGES if name not in record["arguments"]["methods"]]
+    if idle:
+        lines += ["", f"Not tuned in this run: {', '.join(idle)}."]
     return "\n".join([*lines, "", *before_and_after(rows), "", *left(rows, record["places"]), ""])
 
 

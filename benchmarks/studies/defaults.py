@@ -182,7 +182,7 @@ def tune(bench: Bench, method: str, places: Sequence[Place], count: int, margin:
     return found
 
 
-def report(bench: Bench, methods: Sequence[str], chosen: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def report(bench: Bench, chosen: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return every method on test data, of places that nothing was chosen on, as one record a run.
 
     Methods whose default changed are run with that before the study and that after it; all others show on Fashion and
@@ -198,7 +198,7 @@ def report(bench: Bench, methods: Sequence[str], chosen: Mapping[str, dict[str, 
         for known in ("reference", "second reference", "original"):
             row(known, "", {})
         for method in METHODS:
-            changed = method in methods and (method in FORMER or method in chosen)
+            changed = method in FORMER or method in chosen
             if changed:
                 row(method, "before", FORMER.get(method, {}))
             if changed or place in (CLOTHES, AGAIN):
@@ -238,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "margin": margin,
         "tuned": tuned,
         "chosen": chosen,
-        "report": report(bench, given.methods, chosen),
+        "report": report(bench, chosen),
         "places": {"again": str(AGAIN), "fashion": str(CLOTHES)},
     }
     write_json(record, given.out / "defaults.json")

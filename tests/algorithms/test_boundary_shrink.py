@@ -49,7 +49,7 @@ def test_one_step_by_hand(setting, uncrossed):
         torch.testing.assert_close(mine, theirs)
 
 
-def test_a_class_that_the_network_is_certain_of_is_forgotten_by_default_and_masks_keep_theirs(setting):
+def test_a_class_that_the_network_is_certain_of_is_forgotten_by_default_and_all_else_keeps_its_labels(setting):
     network, x, y = setting
     with torch.no_grad():
         network[3].bias[0] += 100.0  # no step of the search leaves class 0
@@ -62,10 +62,15 @@ def test_a_class_that_the_network_is_certain_of_is_forgotten_by_default_and_mask
     assert all(torch.equal(default[name], crossed[name]) for name in default)
     assert any(not torch.equal(default[name], kept[name]) for name in default)
     masks = TensorImages(x, (x > 0.5).float())
-    segmenter, several = nn.Conv2d(1, 1, 3, padding=1), UnlearnTask.forget_samples(masks, masks, [0, 1])
-    default = boundary_shrink(segmenter, several, **options).model.state_dict()
-    kept = boundary_shrink(segmenter, several, uncrossed="keep", **options).model.state_dict()
-    assert all(torch.equal(default[name], kept[name]) for name in default)
+    some = UnlearnTask.forget_samples(TensorImages(x, y), TensorImages(x, y), [0, 3])
+    for model, other in (
+        (network, some),
+        (nn.Conv2d(1, 1, 3, padding=1), UnlearnTask.forget_samples(masks, masks, [0, 1])),
+    ):
+        default, kept = (
+            boundary_shrink(model, other, **options, **more).model.state_dict() for more in ({}, {"uncrossed": "keep"})
+        )
+        assert all(torch.equal(default[name], kept[name]) for name in default)
 
 
 def test_published_form_reads_no_retain_data(setting):
