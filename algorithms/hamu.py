@@ -27,7 +27,7 @@ def hamu(
     task: UnlearnTask,
     *,
     cosine: Share = 0.5,
-    doublings: CountOrZero = 3,
+    doublings: CountOrZero = 6,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -46,12 +46,13 @@ def hamu(
         model: The original; logits ``(B, C, ...)``.
         task: What to forget and what to keep; classes or masks.
         cosine: In [0, 1].
-        doublings: How often ``clip`` may double, and lr grow by sqrt 2, while a class that is to be forgotten is still
-            recognised (``doubling.doubled``). 0 where ``cosine`` is to decide.
+        doublings: How often ``clip`` may double, and lr grow by sqrt 2, from an eighth of what it is, while a class
+            that is to be forgotten is still recognised (``doubling.doubled``): a step more than it takes costs what is
+            kept. At 0, or without validation data, they are what they are; 0 where ``cosine`` is to decide.
         **options: How it trains, as in ``engine.Training``.
         seed, device: Of the run.
 
-    The result's details: ``strength``, 1 or what ``clip`` was multiplied by.
+    The result's details: ``strength``, what ``clip`` was multiplied by.
 
     Raises:
         ValueError: When an argument is out of range, by its name.
@@ -68,4 +69,4 @@ def hamu(
         phase = stronger.phase(objective, task, name="unlearn", balance=Cone(cosine))
         return stronger.fit(model, phase, seed=seed, device=device)
 
-    return doubled(run, task, doublings)
+    return doubled(run, task, doublings, start=1 / 8)

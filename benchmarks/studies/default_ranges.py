@@ -104,7 +104,7 @@ MENDED: dict[str, dict[str, Any]] = {
     "lfssd": {"doublings": 5},
     "masked_small_gradient": {"doublings": 1},
     "lotus": {"doublings": 3},
-    "hamu": {"doublings": 3},
+    "hamu": {"doublings": 6},
     "neg_grad": {"doublings": 3},
 }
 
