@@ -9,10 +9,11 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
-from unlearn_kit.arguments import Share
+from unlearn_kit.arguments import CountOrZero, Share
 from unlearn_kit.engine import Cone, FitResult, Training, TrainingOptions, revision
 from unlearn_kit.schedules import cosine as falling
 
+from .doubling import doubled, farther
 from .masks import to_forget
 
 
@@ -26,6 +27,7 @@ def hamu(
     task: UnlearnTask,
     *,
     cosine: Share = 0.5,
+    doublings: CountOrZero = 6,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -44,8 +46,13 @@ def hamu(
         model: The original; logits ``(B, C, ...)``.
         task: What to forget and what to keep; classes or masks.
         cosine: In [0, 1].
+        doublings: How often ``clip`` may double, and lr grow by sqrt 2, from an eighth of what it is, while a class
+            that is to be forgotten is still recognised (``doubling.doubled``): a step more than it takes costs what is
+            kept. At 0, or without validation data, they are what they are; 0 where ``cosine`` is to decide.
         **options: How it trains, as in ``engine.Training``.
         seed, device: Of the run.
+
+    The result's details: ``strength``, what ``clip`` was multiplied by.
 
     Raises:
         ValueError: When an argument is out of range, by its name.
@@ -56,5 +63,10 @@ def hamu(
     """
     training = Training(**options)
     objective = -L.cross_entropy(on="forget", to=to_forget(task)) + L.cross_entropy(on="retain")
-    phase = training.phase(objective, task, name="unlearn", balance=Cone(cosine))
-    return training.fit(model, phase, seed=seed, device=device)
+
+    def run(strength: float) -> FitResult:
+        stronger = farther(training, strength)
+        phase = stronger.phase(objective, task, name="unlearn", balance=Cone(cosine))
+        return stronger.fit(model, phase, seed=seed, device=device)
+
+    return doubled(run, task, doublings, start=1 / 8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Unpack
 
 import torch
@@ -11,13 +11,14 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
-from unlearn_kit.arguments import NonNegative
+from unlearn_kit.arguments import CountOrZero, NonNegative
 from unlearn_kit.engine import Callback, FitResult, Run, Training, TrainingOptions, revision
 from unlearn_kit.losses.batch import GoalKind
 from unlearn_kit.losses.targets import outputs_of
 from unlearn_kit.metrics import accuracy
 from unlearn_kit.schedules import NonNegativeSchedule, cosine, is_schedule
 
+from .doubling import doubled, times
 from .masks import check_one_label
 from .stopping import stop_level
 
@@ -91,6 +92,7 @@ def lotus(
     strength: NonNegative = 8.0,
     tolerance: NonNegative = 0.01,
     retain_weight: NonNegativeSchedule = 1.0,
+    doublings: CountOrZero = 3,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -113,10 +115,12 @@ def lotus(
         strength: At least 0; how much a difference of the two accuracies raises the temperature.
         tolerance: At least 0; how far below unseen data the forget data may fall.
         retain_weight: Weight of the retain term, at least 0, or a schedule; at 0 the retain data are not read.
+        doublings: How often lr may double while a class that is to be forgotten is still recognised
+            (``doubling.doubled``): twenty passes over a small class are few steps.
         **options: How it trains, as in ``engine.Training``.
         seed, device: Of the run.
 
-    The result's details: ``unseen``, the accuracy u.
+    The result's details: ``unseen``, the accuracy u, and ``strength``, 1 or what lr was multiplied by.
 
     Raises:
         ValueError: On masks, on a single logit, and without validation data. When an argument is out of range.
@@ -128,11 +132,16 @@ def lotus(
     training = Training(**options)
     check_one_label(task, "lotus")
     level = 0.0 if task.forget_classes else stop_level(model, task, "held-out")
-    heat = Uncertainty(task, level, strength, tolerance if task.forget_classes else level - tolerance)
-    objective = L.Objective((L.cross_entropy(on="forget", to=GumbelSoftmax(model, heat)),))
-    if is_schedule(retain_weight) or retain_weight:
-        objective = objective + retain_weight * L.cross_entropy(on="retain", to=GumbelSoftmax(model))
-    phase = training.phase(objective, task, name="unlearn")
-    fitted = training.fit(model, phase, seed=seed, device=device, watching=[heat])
-    fitted.details.update(unseen=level)
-    return fitted
+
+    def run(factor: float) -> FitResult:
+        heat = Uncertainty(task, level, strength, tolerance if task.forget_classes else level - tolerance)
+        objective = L.Objective((L.cross_entropy(on="forget", to=GumbelSoftmax(model, heat)),))
+        if is_schedule(retain_weight) or retain_weight:
+            objective = objective + retain_weight * L.cross_entropy(on="retain", to=GumbelSoftmax(model))
+        stronger = replace(training, lr=times(factor, training.lr))
+        phase = stronger.phase(objective, task, name="unlearn")
+        fitted = stronger.fit(model, phase, seed=seed, device=device, watching=[heat])
+        fitted.details.update(unseen=level)
+        return fitted
+
+    return doubled(run, task, doublings)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
-from unlearn_kit.arguments import Share
+from unlearn_kit.arguments import CountOrZero, Share
 from unlearn_kit.data import in_order
 from unlearn_kit.data.sampling import random_subset
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
@@ -20,6 +20,7 @@ from unlearn_kit.modules import blank_copy, check_own_weight
 from unlearn_kit.schedules import cosine
 from unlearn_kit.seeding import derive
 
+from .doubling import doubled
 from .masks import forget_loss
 
 CONVOLUTION = nn.modules.conv._ConvNd
@@ -37,6 +38,7 @@ def masked_small_gradient(
     share: Share = 0.45,
     slow: Share = 0.1,
     objective: L.Objective | L.Term | None = None,
+    doublings: CountOrZero = 1,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -56,9 +58,13 @@ def masked_small_gradient(
         share: Part of each layer's weights, in [0, 1].
         slow: In [0, 1]; at 0 only what was drawn anew is trained.
         objective: What is minimised; reads the stream "retain" (default: cross-entropy).
+        doublings: How often ``share`` may double, to all weights at most, while a class that is to be forgotten is
+            still recognised (``doubling.doubled``).
         **options: How it trains, as in ``engine.Training``.
         seed: Of the retain samples, of the new weights and of the order of the samples.
         device: Where it runs; None for the model's own.
+
+    The result's details: ``strength``, 1 or what ``share`` was multiplied by.
 
     Raises:
         ValueError: When an option is out of its range, and when no layer can be drawn anew.
@@ -68,19 +74,30 @@ def masked_small_gradient(
     Source: the masked small gradients entry of the NeurIPS 2023 machine unlearning challenge (arXiv 2406.09073).
     """
     training = Training(**options)
-    redrawn = small_gradients(model, task, share, seed, device)
+    loss = objective if objective is not None else L.cross_entropy(on="retain")
+
+    def run(strength: float) -> FitResult:
+        start, masks = drawn_anew(model, task, min(1.0, strength * share), slow, seed, device)
+        phase = training.phase(loss, task, name="finetune", masks=masks)
+        return training.fit(start, phase, seed=seed, device=device)
+
+    return doubled(run, task, doublings)
+
+
+def drawn_anew(
+    model: nn.Module, task: UnlearnTask, share: float, slow: float, seed: int, device: torch.device | str | None
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return the model with ``share`` of each layer's weights fresh, and how far every weight may move, by name."""
     start = blank_copy(model)
     masks = {name: torch.full_like(p, slow) for name, p in start.named_parameters()}
-    for name, mask in redrawn.items():
+    for name, mask in small_gradients(model, task, share, seed, device).items():
         layer = name.rpartition(".")[0]
         fresh = fresh_copy(model.get_submodule(layer), seed=derive(seed, "fresh", layer))
         weight = start.get_parameter(name)
         masks[name][mask] = 1.0
         with torch.no_grad():
             weight.copy_(torch.where(mask, fresh.get_parameter("weight").to(weight), weight))
-    loss = objective if objective is not None else L.cross_entropy(on="retain")
-    phase = training.phase(loss, task, name="finetune", masks=masks)
-    return training.fit(start, phase, seed=seed, device=device)
+    return start, masks
 
 
 def small_gradients(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Unpack
 
 import torch
@@ -9,10 +10,11 @@ from torch import nn
 
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
-from unlearn_kit.arguments import Between
+from unlearn_kit.arguments import Between, CountOrZero
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
 from unlearn_kit.schedules import cosine
 
+from .doubling import doubled, farther, times
 from .masks import to_forget
 
 
@@ -25,6 +27,7 @@ def neg_grad(
     model: nn.Module,
     task: UnlearnTask,
     *,
+    doublings: CountOrZero = 3,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -38,8 +41,12 @@ def neg_grad(
     Args:
         model: the original; logits ``(B, C, ...)``.
         task: what to forget.
+        doublings: how often ``clip`` may double, and lr grow by sqrt 2, while a class that is to be forgotten is still
+            recognised (``doubling.doubled``).
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
+
+    The result's details: ``strength``, 1 or what ``clip`` was multiplied by.
 
     Raises:
         ValueError: When an argument is out of range, by its name.
@@ -50,8 +57,13 @@ def neg_grad(
     """
     training = Training(**options)
     objective = -L.cross_entropy(on="forget", to=to_forget(task))
-    phase = training.phase(objective, task, name="ascend")
-    return training.fit(model, phase, seed=seed, device=device)
+
+    def run(strength: float) -> FitResult:
+        stronger = farther(training, strength)
+        phase = stronger.phase(objective, task, name="ascend")
+        return stronger.fit(model, phase, seed=seed, device=device)
+
+    return doubled(run, task, doublings)
 
 
 @revision(
@@ -63,6 +75,7 @@ def neg_grad_plus(
     task: UnlearnTask,
     *,
     alpha: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.995,
+    doublings: CountOrZero = 3,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[TrainingOptions],
@@ -78,8 +91,12 @@ def neg_grad_plus(
         model: the original; logits ``(B, C, ...)``.
         task: what to forget and what to keep.
         alpha: weight in (0, 1) of the retain term.
+        doublings: how often the learning rate may double while a class that is to be forgotten is still recognised
+            (``doubling.doubled``): how far the ascent must go follows the data. 0 where alpha is to decide.
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
+
+    The result's details: ``strength``, 1 or what the learning rate was multiplied by.
 
     Raises:
         ValueError: When an argument is out of range, by its name.
@@ -91,5 +108,10 @@ def neg_grad_plus(
     training = Training(**options)
     forget = L.cross_entropy(on="forget", to=to_forget(task))
     objective = alpha * L.cross_entropy(on="retain") - (1 - alpha) * forget
-    phase = training.phase(objective, task, name="unlearn", lead="retain")
-    return training.fit(model, phase, seed=seed, device=device)
+
+    def run(strength: float) -> FitResult:
+        stronger = replace(training, lr=times(strength, training.lr))
+        phase = stronger.phase(objective, task, name="unlearn", lead="retain")
+        return stronger.fit(model, phase, seed=seed, device=device)
+
+    return doubled(run, task, 0 if training.lr is None else doublings)

@@ -15,6 +15,7 @@ from unlearn_kit.engine import Alternate, FitResult, Phase, Training, TrainingOp
 from unlearn_kit.errors import check_count
 from unlearn_kit.schedules import cosine
 
+from .doubling import doubled, farther
 from .masks import part_to_forget, to_forget
 from .rewind import Rewind, held_out
 
@@ -35,6 +36,7 @@ def scrub(
     forget_steps: CountOrZero | None = 1,
     retain_steps: CountOrZero | None = 1,
     nudge: NonNegative = 0.3,
+    doublings: CountOrZero = 3,
     rewind: bool = False,
     validation: Any = None,
     seed: int = 0,
@@ -51,7 +53,8 @@ def scrub(
     has no upper bound. And the ascent climbs ``nudge CE(forget)`` as well, which is not published: where the student
     starts, in the teacher's place, the divergence is 0 and so is its gradient. The first ascents would climb rounding
     errors, and as often toward more certainty of the true label as toward less (with batch norm in training mode, as
-    published, the two differ from the start).
+    published, the two differ from the start). How far to climb follows the data: with clipped gradients it is a length
+    in weights, and a network that knows few images by heart lies further from forgetting them.
 
     Args:
         model: the original, and the teacher; logits ``(B, C, ...)``.
@@ -61,6 +64,8 @@ def scrub(
         msteps: how many of the epochs ascend.
         forget_steps, retain_steps: steps an epoch of ascent and of descent; None for a pass over the data.
         nudge: weight, at least 0, of ``CE(forget)`` in the ascent: which way to leave the teacher.
+        doublings: how often ``clip`` may double, and lr grow by sqrt 2, while a class that is to be forgotten is still
+            recognised (``doubling.doubled``); none with ``rewind``, which chooses how far to go itself.
         rewind: return the epoch whose error on the forget data is nearest the last epoch's error on ``validation``
             (SCRUB+R): against membership attacks, where an error above that of unseen data tells.
         validation: held-out data distributed like the forget data, for ``rewind``. By default
@@ -68,6 +73,9 @@ def scrub(
             that are forgotten; a task that has none is refused.
         **options: How it trains, as in ``engine.Training``.
         seed, device: of the run.
+
+    The result's details: ``strength``, 1 or what ``clip`` was multiplied by; with ``rewind`` the ``epoch`` and the
+    ``forget_errors`` of all.
 
     Raises:
         ValueError: When an argument is out of range, by its name.
@@ -84,14 +92,19 @@ def scrub(
         ascent -= nudge * L.cross_entropy(on="forget", to=to_forget(task))
     descent = gamma * L.cross_entropy(on="retain") + alpha * L.kl(on="retain", to=teacher, temperature=temperature)
 
-    def phase(objective: L.Objective | L.Term, name: str, steps: int | None) -> Phase:
-        return training.phase(objective, task, name=name, epochs=1 if steps is None else None, steps=steps)
+    def run(strength: float) -> FitResult:
+        stronger = farther(training, strength)
 
-    phases = [phase(ascent, "ascend", forget_steps), phase(descent, "descend", retain_steps)]
-    program = Alternate(phases, epochs, shared_optimizer=True, turns={"ascend": msteps})
-    if not rewind:
-        return training.fit(model, program, seed=seed, device=device)
-    unseen = held_out(task) if validation is None else validation
-    rewinding = Rewind(task.forget, unseen, "descend", phases[1].total_steps, part=part_to_forget(task))
-    fitted = training.fit(model, program, seed=seed, device=device, watching=[rewinding])
-    return replace(fitted, details={"epoch": rewinding.chosen, "forget_errors": rewinding.errors})
+        def phase(objective: L.Objective | L.Term, name: str, steps: int | None) -> Phase:
+            return stronger.phase(objective, task, name=name, epochs=1 if steps is None else None, steps=steps)
+
+        phases = [phase(ascent, "ascend", forget_steps), phase(descent, "descend", retain_steps)]
+        program = Alternate(phases, epochs, shared_optimizer=True, turns={"ascend": msteps})
+        if not rewind:
+            return stronger.fit(model, program, seed=seed, device=device)
+        unseen = held_out(task) if validation is None else validation
+        rewinding = Rewind(task.forget, unseen, "descend", phases[1].total_steps, part=part_to_forget(task))
+        fitted = stronger.fit(model, program, seed=seed, device=device, watching=[rewinding])
+        return replace(fitted, details={"epoch": rewinding.chosen, "forget_errors": rewinding.errors})
+
+    return doubled(run, task, 0 if rewind else doublings)

@@ -179,13 +179,13 @@ class SampleStudy:
             self.add(f"reference {number}", evaluate(model, task, reference=base))
         self.add("original", evaluate(original, task, reference=base))
         for text in methods:
-            self.retraining = self._retraining(task)
+            self.retraining = self.retraining_seconds(task)
             started = time.process_time()
             made = self._revise(original, task, text)
             seconds = time.process_time() - started
             self.add(text, evaluate(made.model, task, reference=base), seconds, made.details)
 
-    def _retraining(self, task: UnlearnTask) -> float:
+    def retraining_seconds(self, task: UnlearnTask) -> float:
         """Return the CPU time that retraining takes now, by one of its epochs."""
         started = time.process_time()
         options = self.case.training | {"epochs": 1}

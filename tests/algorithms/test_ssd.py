@@ -1,5 +1,7 @@
 """SSD and its label-free form against a loop over single samples."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,8 @@ from torch.nn import functional as F
 from algorithms import lfssd, ssd
 from unlearn_kit import UnlearnTask
 from unlearn_kit.data.tensors import TensorImages, load_tensors
+from unlearn_kit.engine import train
+from unlearn_kit.metrics import accuracy
 
 
 def images(count, seed):
@@ -64,18 +68,43 @@ def test_lfssd_uses_no_labels():
     task, model = setting()
     x, y = load_tensors(task.forget)
     unlabelled = UnlearnTask(TensorImages(x, 0 * y + 3), task.retain, task.forget_test, task.retain_test, 4)
-    for a, b in zip(lfssd(model, task).model.parameters(), lfssd(model, unlabelled).model.parameters(), strict=True):
-        assert torch.equal(a, b)
+    own, other = (lfssd(model, of, alpha=1.1).model for of in (task, unlabelled))
+    assert any(not torch.equal(a, b) for a, b in zip(own.parameters(), model.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(own.parameters(), other.parameters(), strict=True))
 
 
 @pytest.mark.parametrize(("method", "times"), [(ssd, 5), (lfssd, 9)])
-def test_the_default_selects_what_matters_so_many_times_more_to_the_forget_data(method, times):
+def test_what_is_selected_matters_so_many_times_more_and_is_halved_until_the_class_is_forgotten(method, times):
     task, model = setting()
-    alpha = method(model, task).details["alpha"]
     share = len(task.forget) / 40
-    # I_F = times I_R sits exactly at the threshold.
-    assert alpha * (share * times + (1 - share)) == pytest.approx(times)
-    assert alpha < 1 / share
+    for doublings in (0, 1, 5):
+        found = method(model, task, doublings=doublings)
+        alpha, strength = found.details["alpha"], found.details["strength"]
+        wanted = times / strength
+        assert (strength == 1) if doublings == 0 else (strength >= 1 / 8)
+        # I_F = wanted I_R sits exactly at the threshold.
+        assert alpha * (share * wanted + (1 - share)) == pytest.approx(wanted)
+        assert alpha < 1 / share
+    assert method(model, task).details == method(model, task, doublings=5).details
+    unlabelled = replace(task, forget_validation=())
+    assert method(model, unlabelled).details == method(model, task, doublings=0).details
+
+
+def test_neither_too_much_nor_too_little_is_selected_where_validation_data_tell():
+    """Of a network that is certain of its samples: the mildest of six multiples that forgets, and no other."""
+    source = torch.Generator().manual_seed(1)
+    y = torch.arange(400) % 10
+    data = TensorImages(torch.randn(400, 10, generator=source) + 4 * F.one_hot(y, 10), y)
+    torch.manual_seed(0)
+    model = train(nn.Sequential(nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 10)), data, epochs=20, batch_size=40).model
+    task, share = UnlearnTask.forget_class(data, data, 1), 1 / 10
+    left = {}
+    for strength in (1 / 8, 1 / 4, 1 / 2, 1, 2, 4):
+        multiple = 5 / strength
+        edited = ssd(model, task, alpha=multiple / (1 - share + multiple * share)).model
+        left[strength] = max(accuracy(edited, part) for part in (task.forget, task.forget_validation))
+    assert left[1 / 8] > 0.05 >= left[1]  # the mildest, and the one without this search
+    assert ssd(model, task).details["strength"] == min(k for k, value in left.items() if value <= 0.05)
 
 
 def test_an_alpha_beyond_the_inverse_share_selects_nothing():
