@@ -57,7 +57,7 @@ class ClassStudy(SampleStudy):
             self.judge("reference" if number == 1 else f"reference {number}", model, task, base)
         self.judge("original", original, task, base)
         for text in methods:
-            whole = self._retraining(task)
+            whole = self.retraining_seconds(task)
             spent = []
             for _ in range(self.repeats):
                 started = time.process_time()
