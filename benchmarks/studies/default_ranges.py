@@ -79,6 +79,8 @@ RANGES: dict[str, dict[str, Range]] = {
     "mean_feature_head": {"lr": Range(5e-3, 0.1), "rounds": _count(1, 4), "steps": _count(25, 100)},
     "unsir": {"lr": Range(6e-4, 0.015), "repair_lr": Range(2e-4, 5e-3), "steps": _count(25, 75)},
     "influence": {"damping": Range(0.3, 30.0), "retain_drop": Range(0.01, 0.1)},
+    "ugradsl": {"lr": Range(2e-4, 5e-3), "retain_share": Range(2e-3, 0.05, "complement"), "steps": STEPS},
+    "negmerge": {"lr": Range(2e-5, 5e-4), "retain_drop": Range(0.01, 0.1), "steps": _count(10, 40)},
     "amun": {"lr": Range(0.02, 0.5), "radius": Range(1e-3, 0.1), "steps": _count(40, 100)},
     "erase_to_retain": {"lr": Range(2e-4, 0.01), "rank": _count(4, 32), "erase_weight": Range(0.3, 3.0)},
 }
