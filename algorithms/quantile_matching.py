@@ -12,10 +12,14 @@ from unlearn_kit import UnlearnTask, difficulty
 from unlearn_kit import losses as L
 from unlearn_kit.arguments import Positive, PositiveShare, Share
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
+from unlearn_kit.schedules import cosine
 
 from .masks import check_one_label
 from .matching import MATCHING, MEASURED_SHARE, check_share, fitting_shrink, matching_phase
 from .proxy import proxy_predictions
+
+# Toward a proxy's predictions, which of wrong labels are far from the original's: unless another rate is asked for.
+PROXY_LR = cosine(0.1, 0.0)
 
 
 @revision(MATCHING, masks=False)
@@ -44,8 +48,9 @@ def quantile_matching(
     It holds where forget and validation data are exchangeable. Samples with wrong labels, outliers, and the images of
     one device are not, which a two-sample test on their difficulty tells (``unlearn_kit.difficulty.exchange``); they
     get the predictions of a small proxy instead, a network trained from fresh weights on the retain data for a few
-    passes. And quantiles are those of a model trained on everything: for more than ``max_share`` of the training data
-    they are refused, since a model without so many would be worse than they say.
+    passes, and where no ``lr`` is asked for, one that falls from .1. And quantiles are those of a model trained on
+    everything: for more than ``max_share`` of the training data they are refused, since a model without so many would
+    be worse than they say.
 
     Batches are drawn with replacement: forget samples the more often the farther they are from their target, retain
     samples the more often the less sure the original is of them once shifted by one pixel.
@@ -81,6 +86,8 @@ def quantile_matching(
     target, details = _target(model, task, targets, level, within_class, shrunk, max_share, seed)
     # Where the forget data are unlike all others, what they did to the original's other predictions goes as well.
     share_distilled = distill if distill is not None else 0.0 if details["targets"] == "proxy" else 0.8
+    if details["targets"] == "proxy" and training.lr == MATCHING.lr:
+        training = replace(training, lr=PROXY_LR)
     phase = matching_phase(model, task, target, training, distill=share_distilled, temperature=temperature)
     fitted = training.fit(model, phase, seed=seed, device=device)
     return replace(fitted, details=fitted.details | details)

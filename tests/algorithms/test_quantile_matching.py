@@ -15,12 +15,14 @@ from algorithms import erase_to_retain, perturbed_sign, quantile_matching
 from algorithms.matching import MATCHING, fitting_shrink, matching_phase
 from algorithms.perturbed_sign import matched_boundary
 from algorithms.proxy import proxy_predictions
+from algorithms.quantile_matching import PROXY_LR
 from unlearn_kit import UnlearnTask, adapters, difficulty, models
 from unlearn_kit import losses as L
 from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.data import TensorImages
 from unlearn_kit.engine import train
 from unlearn_kit.metrics import loss_auc, predict
+from unlearn_kit.schedules import cosine
 
 
 def images(count: int, seed: int, mislabeled: float = 0.25) -> TensorImages:
@@ -122,6 +124,13 @@ def test_wrong_labels_are_told_apart_and_get_a_proxy_s_predictions() -> None:
     assert result.details["targets"] == "proxy"
     assert not result.details["exchangeable"]
     assert result.details["p_value"] < 0.01
+    # A rate of its own, unless another is asked for.
+    weights = [
+        quantile_matching(model, task, steps=2, **options).model[-1].weight
+        for options in ({}, {"lr": PROXY_LR}, {"lr": cosine(0.02, 0.0)})
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
     by_hand = quantile_matching(model, task, steps=2, targets="quantiles")
     assert by_hand.details["targets"] == "quantiles"
     assert not by_hand.details["exchangeable"]
