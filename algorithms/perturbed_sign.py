@@ -20,7 +20,7 @@ from unlearn_kit.modules import device_of
 from unlearn_kit.schedules import NonNegativeSchedule, ScalarOrSchedule, cosine, is_schedule
 
 from .masks import to_forget
-from .matching import MATCHING, matching_phase
+from .matching import MATCHING, MEASURED_SHARE, check_share, fitting_shrink, matching_phase
 from .moving_boundary import moving_boundary, share_solved
 
 # What an option is when it is not given. "paper" is the released recipe, with its faults mended.
@@ -196,7 +196,8 @@ def perturbed_sign(
     if labels == "matched":
         if task.kind != "classification":
             raise ValueError(f"expected a classification task with labels='matched', but got {task.kind} (masks)")
-        target = matched_boundary(model, task, chosen["search"], seed=seed)
+        check_share(task, MEASURED_SHARE, "quantile_matching(max_share=1) takes them nevertheless")
+        target = matched_boundary(model, task, chosen["search"], shrink=fitting_shrink(task, training), seed=seed)
         phase = matching_phase(model, task, target, training, retain_weight=chosen["retain_weight"])
         return _fitted(model, task, phase, chosen["search"], training, certificate, seed, device)
     solved: list[Tensor] = []
@@ -245,7 +246,9 @@ def _fitted(
     return replace(fitted, details={"boundary": found, "summary": found.summary(), "outer": outer.details()})
 
 
-def matched_boundary(model: nn.Module, task: UnlearnTask, search: PerturbedSign, *, seed: int = 0) -> L.Matched:
+def matched_boundary(
+    model: nn.Module, task: UnlearnTask, search: PerturbedSign, *, shrink: float = 0.6, seed: int = 0
+) -> L.Matched:
     """Return the confidence of unseen samples as near to their boundary, the rest going to the label behind it."""
     labels: list[Tensor] = []
 
@@ -262,7 +265,7 @@ def matched_boundary(model: nn.Module, task: UnlearnTask, search: PerturbedSign,
     retain = random_subset(task.retain, RANKED, seed=seed)
     scores = difficulty.Scores(-forget, -radii(retain), torch.empty(0))
     ranked = replace(task, retain=retain)
-    return difficulty.matched(model, ranked, scores=scores, rest=L.Table(behind, "labels"))
+    return difficulty.matched(model, ranked, scores=scores, rest=L.Table(behind, "labels"), shrink=shrink)
 
 
 def boundary_objective(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Any, Literal, Unpack
 
@@ -13,14 +12,14 @@ from unlearn_kit import UnlearnTask, difficulty
 from unlearn_kit import losses as L
 from unlearn_kit.arguments import Positive, PositiveShare, Share
 from unlearn_kit.engine import FitResult, Training, TrainingOptions, revision
+from unlearn_kit.schedules import cosine
 
 from .masks import check_one_label
-from .matching import MATCHING, matching_phase
+from .matching import MATCHING, MEASURED_SHARE, check_share, fitting_shrink, matching_phase
 from .proxy import proxy_predictions
 
-logger = logging.getLogger("unlearn_kit")
-
-MEASURED_SHARE = 0.1
+# Toward a proxy's predictions, which of wrong labels are far from the original's: unless another rate is asked for.
+PROXY_LR = cosine(0.1, 0.0)
 
 
 @revision(MATCHING, masks=False)
@@ -31,7 +30,8 @@ def quantile_matching(
     targets: L.Target | Literal["quantiles", "proxy"] | None = None,
     level: Share = 0.01,
     within_class: bool | None = None,
-    shrink: PositiveShare = 0.6,
+    shrink: PositiveShare | None = None,
+    max_share: PositiveShare = MEASURED_SHARE,
     distill: Share | None = None,
     temperature: Positive = 2.0,
     seed: int = 0,
@@ -48,8 +48,9 @@ def quantile_matching(
     It holds where forget and validation data are exchangeable. Samples with wrong labels, outliers, and the images of
     one device are not, which a two-sample test on their difficulty tells (``unlearn_kit.difficulty.exchange``); they
     get the predictions of a small proxy instead, a network trained from fresh weights on the retain data for a few
-    passes. And its targets are those of a model trained on everything: where more than a tenth of the data are to be
-    forgotten it logs a warning, since a model without them would be worse than they say.
+    passes, and where no ``lr`` is asked for, one that falls from .1. And quantiles are those of a model trained on
+    everything: for more than ``max_share`` of the training data they are refused, since a model without so many would
+    be worse than they say.
 
     Batches are drawn with replacement: forget samples the more often the farther they are from their target, retain
     samples the more often the less sure the original is of them once shifted by one pixel.
@@ -61,7 +62,9 @@ def quantile_matching(
         level: of that test: the p-value below which the data are told apart.
         within_class: whether ranks and quantiles are those of the sample's own class; None where the largest class of
             the training data has more than twice the samples of the smallest.
-        shrink: what positive margins are multiplied by, in (0, 1].
+        shrink: what positive margins are multiplied by, in (0, 1]; None for .6 to .9 by how often a sample is drawn.
+        max_share: of the training data that quantiles are taken for, in (0, 1]; a proxy and targets of one's own are
+            taken for any.
         distill: share of the retain term that is distillation from the original, in [0, 1]; None for .8, and for 0
             beside a proxy, since wrong labels make the original unsure of all data.
         temperature: of the distillation.
@@ -69,25 +72,22 @@ def quantile_matching(
         seed, device: of the run.
 
     The result's details: ``targets`` ("quantiles", "proxy" or "given"), ``exchangeable`` (None where nothing was
-    tested), ``statistic`` and ``p_value`` of the test, and ``within_class``.
+    tested), ``statistic`` and ``p_value`` of the test, ``within_class`` and ``shrink``.
 
     Raises:
-        ValueError: On masks, without validation data, and when an argument is out of range, by its name.
+        ValueError: On masks, without validation data, beyond ``max_share``, and when an argument is out of range, by
+            its name.
         TypeError: When an argument is of another type, by its name.
         DivergenceError: When a loss or a weight is no longer finite.
     """
     training = Training(**options)
     check_one_label(task, "quantile_matching")
-    share = len(task.forget) / (len(task.forget) + len(task.retain))
-    if share > MEASURED_SHARE:
-        logger.warning(
-            "quantile_matching was measured for a tenth of the training data, and %.0f %% are to be forgotten: a "
-            "model trained without so many would be worse than its targets say",
-            100 * share,
-        )
-    target, details = _target(model, task, targets, level, within_class, shrink, seed)
+    shrunk = shrink or fitting_shrink(task, training)
+    target, details = _target(model, task, targets, level, within_class, shrunk, max_share, seed)
     # Where the forget data are unlike all others, what they did to the original's other predictions goes as well.
     share_distilled = distill if distill is not None else 0.0 if details["targets"] == "proxy" else 0.8
+    if details["targets"] == "proxy" and training.lr == MATCHING.lr:
+        training = replace(training, lr=PROXY_LR)
     phase = matching_phase(model, task, target, training, distill=share_distilled, temperature=temperature)
     fitted = training.fit(model, phase, seed=seed, device=device)
     return replace(fitted, details=fitted.details | details)
@@ -100,6 +100,7 @@ def _target(
     level: float,
     within_class: bool | None,
     shrink: float,
+    max_share: float,
     seed: int,
 ) -> tuple[L.Target, dict[str, Any]]:
     """Return what the forget data are led toward, and what is to be told of the choice."""
@@ -118,6 +119,8 @@ def _target(
     }
     if chosen == "proxy":
         return proxy_predictions(model, task, seed=seed), details
+    check_share(task, max_share, "max_share=1 takes them nevertheless, and targets='proxy' needs none")
     scores = difficulty.mean_rank(difficulty.own_loss, lambda _model, _task: ridge)(model, task)
     matched = difficulty.matched(model, task, scores=scores, within_class=within_class, shrink=shrink)
-    return matched, details | {"within_class": matched.calibration.labels is not None}
+    within = matched.calibration.labels is not None
+    return matched, details | {"within_class": within, "shrink": shrink}

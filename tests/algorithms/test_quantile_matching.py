@@ -12,15 +12,17 @@ from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
 from algorithms import erase_to_retain, perturbed_sign, quantile_matching
-from algorithms.matching import MATCHING, matching_phase
+from algorithms.matching import MATCHING, fitting_shrink, matching_phase
 from algorithms.perturbed_sign import matched_boundary
 from algorithms.proxy import proxy_predictions
+from algorithms.quantile_matching import PROXY_LR
 from unlearn_kit import UnlearnTask, adapters, difficulty, models
 from unlearn_kit import losses as L
 from unlearn_kit.boundary import PerturbedSign
 from unlearn_kit.data import TensorImages
 from unlearn_kit.engine import train
 from unlearn_kit.metrics import loss_auc, predict
+from unlearn_kit.schedules import cosine
 
 
 def images(count: int, seed: int, mislabeled: float = 0.25) -> TensorImages:
@@ -98,6 +100,19 @@ def test_samples_are_drawn_by_how_far_they_are_from_their_target(task: UnlearnTa
     )
 
 
+@pytest.mark.parametrize(("steps", "expected"), [(1, 0.6), (3, 0.6), (15, 0.75), (75, 0.9), (500, 0.9)])
+def test_targets_of_samples_that_are_drawn_often_are_shrunk_less(
+    steps: int, expected: float, task: UnlearnTask, original: nn.Module
+) -> None:
+    training = replace(MATCHING, steps=steps)
+    assert len(task.forget) == 30
+    # 64 samples a step of 30: 6.4 draws of each after 3 steps, 32 (the geometric middle) after 15, 160 after 75.
+    assert fitting_shrink(task, training) == pytest.approx(expected, abs=1e-9)
+    if steps == 15:
+        assert quantile_matching(original, task, steps=steps).details["shrink"] == pytest.approx(0.75)
+        assert quantile_matching(original, task, steps=steps, shrink=0.5).details["shrink"] == 0.5
+
+
 def test_wrong_labels_are_told_apart_and_get_a_proxy_s_predictions() -> None:
     data = images(150, 0, mislabeled=0.0)
     chosen = torch.arange(0, 150, 5)
@@ -109,6 +124,13 @@ def test_wrong_labels_are_told_apart_and_get_a_proxy_s_predictions() -> None:
     assert result.details["targets"] == "proxy"
     assert not result.details["exchangeable"]
     assert result.details["p_value"] < 0.01
+    # A rate of its own, unless another is asked for.
+    weights = [
+        quantile_matching(model, task, steps=2, **options).model[-1].weight
+        for options in ({}, {"lr": PROXY_LR}, {"lr": cosine(0.02, 0.0)})
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
     by_hand = quantile_matching(model, task, steps=2, targets="quantiles")
     assert by_hand.details["targets"] == "quantiles"
     assert not by_hand.details["exchangeable"]
@@ -155,17 +177,19 @@ def test_validation_data_are_needed_and_unbalanced_classes_are_ranked_within(
     data = task.forget.dataset
     rare = [i for i, label in enumerate(data.targets.tolist()) if label or i % 5 == 0]
     uneven = task_of(TensorImages(data.inputs[rare], data.targets[rare]))
-    assert quantile_matching(original, uneven, steps=1).details["within_class"]
+    assert quantile_matching(original, uneven, steps=1, max_share=1.0).details["within_class"]
     assert not quantile_matching(original, task, steps=1).details["within_class"]
 
 
-def test_a_share_beyond_what_was_measured_is_warned_of(
-    task: UnlearnTask, original: nn.Module, caplog: pytest.LogCaptureFixture
-) -> None:
-    quantile_matching(original, task_of(task.forget.dataset, torch.arange(0, 150, 10)), steps=1)
-    assert not caplog.records
-    quantile_matching(original, task_of(task.forget.dataset, torch.arange(0, 150, 3)), steps=1)
-    assert "was measured for a tenth of the training data, and 33 % are to be forgotten" in caplog.text
+def test_quantiles_of_a_share_beyond_what_was_measured_are_refused(task: UnlearnTask, original: nn.Module) -> None:
+    third = task_of(task.forget.dataset, torch.arange(0, 150, 3))
+    told = "expected at most 20% of the training data to be forgotten by quantiles, .* but got 33%: "
+    with pytest.raises(ValueError, match=told + "max_share=1 takes"):
+        quantile_matching(original, third)
+    with pytest.raises(ValueError, match=told + "quantile_matching"):
+        perturbed_sign(original, third, preset="samples")
+    for options in ({"max_share": 0.34}, {"targets": "proxy"}, {"targets": L.Uniform(3)}):
+        quantile_matching(original, third, steps=1, **options)  # type: ignore[arg-type]
 
 
 def test_the_boundary_ranks_the_samples_and_labels_what_is_left(task: UnlearnTask, original: nn.Module) -> None:
