@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,12 @@ from ..setup.methods import Method, as_options
 from ..setup.recipes import RECIPES, Blueprint, ForgetRule
 
 PATIENTS = 8  # of lgg-mri, to forget
+# Of data whose folder must be given: the loader and its options, the network, and passes until it knows them by heart.
+LEARNED: dict[str, tuple[str, dict[str, Any], str, int]] = {
+    "dermamnist": ("medmnist:dermamnist", {}, "small-cnn", 80),
+    "pneumoniamnist": ("medmnist:pneumoniamnist", {}, "small-cnn", 40),
+    "cifar10-jpeg": ("image-folder", {"train_size": 1_000}, "resnet18", 12),
+}
 MATCHED = ("matched", "transformed")  # targets that an adapter can be led to
 
 
@@ -85,6 +91,11 @@ def case_of(name: str, root: Path | None) -> Memorised:
             raise ValueError("expected root to be the folder of lgg-mri, but got None")
         training = {"epochs": 60, "batch_size": 16, "lr": 2e-3, "optimizer": "adam", "weight_decay": 0.0}
         return Memorised(lgg(root), "unet", training)
+    if name in LEARNED:
+        source, options, model, epochs = LEARNED[name]
+        training = {"epochs": epochs, "batch_size": 128, "lr": 0.05, "optimizer": "sgd", "weight_decay": 5e-4}
+        bundle = load(source, root, **options)
+        return Memorised(in_memory(bundle), model, training, "random:0.1")
     options = {"train_size": 10_000} if name == "fashion-mnist" else {}
     bundle, recipe = load(name, root, **options), RECIPES[name]
     names = ("epochs", "batch_size", "lr", "optimizer", "weight_decay")
@@ -92,6 +103,13 @@ def case_of(name: str, root: Path | None) -> Memorised:
     if name == "fashion-mnist":
         training["epochs"] = 30  # until the network knows its samples by heart
     return Memorised(bundle, recipe.model, training, "random:0.1")
+
+
+def in_memory(bundle: DataBundle) -> DataBundle:
+    """Return the bundle with its images read once, since every pass over them would decode them again."""
+    train, test = (TensorImages(*load_tensors(part)) for part in (bundle.train, bundle.test))
+    validation = None if bundle.validation is None else TensorImages(*load_tensors(bundle.validation))
+    return replace(bundle, train=train, test=test, validation=validation)
 
 
 def lgg(root: Path, size: int = 48) -> DataBundle:
@@ -228,7 +246,7 @@ HEAD = "| seed | method | forget | retain | test | membership AUC | gap | work |
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study and write ``samples.json`` and ``samples.md``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.samples", description=__doc__)
-    parser.add_argument("--data", required=True, help="fashion-mnist, synthetic-lesions, lgg-mri or digits")
+    parser.add_argument("--data", required=True, help="fashion-mnist, synthetic-lesions, lgg-mri, dermamnist, ...")
     parser.add_argument("--root", type=Path, help="folder of the data, where it has one")
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[3, 4, 5])
     parser.add_argument("--references", type=int, default=2, help="retrained models a seed")
