@@ -31,7 +31,8 @@ myst_links_external_new_tab = False
 suppress_warnings = []
 copybutton_exclude = ".linenos, .gp, .go"
 
-autodoc_typehints = "signature"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 add_module_names = False
 python_use_unqualified_type_names = True

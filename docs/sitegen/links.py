@@ -45,7 +45,7 @@ def relink(text: str, document: str, root: Path) -> tuple[str, set[str]]:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(document), target))
         if path in MOVED or (path.startswith("docs/") and path.endswith(".md")):
             to = page_of(path)
-        elif path.startswith("docs/"):
+        elif path.startswith("docs/") and (root / path).is_file():
             to = path.removeprefix("docs/")  # copied with the pages
         elif (root / path).is_dir() and (root / path / "README.md").is_file():
             to = page_of(f"{path}/README.md")

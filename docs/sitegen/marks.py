@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import rankings
+from .markdown import table
 
 MARK = re.compile(r"^<!-- (\w+): (.+?) -->$", flags=re.MULTILINE)
 
@@ -21,7 +22,14 @@ def section(argument: str, root: Path) -> str:
     return rest.partition("\n## ")[0].strip()
 
 
-KINDS: dict[str, Callable[[str, Path], str]] = {"section": section, "ranking": rankings.ranking}
+def columns(argument: str, root: Path) -> str:  # noqa: ARG001
+    """Return the table of the columns of the report's tables, with what each means."""
+    from benchmarks.report.tables import COLUMNS
+
+    return table(("column", "meaning"), [(column.title, column.about) for column in COLUMNS])
+
+
+KINDS: dict[str, Callable[[str, Path], str]] = {"section": section, "ranking": rankings.ranking, "columns": columns}
 
 
 def filled(text: str, root: Path) -> str:

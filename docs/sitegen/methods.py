@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 
 import algorithms
 from benchmarks.setup.inventory import algorithms_as_markdown
@@ -14,6 +15,7 @@ from .markdown import linked, table
 INDEX = "reference/methods"
 # What a switch undoes: methods whose result is an adapter beside frozen weights.
 REVERSIBLE = ("erase_to_retain",)
+ALWAYS = ("epochs", "steps", "batch_size", "lr")  # of the settings
 YES = {True: "yes", False: "no"}
 
 
@@ -45,22 +47,19 @@ def page(name: str) -> str:
         ("Gives weights anew", YES[facts.reinitializes]),
         ("Reversible", YES[name in REVERSIBLE]),
     ]
-    training = "".join(
-        f"## How it trains{f': `{preset}`' if preset else ''}\n\n{_settings(declared)}\n"
-        for preset, declared in facts.training.items()
-    )
+    training = f"## How it trains\n\n{_settings(facts.training)}\n" if facts.training else ""
     return (
         f"# {name}\n\n{formula}\n\n{table(('fact', 'value'), rows)}\n{training}"
         f"## Options\n\n```{{eval-rst}}\n.. autofunction:: algorithms.{name}\n```\n"
     )
 
 
-def _settings(training: Training) -> str:
-    """Return the settings that a method declares otherwise than every method has them, or must."""
-    own = {field.name: getattr(training, field.name) for field in dataclasses.fields(training)}
-    plain = Training(epochs=training.epochs, steps=training.steps, batch_size=None, lr=None)
-    told = {name: value for name, value in own.items() if value != getattr(plain, name) or (value and name in LENGTHS)}
-    return table(("setting", "default"), [(f"`{name}`", f"`{value!r}`") for name, value in told.items()])
-
-
-LENGTHS = ("epochs", "steps")
+def _settings(declared: Mapping[str, Training]) -> str:
+    """Return the settings that a method declares otherwise than every method has them: a column a preset."""
+    told = [
+        field.name
+        for field in dataclasses.fields(Training)
+        if field.name in ALWAYS or any(getattr(one, field.name) != field.default for one in declared.values())
+    ]
+    rows = [(f"`{name}`", *(f"`{getattr(one, name)!r}`" for one in declared.values())) for name in told]
+    return table(("setting", *(f"`{preset}`" if preset else "default" for preset in declared)), rows)

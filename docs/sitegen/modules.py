@@ -29,5 +29,8 @@ def pages() -> dict[str, str]:
 
 def page(name: str) -> str:
     """Return the page of one module: every public name of it."""
-    directive = f".. automodule:: {name}\n   :members:\n   :show-inheritance:"
+    module = importlib.import_module(name)
+    for public in module.__all__:
+        getattr(module, public)  # what is imported when it is asked for is there from now on, for Sphinx too
+    directive = f".. automodule:: {name}\n   :members:"
     return f"# {name}\n\n```{{eval-rst}}\n{directive}\n```\n"

@@ -32,16 +32,15 @@ def ranking(argument: str, root: Path) -> str:
 
 def _cells(row: dict[str, str]) -> tuple[str, ...]:
     name = row["method"].partition(":")[0]
-    facts = (
-        (YES[name in REVERSIBLE], YES[facts_of(getattr(algorithms, name)).reads_retain]) if row["rank"] else ("", "")
-    )
+    ranked = bool(row["rank"])  # else the original or the reference
+    facts = (name in REVERSIBLE, facts_of(getattr(algorithms, name)).reads_retain) if ranked else ()
     said = [_mean(row, key) for key in ("average_gap", "forget", "retain_test")]
     speed = f"{float(row['speed_up']):.1f}" if row["speed_up"] else ""
-    linked = f"[`{row['method']}`](reference/methods/{name}.md)" if row["rank"] else row["method"]
-    return (linked, *said, speed, *facts)
+    linked = f"[`{row['method']}`](reference/methods/{name}.md)" if ranked else row["method"]
+    return (linked, *said, speed, *(YES[fact] for fact in facts)) + ("",) * (2 - len(facts))
 
 
 def _mean(row: dict[str, str], key: str) -> str:
     """Return mean and half-width of the interval."""
     half = (float(row[f"{key}_high"]) - float(row[f"{key}_low"])) / 2
-    return f"{float(row[key]):.3f} ± {half:.3f}"
+    return f"{float(row[key]):.3f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{half:.3f}"

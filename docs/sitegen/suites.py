@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ def pages(root: Path) -> dict[str, str]:
 
 def schema(root: Path) -> str:
     """Return the page of every key of a suite, from its schema, with the shipped suites."""
+    from benchmarks.setup.scenarios import FORMS
     from benchmarks.suites.schema import Suite
 
     whole = Suite.model_json_schema()
@@ -35,11 +38,14 @@ def schema(root: Path) -> str:
     for name, part in parts.items():
         required = part.get("required", ())
         rows = [
-            (f"`{key}`", _takes(value), "required" if key in required else f"`{value.get('default')}`")
+            (f"`{key}`", _takes(value), "required" if key in required else _default(value))
             for key, value in part.get("properties", {}).items()
         ]
         about = part.get("description", "").partition("\n\nRaises:")[0].replace("``", "`")
-        text += f"\n## {name}\n\n{_plain(about)}\n\n{table(('key', 'what it takes', 'default'), rows)}"
+        keys = table(("key", "what it takes", "default"), rows)
+        if name == "Scenario":  # written as its rules alone
+            keys = "Forms of a rule: " + ", ".join(f"`{form}`" for form in FORMS) + ".\n"
+        text += f"\n## {name}\n\n{_plain(about)}\n\n{keys}"
     text += "\n## Suites that come with it\n"
     for path in sorted((root / "benchmarks" / "suites").glob("*.yaml")):
         text += f"\n### {path.stem}\n\n```yaml\n{path.read_text(encoding='utf-8')}```\n"
@@ -48,9 +54,18 @@ def schema(root: Path) -> str:
 
 def _plain(text: str) -> str:
     """Return a docstring without the marks of references to code."""
-    import re
-
     return re.sub(r":\w+:`~?\.?([^`]+)`", r"`\1`", text)
+
+
+def _default(value: dict[str, Any]) -> str:
+    """Return a default as it would be written in the file."""
+    default = value.get("default")
+    return "nothing" if default in (None, "", [], {}) else f"`{json.dumps(default)}`"
+
+
+def _unbroken(text: str) -> str:
+    """Return tables whose means and half-widths stay on one line."""
+    return text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 def _takes(value: dict[str, Any]) -> str:
@@ -59,18 +74,13 @@ def _takes(value: dict[str, Any]) -> str:
         name = value["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
     if "anyOf" in value:
-        return " or ".join(_takes(one) for one in value["anyOf"])
+        return ", or ".join(_takes(one) for one in value["anyOf"])
     kind = value.get("type", "anything")
     if kind == "array":
         return f"one or several of: {_takes(value.get('items', {}))}"
     words = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
-    bounds = [
-        f"{said} {value[key]}"
-        for key, said in (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"))
-        if key in value
-    ]
     words |= {"object": "a mapping", "null": "nothing"}
-    return ", ".join([words.get(kind, kind), *bounds])
+    return words.get(kind, kind)
 
 
 def results(root: Path, name: str) -> str:
@@ -83,7 +93,7 @@ def results(root: Path, name: str) -> str:
     text = (
         f"# {name}\n\n{about}\n\n`unlearn-kit run {name} --workers 2` made it. "
         f"All figures, unrounded and with both ends of every interval: [{name}.csv]({name}.csv).\n\n"
-        f"{(folder / f'{name}.md').read_text(encoding='utf-8')}\n## Curves\n"
+        f"{_unbroken((folder / f'{name}.md').read_text(encoding='utf-8'))}\n## Curves\n"
     )
     for picture in sorted((folder / name).glob("*.svg")):
         (axes,) = [axes for axes in AXES if picture.stem.endswith(axes)]
