@@ -35,6 +35,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 add_module_names = False
+python_maximum_signature_line_length = 88  # longer ones have a line an argument
 python_use_unqualified_type_names = True
 python_display_short_literal_types = True
 toc_object_entries_show_parents = "hide"

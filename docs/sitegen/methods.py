@@ -15,7 +15,7 @@ from .markdown import linked, table
 INDEX = "reference/methods"
 # What a switch undoes: methods whose result is an adapter beside frozen weights.
 REVERSIBLE = ("erase_to_retain",)
-ALWAYS = ("epochs", "steps", "batch_size", "lr")  # of the settings
+PLAIN = {"batch_size": None, "lr": None}  # settings that are told even where they are as in `Training`
 YES = {True: "yes", False: "no"}
 
 
@@ -59,7 +59,7 @@ def _settings(declared: Mapping[str, Training]) -> str:
     told = [
         field.name
         for field in dataclasses.fields(Training)
-        if field.name in ALWAYS or any(getattr(one, field.name) != field.default for one in declared.values())
+        if any(getattr(one, field.name) != PLAIN.get(field.name, field.default) for one in declared.values())
     ]
     rows = [(f"`{name}`", *(f"`{getattr(one, name)!r}`" for one in declared.values())) for name in told]
     return table(("setting", *(f"`{preset}`" if preset else "default" for preset in declared)), rows)
