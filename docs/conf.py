@@ -1,12 +1,13 @@
 """How Sphinx builds the site; ``python docs/make_site.py OUT`` lays out its sources and calls it."""
 
 import re
-from importlib.metadata import version as version_of
 from typing import Any
+
+from unlearn_kit import __version__
 
 project = "unlearn-kit"
 author = "the authors of unlearn-kit"
-version = release = version_of("unlearn-kit")
+version = release = __version__
 html_title = "unlearn-kit"
 html_theme = "furo"
 html_static_path = ["_static"]
@@ -15,8 +16,6 @@ html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
-templates_path = ["_templates"]
-exclude_patterns = ["README.md"]
 
 extensions = [
     "myst_parser",
@@ -27,8 +26,6 @@ extensions = [
 ]
 source_suffix = {".md": "markdown"}
 myst_heading_anchors = 3
-myst_links_external_new_tab = False
-suppress_warnings = []
 copybutton_exclude = ".linenos, .gp, .go"
 
 autodoc_typehints = "description"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import unlearn_kit
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 # Files that the code reads: the shipped suites, and what the report's page is made of.
@@ -49,7 +51,7 @@ def test_the_wheel_brings_the_command_the_licence_and_its_requirements(wheel: zi
 
     assert "unlearn-kit = unlearn_kit.command:main" in text("entry_points.txt")
     metadata = text("METADATA")
-    assert "Name: unlearn-kit\n" in metadata
+    assert f"Name: unlearn-kit\nVersion: {unlearn_kit.__version__}\n" in metadata
     assert "Requires-Dist: torch" in metadata
     assert "License-Expression: MIT" in metadata
     assert "# unlearn-kit" in metadata  # the README is the long description

@@ -16,8 +16,7 @@ def pages() -> dict[str, str]:
     from benchmarks.cli import app
 
     command = typer.main.get_command(app)
-    context = command.make_context("unlearn-kit", [], resilient_parsing=True)
+    context = typer.Context(command, info_name="unlearn-kit")
     text = html.unescape(get_docs_for_click(obj=command, ctx=context, name="unlearn-kit"))
-    # Examples of the help are shown as they stand, and never as links or as markup.
     text = re.sub(r"^# `unlearn-kit`", "# The command line", text)
     return {PAGE: text}
