@@ -94,6 +94,17 @@ def test_every_method_has_a_page_with_its_facts_and_options(site: Path) -> None:
         assert f'id="algorithms.{name}"' in page
 
 
+def test_the_table_of_methods_is_what_they_declare() -> None:
+    index = methods.pages()[methods.INDEX]
+    for name in algorithms.__all__:
+        facts = facts_of(getattr(algorithms, name))
+        (line,) = [line for line in index.splitlines() if line.startswith(f"| [`{name}`](methods/{name}.md) |")]
+        *_, masks, retain, source = re.split(r"(?<!\\) ?\| ?", line.strip("| "))
+        assert (masks == "yes") == ("segmentation" in facts.kinds)
+        assert (retain == "yes") == facts.reads_retain
+        assert all(part in source for part in facts.source.split("arXiv"))
+
+
 def test_the_settings_shown_are_those_that_differ() -> None:
     page = methods.page("delete")
     assert "| `steps` | `80` |" in page
