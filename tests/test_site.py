@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from unlearn_kit.engine import facts_of
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
+import make_site  # noqa: E402
 from sitegen import command, links, marks, methods, modules, nav, suites  # noqa: E402
 
 CHROMIUM = shutil.which("chromium")
@@ -72,6 +74,21 @@ def test_a_browser_asks_for_nothing_and_a_phone_scrolls_in_one_direction(site: P
         browser.close()
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert beyond <= 0
+
+
+def test_it_is_served_on_this_machine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = []
+    monkeypatch.setattr(make_site, "build", lambda out: None)
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", lambda self: served.append(self.server_address[0]))
+    monkeypatch.setattr(sys, "argv", ["make_site.py", str(tmp_path), "--serve", "0"])
+    make_site.main()
+    assert served == ["127.0.0.1"]
+
+
+def test_guides_name_what_a_newcomer_looks_for() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md"))
+    wanted = ("evidence.receipt", "ProgressBar", "declare_head", "with_output", "metadata.csv", "reference/suites.md")
+    assert [name for name in wanted if name not in text] == []
 
 
 def test_every_public_name_is_on_a_page(site: Path) -> None:
