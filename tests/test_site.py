@@ -78,7 +78,7 @@ def test_a_browser_asks_for_nothing_and_a_phone_scrolls_in_one_direction(site: P
 
 def test_it_is_served_on_this_machine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served = []
-    monkeypatch.setattr(make_site, "build", lambda out: None)
+    monkeypatch.setattr(make_site, "build", lambda _: None)
     monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", lambda self: served.append(self.server_address[0]))
     monkeypatch.setattr(sys, "argv", ["make_site.py", str(tmp_path), "--serve", "0"])
     make_site.main()
