@@ -141,6 +141,14 @@ def test_every_key_of_a_suite_is_explained() -> None:
     assert "| `epochs` | a whole number, or nothing | nothing |" in text
 
 
+def test_a_suite_that_was_run_has_its_table_curves_and_data() -> None:
+    text = suites.results(ROOT, "fashion-class")
+    assert "| 1 | erase\\_to\\_retain | 0.003\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.003 |" in text
+    assert text.count("![") == len(list((ROOT / "docs/suites/fashion-class").glob("*.svg"))) == 3
+    assert "Forget against retain, on test data" in text
+    assert "(fashion-class.csv)" in text
+
+
 def test_every_command_is_explained() -> None:
     (text,) = command.pages().values()
     assert {"revise", "verify", "ledger add"} <= set(re.findall(r"^#+ `unlearn-kit ([^`]+)`", text, re.MULTILINE))

@@ -96,7 +96,7 @@ def results(root: Path, name: str) -> str:
         f"{_unbroken((folder / f'{name}.md').read_text(encoding='utf-8'))}\n## Curves\n"
     )
     for picture in sorted((folder / name).glob("*.svg")):
-        (axes,) = [axes for axes in AXES if picture.stem.endswith(axes)]
-        of = picture.stem.removesuffix(f"-{axes}")
-        text += f"\n![{AXES[axes]}: {of}]({name}/{picture.name})\n\n{AXES[axes]}, `{of}`.\n"
+        axes = next((axes for axes in AXES if picture.stem.endswith(axes)), "")
+        of, shown = picture.stem.removesuffix(f"-{axes}"), AXES.get(axes, "Tradeoff")
+        text += f"\n![{shown}: {of}]({name}/{picture.name})\n\n{shown}, `{of}`.\n"
     return text
