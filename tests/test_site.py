@@ -161,6 +161,7 @@ def test_every_command_is_explained() -> None:
         ("../docs/evidence.md", "proofs_notebooks/README.md", "evidence.md"),
         ("../../docs/composition.md", "docs/suites/claims.md", "../composition.md"),
         ("docs/suites", "README.md", "suites/README.md"),
+        ("../benchmarks/results/verdicts.md", "docs/evidence.md", "measured/verdicts.md"),
         ("../proofs_notebooks/README.md", "docs/evidence.md", "proofs.md"),
         ("algorithms/finetune.py", "CONTRIBUTING.md", "files/algorithms/finetune.py"),
         ("https://example.org/a.md", "README.md", "https://example.org/a.md"),
@@ -186,9 +187,11 @@ def test_marks_are_filled_and_unknown_ones_named() -> None:
         marks.filled("<!-- other: x -->", ROOT)
 
 
-def test_a_page_of_no_section_is_a_guide_and_a_section_names_pages_that_are_there() -> None:
-    pages = ["index", "large", *(page for section in nav.SECTIONS.values() for page in section)]
+def test_a_page_of_no_section_has_its_place_and_a_section_names_pages_that_are_there() -> None:
+    pages = ["index", "large", "measured/verdicts", *(page for section in nav.SECTIONS.values() for page in section)]
     guides = nav.toctrees(pages, []).partition(":caption: How to")[2].partition("```")[0]
     assert "\nlarge\n" in guides
+    results = nav.toctrees(pages, []).partition(":caption: Results")[2].partition("```")[0]
+    assert ("\nmeasured/verdicts\n" in results, "\nlarge\n" in results) == (True, False)
     with pytest.raises(ValueError, match="these are not"):
         nav.toctrees(["index"], [])

@@ -12,15 +12,18 @@ MOVED = {
     "CHANGELOG.md": "changelog.md",
     "README.md": "start.md",
     "proofs_notebooks/README.md": "proofs.md",
-    "benchmarks/results/verdicts.md": "verdicts.md",
     "docs/suites": "suites/README.md",
 }
+# What studies wrote, and where it stands in the site.
+STUDIES = {"benchmarks/results/": "measured/"}
 FILES = "files"  # where what is no page is copied to, to be downloaded
 LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 
 
 def page_of(path: str) -> str:
     """Return the page that a document of the repository becomes, from the root of the site."""
+    for folder, to in STUDIES.items():
+        path = to + path.removeprefix(folder) if path.startswith(folder) else path
     return MOVED.get(path, path.removeprefix("docs/"))
 
 
@@ -43,7 +46,7 @@ def relink(text: str, document: str, root: Path) -> tuple[str, set[str]]:
         if re.match(r"[a-z]+:", target) or target.startswith("<"):
             return match[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(document), target))
-        if path in MOVED or (path.startswith("docs/") and path.endswith(".md")):
+        if path in MOVED or (path.startswith(("docs/", *STUDIES)) and path.endswith(".md")):
             to = page_of(path)
         elif path.startswith("docs/") and (root / path).is_file():
             to = path.removeprefix("docs/")  # copied with the pages

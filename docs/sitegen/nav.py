@@ -24,12 +24,13 @@ SECTIONS = {
         "how-to/export",
     ),
     "Concepts": ("concepts", "evaluation", "proofs", "limits", "published-code", "glossary"),
-    "Results": ("results", "suites/README", "verdicts", "foreign-models", "hostile-inputs"),
+    "Results": ("results", "suites/README", "foreign-models", "hostile-inputs"),
     "Reference": ("reference/methods", "reference/python", "reference/suites", "reference/command", "data"),
     "Project": ("contributing", "changelog"),
 }
-# A page that no section names is a guide: it needs no line here.
-REST = "How to"
+# A page that no section names needs no line here: what studies wrote is a result, and all else a guide.
+STUDIES, RESULTS, GUIDES = "measured/", "Results", "How to"
+REST = (RESULTS, GUIDES)
 
 
 def toctrees(pages: Sequence[str], nested: Sequence[str]) -> str:
@@ -46,9 +47,10 @@ def toctrees(pages: Sequence[str], nested: Sequence[str]) -> str:
     gone = sorted(set(named) - set(pages))
     if gone:
         raise ValueError(f"expected every page of SECTIONS to be there, but these are not: {gone}")
-    rest = sorted(set(pages) - {*named, *nested, "index"})
+    others = sorted(set(pages) - {*named, *nested, "index"})
+    rest = {section: [page for page in others if (section == RESULTS) == page.startswith(STUDIES)] for section in REST}
     blocks = []
     for caption, section in SECTIONS.items():
-        listed = "\n".join((*section, *(rest if caption == REST else ())))
+        listed = "\n".join((*section, *rest.get(caption, ())))
         blocks.append(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{listed}\n```\n")
     return "\n".join(blocks)

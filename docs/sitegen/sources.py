@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from . import command, methods, modules, suites
-from .links import FILES, MOVED, page_of, relink
+from .links import FILES, MOVED, STUDIES, page_of, relink
 from .marks import filled
 from .nav import toctrees
 
@@ -25,7 +25,9 @@ def lay_out(root: Path, out: Path) -> None:
     """
     shutil.copytree(root / "docs", out, ignore=NO_PAGES, dirs_exist_ok=True)
     shutil.copy(root / "docs" / "conf.py", out)
-    documents = [*(root / "docs").rglob("*.md"), *(root / name for name in MOVED if name.endswith(".md"))]
+    folders = [root / "docs", *(root / folder for folder in STUDIES)]
+    documents = [document for folder in folders for document in folder.rglob("*.md")]
+    documents += [root / name for name in MOVED if name.endswith(".md")]
     texts = {}
     for document in documents:
         path = document.relative_to(root).as_posix()
