@@ -9,10 +9,16 @@ import pytest
 
 from unlearn_kit import UnlearnResult
 
-GUIDES = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
+DOCS = Path(__file__).parents[1] / "docs"
+GUIDES = sorted(DOCS.rglob("*.md"))
 SHELL = re.compile(r"^```sh\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 NAME = re.compile(r"`([^`]+)`")
 FENCED = re.compile(r"^```python\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+LANGUAGE = re.compile(r"^ *```(\S*)\n.*?^ *```$", flags=re.DOTALL | re.MULTILINE)
+# Pages whose commands are run by a test of their own, and those whose code needs what these commands make.
+COMMANDS = ("deployed-models", "evidence", "ledger", "start", "suites")
+AFTER_COMMANDS = ("deployed-models", "ledger")
+SHOWN = ("console", "text")  # output, and what needs a key, a cluster or data that are not there
 
 
 def blocks(guide: Path) -> list[str]:
@@ -21,6 +27,13 @@ def blocks(guide: Path) -> list[str]:
 
 def test_there_is_a_guide_to_adding_an_algorithm() -> None:
     assert "add-an-algorithm" in [guide.stem for guide in GUIDES]
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.relative_to(DOCS).as_posix())
+def test_every_block_is_run_or_marked_as_shown(guide: Path) -> None:
+    languages = set(LANGUAGE.findall(guide.read_text(encoding="utf-8")))
+    run = {"python"} | ({"sh", "yaml"} if guide.stem in COMMANDS else set())
+    assert sorted(languages - run - set(SHOWN)) == []
 
 
 @pytest.fixture
@@ -168,10 +181,45 @@ def test_several_findings_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert names["weights"] == (1.0, 1.0)
 
 
-ALONE = [guide for guide in GUIDES if guide.stem not in ("deployed-models", "ledger")]
+def run_commands(text: str) -> None:
+    from typer.testing import CliRunner
+
+    from benchmarks.cli import app
+
+    for line in "\n".join(SHELL.findall(text)).replace("\\\n", " ").strip().splitlines():
+        program, *arguments = shlex.split(line)
+        found = CliRunner().invoke(app, arguments)
+        assert (program, found.exit_code) == ("unlearn-kit", 0), found.output
 
 
-@pytest.mark.parametrize("guide", ALONE, ids=lambda guide: guide.stem)
+def test_the_start_from_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    text = (DOCS / "start.md").read_text(encoding="utf-8")
+    (tmp_path / "sample.py").write_text(FENCED.findall(text)[0].replace('"digits")', '"digits", train_size=300)'))
+    runpy.run_path("sample.py", run_name="__main__")
+    run_commands(text)
+    sys.modules.pop("sample")
+    assert {"served.safetensors", "receipt.json", "index.html"} <= {
+        path.name for path in (tmp_path / "out" / "no-threes").iterdir()
+    }
+
+
+def test_a_suite_of_ones_own_is_run_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "how-to" / "suites.md").read_text(encoding="utf-8")
+    (content,) = re.findall(r"^```yaml\n# mine.yaml\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    (tmp_path / "mine.yaml").write_text(content)
+    run_commands(text)
+    assert {"report.html", "report.md"} <= {path.name for path in (tmp_path / "out" / "mine").iterdir()}
+
+
+ALONE = [guide for guide in GUIDES if blocks(guide) and guide.stem not in AFTER_COMMANDS]
+
+
+@pytest.mark.parametrize("guide", ALONE, ids=lambda guide: guide.relative_to(DOCS).as_posix())
 def test_the_code_of_a_guide_runs_in_order(guide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "guide.py").write_text("\n".join(blocks(guide)).replace("from __future__ import annotations\n", ""))
@@ -188,9 +236,9 @@ def test_the_example_is_a_whole_file_of_its_own(tmp_path: Path) -> None:
     assert callable(runpy.run_path(str(file))["flatten"])
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.relative_to(DOCS).as_posix())
 def test_files_a_guide_names_exist(guide: Path) -> None:
-    root = guide.parents[1]
+    root = DOCS.parent
     text = guide.read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:algorithms|tests|unlearn_kit|benchmarks)/[\w/]+\.py)`", text))
     made_here = {f"algorithms/{name}.py" for name in re.findall(r"^def (\w+)\(", text, flags=re.MULTILINE)}

@@ -6,10 +6,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 
-import algorithms
-from benchmarks.setup.inventory import algorithms_as_markdown
-from unlearn_kit.engine import facts_of
+import unlearn_kit
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,27 +31,25 @@ def test_code_in_the_documents_runs(code: str, tmp_path: Path, monkeypatch: pyte
     runpy.run_path(str(tmp_path / "shown.py"))
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_links_inside_the_repository_lead_somewhere(document: str) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
     assert missing == []
 
 
-def test_the_table_of_algorithms_is_what_they_declare() -> None:
-    section = README.partition("\n## Algorithms\n")[2].partition("\n## ")[0]
-    shown = "".join(line for line in section.splitlines(keepends=True) if line.startswith("|"))
-    # As `unlearn-kit list --markdown` prints it.
-    assert shown == algorithms_as_markdown()
-    for name in algorithms.__all__:
-        facts = facts_of(getattr(algorithms, name))
-        (line,) = [line for line in shown.splitlines() if line.startswith(f"| `{name}` |")]
-        *_, masks, retain, source = re.split(r"(?<!\\) ?\| ?", line.strip("| "))
-        assert (masks == "yes") == ("segmentation" in facts.kinds)
-        assert (retain == "yes") == facts.reads_retain
-        assert all(part in source for part in facts.source.split("arXiv"))
-
-
 def test_commands_in_the_readme_exist() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     assert set(re.findall(r"^make (\w+)", README, flags=re.MULTILINE)) <= targets
+
+
+def test_the_version_to_cite_is_the_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == unlearn_kit.__version__
+    assert f"## [{cited['version']}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_forms_and_the_workflow_are_read_and_run_what_everybody_runs() -> None:
+    read = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / ".github").rglob("*.yml")}
+    assert all(read[name]["body"] for name in ("wrong-result.yml", "method-or-metric.yml"))
+    assert read["test.yml"]["jobs"]["test"]["steps"][-1] == {"run": ".ci/run"}

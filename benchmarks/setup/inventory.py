@@ -60,7 +60,7 @@ def algorithm_cells(name: str, entry: Entry) -> tuple[str, ...]:
 
 
 def algorithms_as_markdown() -> str:
-    """Return the table of all algorithms, with links to their papers, as it stands in the README."""
+    """Return the table of all algorithms, with links to their papers, as it stands in the documentation."""
     lines = [HEADINGS, ("---",) * len(HEADINGS)]
     for name, entry in inventory()["algorithms"].items():
         _, about, masks, retain, source = algorithm_cells(name, entry)

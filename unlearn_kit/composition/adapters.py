@@ -84,15 +84,15 @@ def combine_adapters(
 ) -> nn.Module:
     """Return a copy with one more adapter, made of those named in ``weights``, which alone acts.
 
-    ======== =========================================================================================================
-    sum      ``sum w_i dW_i`` exactly: the factors side by side, the ranks add up
-    svd      the best approximation of that sum at ``rank``
-    ties     trimmed to ``density``, signs elected, averaged (as ``composition.ties``, layer by layer); then by SVD
-    dare     entries dropped at random, the rest divided by ``density``; then by SVD
+    ========= ========================================================================================================
+    sum       ``sum w_i dW_i`` exactly: the factors side by side, the ranks add up
+    svd       the best approximation of that sum at ``rank``
+    ties      trimmed to ``density``, signs elected, averaged (as ``composition.ties``, layer by layer); then by SVD
+    dare      entries dropped at random, the rest divided by ``density``; then by SVD
     dare_ties both
-    prune    trimmed to ``density`` and added; then by SVD
-    factors  the factors A and B added up by themselves: cheap, and not the sum of the updates
-    ======== =========================================================================================================
+    prune     trimmed to ``density`` and added; then by SVD
+    factors   the factors A and B added up by themselves: cheap, and not the sum of the updates
+    ========= ========================================================================================================
 
     Args:
         model: A model with the adapters.

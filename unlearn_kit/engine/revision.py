@@ -118,10 +118,9 @@ def revision(
     A run that changed no bit of the model warns (UserWarning) and says ``"unchanged"`` in the result's ``details``. The
     caller's gradient mode, default dtype and device and autocast change no bit.
 
-    The algorithm raises:
-        TypeError: On an unknown option (naming the nearest), on a model or task that is none.
-        ValueError: In inference mode, on non-finite weights, before or after, and on a model whose output does not fit
-            the task's classes.
+    The algorithm raises a TypeError on an unknown option (naming the nearest), and on a model or task that is none; a
+    ValueError in inference mode, on non-finite weights, before or after, and on a model whose output does not fit the
+    task's classes.
     """
     declared = {"": training} if isinstance(training, Training) else dict(training or {})
     works: dict[Kind, bool] = {"segmentation": masks, "multilabel": masks if findings is None else findings}
