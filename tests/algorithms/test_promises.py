@@ -57,7 +57,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "negmerge": {**STEPS, "rates": (0.5, 1.0)},
     "oracle_matching": STEPS,
     "perturbed_sign": STEPS,
-    "quantile_matching": STEPS,
+    "quantile_matching": {**STEPS, "max_share": 1.0},
     "random_label": STEPS,
     "regun": STEPS,
     "reload": {"epochs": 1, **BATCH},
@@ -143,9 +143,13 @@ def of_masks() -> UnlearnTask:
     return UnlearnTask.forget_random(pictures(20, 0), pictures(8, 1), 0.2)
 
 
+def quick(name: str, model: nn.Module) -> dict[str, Any]:
+    """Return options for a short run, with a reference for what reads one."""
+    return QUICK[name] | ({"references": [models.fresh_copy(model, seed=0)]} if facts(name).reads_reference else {})
+
+
 def run(name: str, model: nn.Module, task: UnlearnTask, **options: Any) -> UnlearnResult:
-    given = {"references": [models.fresh_copy(model, seed=0)]} if facts(name).reads_reference else {}
-    return getattr(algorithms, name)(model, task, **{**QUICK[name], **given, **options})
+    return getattr(algorithms, name)(model, task, **{**quick(name, model), **options})
 
 
 def facts(name: str) -> Facts:

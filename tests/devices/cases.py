@@ -40,7 +40,7 @@ def networks() -> dict[str, nn.Module]:
 
 def algorithm(name: str, kind: str, model: nn.Module) -> None:
     """Revise on the device: all that comes back is there."""
-    made = getattr(algorithms, name)(model, TASKS[kind], device=NAME, **promises.QUICK[name]).model
+    made = getattr(algorithms, name)(model, TASKS[kind], device=NAME, **promises.quick(name, model)).model
     places = {value.device.type for value in made.state_dict().values()}
     assert places == {NAME}, places
 

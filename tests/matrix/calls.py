@@ -655,6 +655,7 @@ call("losses", "Transformed", lambda t: {"model": t.model, "transforms": losses.
 call("losses", "Uniform", lambda t: {"num_classes": 3})
 call("losses", "Findings", lambda t: {"target": losses.Background(), "findings": (1, 2), "label": 1})
 call("losses", "Within", lambda t: {"target": losses.Background(), "label": 1})
+call("losses", "Without", lambda t: {"target": losses.Teacher(t.model), "classes": (1,)})
 for name in ("bce", "cross_entropy", "dice", "dice_bce"):
     call("losses", name, lambda t: {"on": "retain", "to": losses.Labels(), "name": "mine"})
 call("losses", "mse", lambda t: {"on": "retain", "to": losses.Teacher(t.model), "name": "mine"})
@@ -748,6 +749,8 @@ call("models", "declare_head", lambda t: {"model": t.model, "head": "head"})
 call("models", "fresh_copy", lambda t: {"model": t.model, "seed": 0})
 call("models", "head_name", lambda t: {"model": t.model})
 call("models", "head_parameters", lambda t: {"model": t.model})
+call("models", "parameters_of", lambda t: {"model": t.model, "part": "last:1"})
+call("models", "stages", lambda t: {"model": t.model})
 call("models", "reinitialize_", lambda t: {"module": t.model, "seed": 0})
 NET = {"num_classes": 3, "channels": 3, "mean": (0.5,) * 3, "std": (0.5,) * 3}
 call("models", "all_cnn", lambda t: {**NET, "width": 2, "batch_norm": True, "dropout": 0.1})

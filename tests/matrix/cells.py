@@ -132,6 +132,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "jit": {"draws": 2},
     "lfssd": {"alpha": 0.5},
     "mean_feature_head": {"rounds": 1},
+    "quantile_matching": {"max_share": 1.0},  # of few samples a class is a third
     "retrain": {"epochs": 1},
     "scrub": {"epochs": 1, "msteps": 1},
     "ssd": {"alpha": 0.5},

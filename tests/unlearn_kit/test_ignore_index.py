@@ -284,6 +284,7 @@ def test_every_method_of_masks_takes_the_mark(name):
     options = {"steps": 1} if "steps" in options else options
     model = models.declare_head(network(), "2")
     options |= {"where": "0"} if name == "erase_to_retain" else {}
+    options |= {"references": [models.fresh_copy(model, seed=1)]} if engine.facts_of(method).reads_reference else {}
     task = UnlearnTask.forget_mask_class(TensorDataset(X, MARKED), TensorDataset(X, MARKED), 2, ignore_index=MARK)
     state = method(model, task, **options).model.state_dict()
     assert all(torch.isfinite(value).all() for value in state.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -63,13 +64,19 @@ def beside_references(
             range.
 
     Raises:
-        ValueError: Without a reference.
+        ValueError: Without a reference, or when the figure is no number.
     """
     if not len(references):
         raise ValueError("expected references to hold at least one model, but got none")
     first, *further = references
-    value, ideal, *theirs = (figure(one) for one in (model, first, *further))
+    value, ideal, *theirs = (_checked(figure(one)) for one in (model, first, *further))
     return BesideReferences(value, (ideal, *theirs), _gap(value, ideal), farthest(_gap(one, ideal) for one in theirs))
+
+
+def _checked(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"expected figure to return finite numbers or None, but got {value}")
+    return value
 
 
 def _gap(value: float | None, ideal: float | None) -> float | None:

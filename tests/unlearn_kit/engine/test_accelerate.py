@@ -136,7 +136,7 @@ def revised(accelerator: Accelerator | None) -> dict[str, torch.Tensor]:
 
     made = {}
     for name in TRAINING:
-        options = promises.QUICK[name] | {"batch_size": 6} | PLAIN.get(name, {})
+        options = promises.quick(name, convolutions()) | {"batch_size": 6} | PLAIN.get(name, {})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = getattr(algorithms, name)(convolutions(), promises.of_class(), accelerator=accelerator, **options)

@@ -99,6 +99,7 @@ CALLS: dict[str, list[Callable[[], Any]]] = {
         lambda: metrics.layerwise_distance(BAD, MODEL),
         lambda: metrics.layerwise_distance(MODEL, BAD),
     ],
+    "beside_references": [lambda: metrics.beside_references(lambda _: NAN, MODEL, [MODEL])],
     "loss_auc": [lambda: metrics.loss_auc(BAD, IMAGES, IMAGES)],
     "membership_inference": [lambda: metrics.membership_inference(BAD, TASK)],
     "paired_comparison": [lambda: metrics.paired_comparison([NAN, 1.0], [1.0, 2.0])],
