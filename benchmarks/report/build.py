@@ -21,6 +21,7 @@ from .pictures import strips
 from .reproduce import command, suite_of, suite_text
 from .rows import FURTHER, ReportRow, ReportRun
 from .sequence import standings
+from .summary import summary
 from .tables import CAPTION, Column, as_csv, known_columns, latex, markdown
 from .tasks import ReportTask, tasks
 
@@ -133,6 +134,7 @@ def _task(task: ReportTask, columns: Sequence[Column], look: Any, store: Store) 
         "name": task.name,
         "title": task.title,
         "data": task.data,
+        "summary": summary(task),
         "lead": _lead(task),
         "notes": task.notes,
         "footnote": task.footnote,

@@ -36,6 +36,7 @@ from benchmarks.report.reproduce import command, suite_of, suite_text
 from benchmarks.report.rows import TIMES, ReportRow
 from benchmarks.report.scatter import scatter
 from benchmarks.report.sequence import relapsed, standings
+from benchmarks.report.summary import summary
 from benchmarks.report.tables import COLUMNS
 from benchmarks.report.tasks import ReportTask, tasks
 from benchmarks.setup.methods import METHODS
@@ -311,6 +312,104 @@ def test_where_data_come_from_makes_no_other_task(store: Store, place: dict[str,
     assert task.title == "fashion-mnist · class:0 · small-cnn"
     assert task.notes == []
     assert row(task, "scrub").count == f"3{TIMES}2"
+
+
+# ---- what it comes to ----
+
+
+def place_at(gap: float, seconds: float = 3.0, **scores: float) -> Callable[[dict[str, Any]], None]:
+    def edit(record: dict[str, Any]) -> None:
+        same = {"forget": 0.1, "retain": 0.9, "retain_test": 0.9, "membership": 0.5}
+        scores_of(record).update({"average_gap": gap, **same, **scores})
+        record["cost"]["seconds"] = seconds
+
+    return edit
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> Store:
+    """The reference at a forget score of .1 and 60 s, doing nothing at a gap of .3, and three methods between."""
+    store = write_made_up(tmp_path / "out", methods=("finetune", "scrub", "ssd"), references=2)
+    change(store, place_at(0.0, 60.0), text="reference")
+    change(store, place_at(0.02, forget=0.18), text="reference 2")  # one of the gap's four scores, by .08
+    change(store, place_at(0.3, forget=0.9), text="original")
+    for text, gap, seconds in (("finetune", 0.05, 12.0), ("scrub", 0.1, 3.0), ("ssd", 0.2, 120.0)):
+        change(store, place_at(gap, seconds), text=text)
+    return store
+
+
+def test_the_best_method_comes_with_its_cost(four: Store) -> None:
+    (said,) = summary(read(four)[0])
+    assert said == (
+        "Best: finetune, nearest to the reference, has a gap of 0.050 ± 0.000 and takes 12 s, 5 times as fast as "
+        "retraining (60 s)."
+    )
+    assert said in render(four.root)
+    assert said in render(four.root, "markdown")
+
+
+def test_of_tied_methods_the_quickest_is_named(four: Store) -> None:
+    change(four, place_at(0.01, 12.0), text="finetune")
+    change(four, place_at(0.02, 3.0), text="scrub")
+    (said,) = summary(read(four)[0])
+    assert said.startswith("Best: finetune and scrub are tied, as near to the reference as another reference is.")
+    assert "The quickest of them, scrub, has a gap of 0.020" in said
+
+
+def test_without_a_second_reference_no_tie_is_known(four: Store) -> None:
+    lose(four, text="reference 2")
+    assert summary(read(four)[0])[0].endswith("Whether the next ones are truly worse is not known.")
+
+
+def test_what_is_slower_than_retraining_is_said_to_be(four: Store) -> None:
+    change(four, place_at(0.05, 120.0), text="finetune")
+    assert "takes 120 s, more than retraining, which takes 60 s" in summary(read(four)[0])[0]
+
+
+@pytest.mark.parametrize(
+    ("edit", "fault"),
+    [
+        (fail("diverged", "why"), "diverges"),
+        (place_at(0.01, forget=0.0), "over-forgets, which marks the forgotten samples"),
+        (place_at(0.3), "no nearer to the reference than doing nothing"),
+    ],
+)
+def test_what_not_to_use_is_named_with_the_reason(four: Store, edit: Any, fault: str) -> None:
+    change(four, place_at(0.0, forget=0.1), text="reference")
+    change(four, edit, text="finetune")
+    best, rest = summary(read(four)[0])
+    among = " of the methods without a fault" if "over" in fault else ""  # it is ranked first all the same
+    assert best.startswith(f"Best{among}: scrub")
+    assert rest == f"Do not use: finetune ({fault})."
+
+
+def test_a_fault_of_fewer_than_half_of_the_runs_is_no_ban(four: Store) -> None:
+    change(four, fail("diverged", "why"), text="finetune", training=1)
+    assert len(summary(read(four)[0])) == 1
+    change(four, fail("diverged", "why"), text="finetune", training=2)
+    assert summary(read(four)[0])[1] == "Do not use: finetune (diverges)."
+
+
+def test_where_every_method_has_a_fault_none_is_best(four: Store) -> None:
+    for text in ("finetune", "scrub", "ssd"):
+        change(four, place_at(0.4), text=text)
+    assert summary(read(four)[0]) == [
+        "No method can be recommended: each has one of these faults.",
+        "Do not use: finetune, scrub and ssd (no nearer to the reference than doing nothing).",
+    ]
+
+
+def test_without_a_reference_or_a_method_there_is_no_best(four: Store) -> None:
+    def apart(record: dict[str, Any]) -> None:
+        scores_of(record).update(average_gap=None)
+
+    change(four, apart)
+    lose(four, text="reference")
+    (said,) = summary(read(four)[0])
+    assert said.startswith("No method is best: without a reference's result")
+    for text in ("finetune", "scrub", "ssd"):
+        lose(four, text=text)
+    assert summary(read(four)[0]) == ["No method has finished yet."]
 
 
 # ---- tables ----
