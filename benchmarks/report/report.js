@@ -164,15 +164,27 @@
     chartBox().focus();
   });
 
-  // ---- charts: plotly is read once the page is there, a chart drawn when it comes near the screen ----
+  // ---- charts: a chart is drawn when it comes near the screen, the others when the browser has time ----
   const charts = new Map(all(".chart").map((box) => [box.dataset.chart, { box, view: 0, near: false, drawn: false, spot: -1 }]));
-  const needPlotly = () => {
-    if (window.Plotly) return;
-    document.head.append(make("script", $("plotly").textContent));
+  let unpacking;
+  const unpack = async () => {
+    const bytes = Uint8Array.from(atob($("plotly").textContent), (sign) => sign.charCodeAt(0));
     $("plotly").textContent = "";
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    document.head.append(make("script", await new Response(stream).text()));
   };
-  const whenIdle = window.requestIdleCallback || ((work) => setTimeout(work, 500));
-  addEventListener("load", () => whenIdle(() => needPlotly()));
+  const needPlotly = () => (unpacking ??= unpack());
+  const whenIdle = window.requestIdleCallback || ((work) => setTimeout(work, 100));
+  const drawNear = () => {
+    for (const [kind, chart] of charts) if (chart.near && !chart.drawn) draw(kind);
+  };
+  const drawLater = () => whenIdle(() => {
+    const next = [...charts].find(([, chart]) => !chart.drawn);
+    if (!next || !window.Plotly) return;
+    draw(next[0]);
+    drawLater();
+  });
+  addEventListener("load", () => whenIdle(() => needPlotly().then(drawLater)));
   const viewsOf = (kind) => values.charts[task][kind] || [];
   const themed = (value, colors) => {
     if (typeof value === "string") return value in colors ? colors[value] : value;
@@ -247,6 +259,10 @@
   };
   const draw = (kind) => {
     const chart = charts.get(kind), views = viewsOf(kind), box = chart.box;
+    if (views.length && !window.Plotly) {
+      needPlotly().then(drawNear);
+      return;
+    }
     chart.spot = -1;
     chart.drawn = true;
     box.classList.toggle("none", views.length === 0);
@@ -256,10 +272,9 @@
       box.replaceChildren(make("p", "Nothing of this is recorded for this task.", { class: "empty" }));
       return;
     }
-    needPlotly();
     chart.view = Math.min(chart.view, views.length - 1);
     if (!box.data) box.replaceChildren();
-    const narrow = box.clientWidth < 640;
+    const narrow = printing || box.clientWidth < 640;
     const { data, layout } = dressed(views[chart.view].figure, kind, narrow);
     layout.uirevision = `${task} ${chart.view}`; // until then, zoom and hidden names are the reader's
     const config = {
@@ -267,6 +282,8 @@
       showSendToCloud: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
       toImageButtonOptions: { format: "svg", filename: `unlearn-kit-${kind}` },
     };
+    layout.autosize = !printing;
+    if (printing) layout.width = PAPER;
     Plotly.react(box, data, layout, config);
     if (!chart.listens) {
       chart.listens = true;
@@ -278,9 +295,27 @@
     for (const kind of kinds) {
       const chart = charts.get(kind);
       chart.drawn = false;
-      if (chart.near) draw(kind);
+      if (chart.near || printing) draw(kind);
     }
+    drawLater();
   };
+
+  // ---- on paper everything is there, light and as wide as the paper ----
+  const PAPER = 680; // pixels between the margins of A4 and of Letter
+  let printing = false, before;
+  addEventListener("beforeprint", () => {
+    if (printing) return;
+    before = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    printing = true;
+    redraw();
+  });
+  addEventListener("afterprint", () => {
+    printing = false;
+    if (before) document.documentElement.dataset.theme = before;
+    else delete document.documentElement.dataset.theme;
+    redraw();
+  });
   const buttons = () => {
     for (const box of all("[data-views]")) {
       const kind = box.dataset.views, views = viewsOf(kind), chart = charts.get(kind);

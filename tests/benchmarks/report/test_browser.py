@@ -298,6 +298,29 @@ def test_every_chart_is_drawn_when_it_comes_into_view(desktop: Watched) -> None:
     assert page.locator("#classes img").count() == 0
 
 
+def test_charts_are_drawn_before_anybody_scrolls_and_are_light_and_narrow_on_paper(browser: Any, report: Path) -> None:
+    size = {"width": 1280, "height": 900}
+    opened = Watched(browser, report, viewport=size, color_scheme="dark")
+    page = opened.page
+    state = """[...document.querySelectorAll('.chart')].map((box) =>
+        box.data && box._fullLayout ? [box._fullLayout.width, box.layout.font.color] : null)"""
+    drawn = until(page, state, lambda boxes: None not in boxes)
+    assert {color for _, color in drawn} == {"#e6e9ec"}
+    assert min(width for width, _ in drawn) > 1000
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(state) == [[680, "#1b1f24"]] * len(drawn)
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 900})  # A4 within its margins
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+    page.emulate_media(media="screen")
+    page.set_viewport_size(size)
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    until(page, state, lambda boxes: boxes == drawn)
+    assert page.evaluate("document.documentElement.dataset.theme") is None
+    assert opened.complaints == []
+    page.close()
+
+
 def test_light_and_dark(desktop: Watched) -> None:
     page = desktop.page
 
