@@ -39,6 +39,31 @@ def summary(task: ReportTask) -> list[str]:
     return said
 
 
+def forgotten(task: ReportTask) -> str:
+    """Return how much is forgotten, in words: images, and the patients or other groups that they are of where known.
+
+    Trainings may draw other samples; then the fewest and the most. Empty where no record tells.
+    """
+    records = [run.record for row in task.rows for run in row.runs]
+    images = _range({record.forget_samples for record in records if record.forget_samples is not None})
+    if not images:
+        return ""
+    said = f"{images} training {'image' if images == '1' else 'images'}"
+    groups = [record.forget_groups for record in records if record.forget_groups is not None]
+    if not groups:
+        return said
+    touched, every = (_range({int(one[name]) for one in groups}) for name in ("touched", "groups"))
+    return f"{said} of {touched} of {every} {groups[0]['name']}"
+
+
+def _range(counts: set[int]) -> str:
+    """Return counts in words; empty for none."""
+    if not counts:
+        return ""
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def faults(task: ReportTask, row: ReportRow) -> list[str]:
     """Return why a method is not to be used here; empty for one that may be."""
     said = []

@@ -25,6 +25,8 @@ from unlearn_kit.judging import beside_itself
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.memory import device_peak, reset_device_peak, reset_resident_peak, resident_peak
 from unlearn_kit.metrics import Evaluation, evaluate, evaluate_seeds
+from unlearn_kit.metrics.membership import loss
+from unlearn_kit.metrics.predict import class_labels, map_batches
 from unlearn_kit.modules import cpu_state, device_of, evaluating
 from unlearn_kit.outputs import predicted_labels
 from unlearn_kit.seeding import derive, isolated
@@ -36,7 +38,9 @@ from .plan import Node, code_of, frozen_options, open_data
 from .records import FORMAT, Record, is_trained
 from .revise import Revised, revise, thin
 
-PICTURES = 6  # forgotten images whose predicted masks are kept
+PICTURES = 6  # forgotten images that are kept, with their predicted masks
+LOSSES = 100  # forgotten samples whose losses are kept
+CONFUSED = 10  # most forgotten classes whose predictions are counted
 
 
 @dataclass(frozen=True)
@@ -271,6 +275,9 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> _Draft:
     else:
         record["hashes"]["forget"] = inputs["baseline"].record.hashes["forget"]
         record["forget_samples"] = inputs["baseline"].record.forget_samples
+    if whole.division is not None:
+        parts = whole.division
+        record["forget_groups"] = {"name": parts.plural, "touched": parts.touched, "groups": parts.groups}
     bare = is_trained(method)
     revised = Revised([start] * len(requests))
     if not bare:
@@ -287,6 +294,7 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> _Draft:
             {"seed": seed, "scores": (beside_itself(found) if method == "reference" else _alone(found)).as_dict()}
             for seed, found in evaluate_seeds(final, whole, theirs, seeds=config["seeds"]["evaluation"]).items()
         ]
+        record |= {"confusion": _confusion(final, whole), "forget_losses": _losses(final, whole)}
         record["requests"] = _by_request(revised, requests, config) if len(requests) > 1 else []
     except ValueError as error:  # finite weights whose outputs are not
         return _Draft({**record, "status": "diverged", "reason": str(error), "evaluations": []}, {}, samples)
@@ -327,16 +335,45 @@ def _by_request(revised: Revised, requests: list[UnlearnTask], config: Mapping[s
     return rows
 
 
+def _confusion(model: nn.Module, task: UnlearnTask) -> dict[str, dict[str, int]] | None:
+    """Count, of each forgotten class, what the model takes its samples for: held-out ones where there are any."""
+    if task.kind != "classification":
+        return None
+    data = task.forget_test if len(task.forget_test) else task.forget
+    found = map_batches(
+        [model], data, lambda logits, targets: (class_labels(logits, targets), predicted_labels(logits))
+    )
+    if found is None or len(found[0].unique()) > CONFUSED:
+        return None
+    counts: dict[str, dict[str, int]] = {}
+    for label in found[0].unique().tolist():
+        taken_for, times = found[1][found[0] == label].unique(return_counts=True)
+        counts[str(label)] = dict(zip(map(str, taken_for.tolist()), times.tolist(), strict=True))
+    return counts
+
+
+def _losses(model: nn.Module, task: UnlearnTask) -> list[float] | None:
+    """Return the losses of some forgotten samples, evenly spaced; None where they have none."""
+    places = torch.linspace(0, len(task.forget) - 1, min(LOSSES, len(task.forget))).long().tolist()
+    found = map_batches([model], subset(task.forget, places), lambda logits, targets: (loss(logits, targets),))
+    if found is None or found[0].isnan().any():  # an image without a labelled pixel has none
+        return None
+    return [float(f"{value:.4g}") for value in found[0].tolist()]
+
+
 def _pictures(node: Node, model: nn.Module, task: UnlearnTask) -> dict[str, Tensor]:
     """Return the masks predicted for the first forgotten images; with the reference also images and true masks."""
-    if task.kind != "segmentation":
+    reference = node.config["method"]["name"] == "reference"
+    masks = task.kind == "segmentation"
+    if not (masks or reference):
         return {}
     x, y = load_tensors(subset(task.forget, range(min(PICTURES, len(task.forget)))))
-    with evaluating(model), torch.no_grad():
-        found = {"predicted": predicted_labels(model(x.to(device_of(model)))).cpu().to(torch.uint8)}
-    if node.config["method"]["name"] == "reference":
-        found |= {
-            "images": (x * 255).round().to(torch.uint8),
-            "masks": y.reshape(len(y), *y.shape[-2:]).to(torch.uint8),
-        }
+    found = {}
+    if masks:
+        with evaluating(model), torch.no_grad():
+            found["predicted"] = predicted_labels(model(x.to(device_of(model)))).cpu().to(torch.uint8)
+    if reference and x.dim() == 4 and x.shape[1] in (1, 3):
+        found["images"] = (x * 255).round().clamp(0, 255).to(torch.uint8)
+    if reference and masks:
+        found["masks"] = y.reshape(len(y), *y.shape[-2:]).to(torch.uint8)
     return found

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from benchmarks.commands.report import report
 from benchmarks.report import FORMATS, render, write_report
 from benchmarks.report.build import TABLES
 from benchmarks.report.classes import heat
+from benchmarks.report.confusion import confusion
 from benchmarks.report.curves import slug
 from benchmarks.report.figures import figures
 from benchmarks.report.learning import learning
@@ -36,16 +38,18 @@ from benchmarks.report.reproduce import command, suite_of, suite_text
 from benchmarks.report.rows import TIMES, ReportRow
 from benchmarks.report.scatter import scatter
 from benchmarks.report.sequence import relapsed, standings
-from benchmarks.report.summary import summary
+from benchmarks.report.summary import forgotten, summary
 from benchmarks.report.tables import COLUMNS
 from benchmarks.report.tasks import ReportTask, tasks
 from benchmarks.setup.methods import METHODS
+from benchmarks.setup.recipes import Blueprint
 from benchmarks.speed.made_up import write_made_up
 from benchmarks.suites import parse_suite
 from benchmarks.suites.execute import execute
 from benchmarks.suites.plan import plan, select
 from benchmarks.suites.records import Record
 from benchmarks.suites.store import Store, read_json
+from unlearn_kit.data import load, load_tensors
 from unlearn_kit.files import write_json
 
 METHOD_NAMES = ("finetune", "scrub", "ssd", "perturbed_sign")
@@ -412,6 +416,77 @@ def test_without_a_reference_or_a_method_there_is_no_best(four: Store) -> None:
     assert summary(read(four)[0]) == ["No method has finished yet."]
 
 
+def test_how_much_is_forgotten_is_said(four: Store) -> None:
+    assert forgotten(read(four)[0]) == "6000 training images"
+    change(four, lambda record: record.update(forget_samples=5900), training=1)
+    assert forgotten(read(four)[0]) == "5900 to 6000 training images"
+    groups = {"name": "patients", "touched": 3, "groups": 40}
+    change(four, lambda record: record.update(forget_samples=1, forget_groups=groups))
+    assert forgotten(read(four)[0]) == "1 training image of 3 of 40 patients"
+    assert "Forgotten: 1 training image of 3 of 40 patients." in render(four.root)
+
+
+def test_a_run_has_links_to_what_it_left_and_to_nothing_else(store: Store, tmp_path: Path) -> None:
+    record, reference = chosen(store, text="scrub")[0], chosen(store, text="reference")[0]
+    assert "safetensors" not in render(store.root)
+    assert "receipts/" not in render(store.root)
+    store.path("receipts", record.key, ".md").write_text("receipt")
+    rewrite(store, reference, lambda values: values.update(needs={"reference": "weights of it"}))
+    store.path("tensors", "weights of it", ".safetensors").write_bytes(b"")
+    for target in (store.root / "report.html", tmp_path / "else where" / "mine.html"):
+        page = write_report(store.root, out=target).read_text()
+        links = {href for href in re.findall(r'href="([^"#:]+)"', page) if href != "data:,"}
+        kinds = {href.split("/")[-2] for href in links}
+        assert kinds == {"receipts", "results", "tensors"}
+        assert sum("receipts" in href for href in links) == sum("tensors" in href for href in links) == 1
+        for href in links:
+            assert (target.parent / unquote(href)).is_file(), href
+
+
+def test_where_a_forgotten_class_went_is_shown_beside_the_reference(store: Store) -> None:
+    assert confusion(read(store)[0]) == []  # as of records of earlier versions
+    assert "Where the forgotten class went" not in render(store.root)
+    change(store, lambda record: record.update(confusion={"0": {"3": 30, "6": 70}}), text="reference")
+    change(store, lambda record: record.update(confusion={"0": {"0": 40, "1": 40, "2": 20}}), text="scrub", training=0)
+    change(store, lambda record: record.update(confusion={"0": {"1": 50, "2": 50}}), text="scrub", training=1)
+    (table,) = confusion(read(store)[0])
+    assert table.title == "0 T-shirt"
+    assert table.heads == ["0 T-shirt", "6 Shirt", "1 Trouser", "2 Pullover", "3 Dress"]
+    assert [row.text for row, _ in table.rows] == ["reference", "scrub"]
+    assert table.rows[0][1] == pytest.approx([0, 0.7, 0, 0, 0.3])
+    assert table.rows[1][1] == pytest.approx([0.2, 0, 0.45, 0.35, 0])
+    assert ">0.450</td>" in render(store.root)
+    many = {str(other): 10 for other in range(10)}
+    change(store, lambda record: record.update(confusion={"0": many, "4": {"4": 1}}), text="ssd")
+    (table,) = confusion(read(store)[0])  # class 4 is not to be forgotten
+    assert table.heads[-1] == "others"
+    for one, shares in table.rows:
+        assert len(shares) == len(table.heads), one.text
+        assert sum(shares) == pytest.approx(1)
+
+
+def page_values(store: Store) -> Any:
+    return json.loads(re.search(r'id="values">(.*?)</script>', render(store.root), re.DOTALL).group(1))
+
+
+def test_the_losses_of_a_row_stand_beside_the_references_of_the_same_training(store: Store) -> None:
+    assert not any("losses" in point for point in page_values(store)["points"].values())
+    for training in (0, 1):
+        for text, losses in (("reference", [1.0 + training, 2.0]), ("scrub", [0.1 + training, 0.2])):
+            change(store, lambda r, held=losses: r.update(forget_losses=held), text=text, training=training)
+    points = page_values(store)["points"]
+    found = {
+        point["who"]: point["losses"] for point in points.values() if point["label"] == "scrub" and "losses" in point
+    }
+    assert found == {
+        f"n = 3{TIMES}2": [[1.0, 2.0], [0.1, 0.2]],
+        **{f"training 0, revision {one}": [[1.0, 2.0], [0.1, 0.2]] for one in (0, 1)},
+        **{f"training 1, revision {one}": [[2.0, 2.0], [1.1, 0.2]] for one in (0, 1)},
+    }
+    (own,) = [point for point in points.values() if point["label"] == "ssd" and point["who"].startswith("n")]
+    assert list(own["classes"])[:2] == ["0 T-shirt", "1 Trouser"]
+
+
 # ---- tables ----
 
 
@@ -605,6 +680,9 @@ def test_hostile_texts_are_plain_text_in_charts(tmp_path: Path) -> None:
 def test_picture_strips_show_what_agrees_what_is_too_much_and_what_is_missing(tmp_path: Path) -> None:
     store = write_made_up(tmp_path / "out", methods=("finetune",), trainings=2, revisions=1)
     assert strips(read(store)[0], store) == []
+    for record in chosen(store, text="reference"):
+        store.write(record, {"images": torch.zeros(1, 1, 2, 2, dtype=torch.uint8)})
+    assert [strip.label for strip in strips(read(store)[0], store)] == ["image"]  # as of class labels
     mask = torch.tensor([[[1, 1], [0, 0]]], dtype=torch.uint8)
     wrong = torch.tensor([[[1, 0], [1, 0]]], dtype=torch.uint8)
     image = torch.tensor([[[[255, 0], [0, 7]]]], dtype=torch.uint8)
@@ -669,6 +747,33 @@ def test_a_row_is_had_again_by_its_suite_and_command(real: Path) -> None:
         else:
             assert "--only" not in words
         assert {run.record.key for run in one.runs} <= {node.key for node in nodes}, one.text
+
+
+def test_what_a_real_run_takes_forgotten_classes_for_and_its_losses_are_those_of_its_model(real: Path) -> None:
+    store = Store(real)
+    bundle = load("digits", train_size=100)
+    for record in store.records():
+        if record.kind != "result":
+            continue
+        scores = record.evaluations[0].scores
+        right = sum(counts.get(label, 0) for label, counts in record.confusion.items())
+        every = sum(sum(counts.values()) for counts in record.confusion.values())
+        assert set(record.confusion) == {"1", "2"}
+        assert every == scores["sizes"]["forget_test"]
+        assert right / every == pytest.approx(scores["forget_test"])
+        assert len(record.forget_losses) == min(100, record.forget_samples)
+        if record.config["method"]["name"] == "reference":
+            network = Blueprint("mlp", bundle.num_classes, 1)().eval()
+            network.load_state_dict(store.tensors(record.needs["reference"]))
+            x, y = load_tensors(bundle.train)
+            x, y = (torch.cat([part[y == label] for label in (1, 2)]) for part in (x, y))
+            with torch.no_grad():
+                losses = torch.nn.functional.cross_entropy(network(x).double(), y, reduction="none")
+            # As a set: how the requests' samples are put one behind another is not this test's business.
+            assert sorted(record.forget_losses) == pytest.approx(sorted(losses.tolist()), rel=1e-3)
+            pictures = store.tensors(record.key)
+            assert set(pictures) == {"images"}
+            assert pictures["images"].shape[0] == 6
 
 
 def test_what_a_real_run_leaves_is_shown(real: Path) -> None:
