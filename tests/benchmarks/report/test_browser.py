@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, forget=[("class:0",), ("class:3", "class:5")], methods=METHODS, extra=[(ATTACK, {"lr": ATTACK})]
     )
     return write_report(folder)
+
+
+@pytest.fixture(scope="module")
+def with_losses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of records that hold losses and predictions of forgotten samples."""
+    store = write_made_up(tmp_path_factory.mktemp("losses"), methods=("finetune", "scrub"), trainings=1, revisions=1)
+    for record in list(store.records()):
+        best = record.config["method"]["name"] == "reference"
+        losses = [2.0, 1.0, 0.5] if best else [0.0, 1.0, 4.0]
+        store.write(replace(record, forget_losses=losses, confusion={"0": {"0": 1, "6": 3}}), {})
+    return write_report(store.root)
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +314,7 @@ def test_charts_are_drawn_before_anybody_scrolls_and_are_light_and_narrow_on_pap
     size = {"width": 1280, "height": 900}
     opened = Watched(browser, report, viewport=size, color_scheme="dark")
     page = opened.page
-    state = """[...document.querySelectorAll('.chart')].map((box) =>
+    state = """[...document.querySelectorAll('[data-chart]')].map((box) =>
         box.data && box._fullLayout ? [box._fullLayout.width, box.layout.font.color] : null)"""
     drawn = until(page, state, lambda boxes: None not in boxes)
     assert {color for _, color in drawn} == {"#e6e9ec"}
@@ -317,6 +329,28 @@ def test_charts_are_drawn_before_anybody_scrolls_and_are_light_and_narrow_on_pap
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     until(page, state, lambda boxes: boxes == drawn)
     assert page.evaluate("document.documentElement.dataset.theme") is None
+    assert opened.complaints == []
+    page.close()
+
+
+def test_two_rows_are_compared_by_class_and_by_the_losses_of_samples(browser: Any, with_losses: Path) -> None:
+    opened = Watched(browser, with_losses, viewport={"width": 1280, "height": 900})
+    page = opened.page
+    page.locator(f"{SHOWN} .pin").nth(0).click()
+    page.locator(f"{SHOWN} .pin").nth(1).click()
+    trouser = page.locator("#comparison tbody tr").filter(has_text="class 1 Trouser").locator("td").all_inner_texts()
+    a, b, difference, reference = (float(text.replace("\u2212", "-")) for text in trouser)
+    assert b - a == pytest.approx(difference, abs=1e-3)
+    assert 0.9 < reference <= 1
+    drawn = until(page, "document.getElementById('losses-chart').data?.map((one) => [one.name, one.x, one.y])", bool)
+    # A loss of zero has no place on a logarithmic axis: it is drawn at the floor.
+    assert [[x, y] for _, x, y in drawn] == [[[2, 1, 0.5], [1e-4, 1, 4]]] * 2
+    assert [name[:2] for name, _, _ in drawn] == ["A ", "B "]
+    assert page.locator("#losses-chart .xtick").all_text_contents()[:2] == ["0.0001", "0.001"]
+    shares = page.locator("#confusion tbody tr").first.locator("td").all_inner_texts()
+    assert shares == ["0.250", "0.750"]
+    page.locator("#clear").click()
+    assert page.locator("#losses").is_hidden()
     assert opened.complaints == []
     page.close()
 
