@@ -20,6 +20,7 @@ from .classes import class_means
 from .confusion import confusion
 from .curves import write_curves
 from .figures import figures
+from .groups import group_table
 from .links import Links
 from .looks import identifiers, looks
 from .pictures import strips
@@ -165,6 +166,7 @@ def _task(task: ReportTask, columns: Sequence[Column], look: Any, store: Store, 
         "strips": strips(task, store),
         "sequence": _sequence(task),
         "confusion": confusion(task),
+        "groups": group_table(task),
         "rows": [_row(task, row, names, columns, look, links) for row in task.rows],
     }
 

@@ -320,9 +320,10 @@
     }));
     const ends = data.flatMap((trace) => [...trace.x, ...trace.y]);
     const [low, high] = [Math.min(...ends) / 1.5, Math.max(...ends) * 1.5];
-    const decades = [-4, -3, -2, -1, 0, 1, 2].map((power) => 10 ** power);
+    const digits = high / low < 1000 ? [1, 2, 5] : [1];
+    const ticks = [-4, -3, -2, -1, 0, 1, 2].flatMap((power) => digits.map((digit) => Number(`${digit}e${power}`)));
     const axis = (title) => ({
-      type: "log", title: { text: title }, range: [Math.log10(low), Math.log10(high)], tickmode: "array", tickvals: decades, ticktext: decades.map(String),
+      type: "log", title: { text: title }, range: [Math.log10(low), Math.log10(high)], tickmode: "array", tickvals: ticks, ticktext: ticks.map(String),
       gridcolor: colors["@grid"], linecolor: colors["@grid"], zeroline: false, automargin: true,
     });
     const layout = {

@@ -100,6 +100,8 @@ def _best(task: ReportTask, usable: Sequence[ReportRow], *, passed_over: bool) -
         )
     best = usable[0]
     unknown = "" if task.resolution is not None else " Whether the next ones are truly worse is not known."
+    if best.tied:
+        unknown = " It cannot be told from a reference, the other methods can."
     return f"Best{among}: {best.label}, nearest to the reference, {_figures(task, best)}.{unknown}"
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import algorithms
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data import DataBundle, TensorImages, in_order, load_tensors, subset
+from unlearn_kit.data.groups import groups_of
+from unlearn_kit.data.tensors import resolve
 from unlearn_kit.engine import FitResult, train
 from unlearn_kit.evidence.software import versions
 from unlearn_kit.files import plain
@@ -24,7 +29,7 @@ from unlearn_kit.hashing import hash_config, hash_model, sample_hashes
 from unlearn_kit.judging import beside_itself
 from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.memory import device_peak, reset_device_peak, reset_resident_peak, resident_peak
-from unlearn_kit.metrics import Evaluation, evaluate, evaluate_seeds
+from unlearn_kit.metrics import Evaluation, evaluate, evaluate_seeds, split_score
 from unlearn_kit.metrics.membership import loss
 from unlearn_kit.metrics.predict import class_labels, map_batches
 from unlearn_kit.modules import cpu_state, device_of, evaluating
@@ -40,6 +45,8 @@ from .revise import Revised, revise, thin
 
 PICTURES = 6  # forgotten images that are kept, with their predicted masks
 LOSSES = 100  # forgotten samples whose losses are kept
+GROUPS = 20  # groups that are scored
+GROUP_SAMPLES = 200  # samples of each that are read
 CONFUSED = 10  # most forgotten classes whose predictions are counted
 
 
@@ -294,7 +301,11 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> _Draft:
             {"seed": seed, "scores": (beside_itself(found) if method == "reference" else _alone(found)).as_dict()}
             for seed, found in evaluate_seeds(final, whole, theirs, seeds=config["seeds"]["evaluation"]).items()
         ]
-        record |= {"confusion": _confusion(final, whole), "forget_losses": _losses(final, whole)}
+        record |= {
+            "group_scores": _group_scores(final, whole, bundle, config["forget"]),
+            "confusion": _confusion(final, whole),
+            "forget_losses": _losses(final, whole),
+        }
         record["requests"] = _by_request(revised, requests, config) if len(requests) > 1 else []
     except ValueError as error:  # finite weights whose outputs are not
         return _Draft({**record, "status": "diverged", "reason": str(error), "evaluations": []}, {}, samples)
@@ -350,6 +361,55 @@ def _confusion(model: nn.Module, task: UnlearnTask) -> dict[str, dict[str, int]]
         taken_for, times = found[1][found[0] == label].unique(return_counts=True)
         counts[str(label)] = dict(zip(map(str, taken_for.tolist()), times.tolist(), strict=True))
     return counts
+
+
+def _group_scores(
+    model: nn.Module, task: UnlearnTask, bundle: DataBundle, rules: Sequence[str]
+) -> dict[str, dict[str, Any]] | None:
+    """Score groups of the data: those of the column that a rule names, else patients, where a column has them."""
+    named = next((rule.split(":")[1] for rule in rules if rule.startswith("where:")), None)
+    groups = groups_of(bundle.train, named, bundle.train_metadata)
+    if groups is None or task.forget_indices is None:
+        return None
+    unseen = None
+    if bundle.test_metadata is not None and groups.name in bundle.test_metadata.columns:
+        unseen = groups_of(bundle.test, groups.name, bundle.test_metadata)
+    judged = _judged(task, bundle)
+    forgotten = Counter(groups.values[task.forget_indices.numpy()].tolist())
+    names = sorted(set(groups.values[~groups.missing].tolist()), key=lambda name: (not forgotten[name], name))
+    found = {}
+    for name in names[:GROUPS]:
+        train = np.flatnonzero(groups.values == name)
+        test = np.flatnonzero([] if unseen is None else judged & (unseen.values == name))
+        found[name] = {
+            "forgotten": forgotten[name],
+            "train": len(train),
+            "train_score": _score_of(model, task, bundle.train, train),
+            "test": len(test),
+            "test_score": _score_of(model, task, bundle.test, test),
+        }
+    return found
+
+
+def _judged(task: UnlearnTask, bundle: DataBundle) -> NDArray[np.bool_]:
+    """Return which held-out samples judge, ``(N,)``: those set aside to choose by do not."""
+    base, own = resolve(bundle.test)
+    places = np.arange(len(bundle.test)) if own is None else own.numpy()
+    judged = np.zeros(len(places), dtype=bool)
+    for part in (task.forget_test, task.retain_test):
+        if len(part):
+            below, chosen = resolve(part)
+            if below is base:
+                judged |= True if chosen is None else np.isin(places, chosen.numpy())
+    return judged
+
+
+def _score_of(model: nn.Module, task: UnlearnTask, dataset: Any, places: NDArray[np.intp]) -> float | None:
+    """Return the score on some of the samples at ``places``, evenly spaced; None where there are none."""
+    if not len(places):
+        return None
+    chosen = places[np.linspace(0, len(places) - 1, min(GROUP_SAMPLES, len(places))).astype(int)]
+    return split_score(model, replace(task, forget=subset(dataset, chosen)), "forget")
 
 
 def _losses(model: nn.Module, task: UnlearnTask) -> list[float] | None:

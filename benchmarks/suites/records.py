@@ -35,7 +35,7 @@ Status = Literal["ok", "n/a", "diverged"]
 RESULT = ("class_names", "forget_samples", "options", "details", "learning_curve", "evaluations")
 TRAINED = ("parameters",)
 # The fields that results may have, and those of earlier versions have not.
-OPTIONAL = ("forget_groups", "confusion", "forget_losses")
+OPTIONAL = ("forget_groups", "group_scores", "confusion", "forget_losses")
 
 
 def is_trained(method: str) -> bool:
@@ -153,6 +153,25 @@ class SeedScores:
         return evaluation_of(self.scores)
 
 
+@dataclass(frozen=True)
+class GroupScore:
+    """What a model scored on one group of the data, such as a patient or a scanner.
+
+    Attributes:
+        forgotten: How many of its training samples are forgotten.
+        train: How many there are.
+        train_score: The score on up to 200 of them.
+        test: How many held-out samples it has.
+        test_score: The score on up to 200 of these; None without any.
+    """
+
+    forgotten: int
+    train: int
+    train_score: Number | None
+    test: int
+    test_score: Number | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class NodeCost:
     """What a node cost: all that two runs of it never share.
@@ -208,6 +227,7 @@ class Record:
         forget_samples: Of results, the number of samples to forget.
         forget_groups: Of results, ``{"name", "touched", "groups"}``: of how many of how many patients, or what else the
             groups of the data are, a training sample is forgotten; None where no groups are known.
+        group_scores: Of results, the scores of up to 20 groups by name, those of which something is forgotten first.
         confusion: Of results, ``{label: {predicted label: samples}}`` over held-out data like the forgotten, or where
             there are none over the forgotten data; None for other than class labels, and where many are forgotten.
         forget_losses: Of results, the loss of up to 100 forgotten samples, evenly spaced: the same ones for every
@@ -237,6 +257,7 @@ class Record:
     class_names: Sequence[str] = ()
     forget_samples: int | None = None
     forget_groups: Annotated[Mapping[str, Any], AfterValidator(_groups)] | None = None
+    group_scores: Mapping[str, GroupScore] | None = None
     confusion: Mapping[str, Mapping[str, int]] | None = None
     forget_losses: Sequence[Number] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -31,6 +31,7 @@ from benchmarks.report.classes import heat
 from benchmarks.report.confusion import confusion
 from benchmarks.report.curves import slug
 from benchmarks.report.figures import figures
+from benchmarks.report.groups import group_table
 from benchmarks.report.learning import learning
 from benchmarks.report.looks import identifiers, looks
 from benchmarks.report.pictures import strips
@@ -358,6 +359,10 @@ def test_of_tied_methods_the_quickest_is_named(four: Store) -> None:
     (said,) = summary(read(four)[0])
     assert said.startswith("Best: finetune and scrub are tied, as near to the reference as another reference is.")
     assert "The quickest of them, scrub, has a gap of 0.020" in said
+    change(four, place_at(0.1, 3.0), text="scrub")
+    (said,) = summary(read(four)[0])
+    assert said.startswith("Best: finetune, nearest to the reference")
+    assert said.endswith("It cannot be told from a reference, the other methods can.")
 
 
 def test_without_a_second_reference_no_tie_is_known(four: Store) -> None:
@@ -463,6 +468,29 @@ def test_where_a_forgotten_class_went_is_shown_beside_the_reference(store: Store
     for one, shares in table.rows:
         assert len(shares) == len(table.heads), one.text
         assert sum(shares) == pytest.approx(1)
+
+
+def test_each_group_is_scored_beside_the_reference(store: Store) -> None:
+    assert group_table(read(store)[0]) is None
+    assert "Groups of the data" not in render(store.root)
+
+    def groups(here: float, unseen: float | None) -> Callable[[dict[str, Any]], None]:
+        b = {"forgotten": 5, "train": 9, "train_score": here, "test": 3 if unseen else 0, "test_score": unseen}
+        a = {**b, "forgotten": 0, "train_score": 1.0}
+        return lambda record: record.update(group_scores={"scanner B": b, "scanner A": a})
+
+    change(store, groups(0.2, None), text="reference")
+    for training, score in enumerate((0.3, 0.4, 0.8)):
+        change(store, groups(score, score / 2), text="scrub", training=training)
+    table = group_table(read(store)[0])
+    assert table is not None
+    assert table.heads == [("scanner B", 5, 9), ("scanner A", 0, 9)]
+    assert [row.text for row, _ in table.rows] == ["reference", "scrub"]
+    assert table.rows[0][1] == [(pytest.approx(0.2), None), (1.0, None)]
+    assert table.rows[1][1][0] == pytest.approx((0.5, 0.25))
+    page = render(store.root)
+    assert "scanner B ✕<small>5 of 9 forgotten</small>" in page
+    assert ">0.500<small>held-out 0.250</small></td>" in page
 
 
 def page_values(store: Store) -> Any:
