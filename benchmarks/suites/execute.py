@@ -20,7 +20,7 @@ import algorithms
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
 from unlearn_kit.data import DataBundle, TensorImages, in_order, load_tensors, subset
-from unlearn_kit.data.groups import groups_of
+from unlearn_kit.data.groups import Division, Groups, divided, groups_of
 from unlearn_kit.data.tensors import resolve
 from unlearn_kit.engine import FitResult, train
 from unlearn_kit.evidence.software import versions
@@ -282,8 +282,8 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> _Draft:
     else:
         record["hashes"]["forget"] = inputs["baseline"].record.hashes["forget"]
         record["forget_samples"] = inputs["baseline"].record.forget_samples
-    if whole.division is not None:
-        parts = whole.division
+    parts = _division(whole, bundle, config["forget"])
+    if parts is not None:
         record["forget_groups"] = {"name": parts.plural, "touched": parts.touched, "groups": parts.groups}
     bare = is_trained(method)
     revised = Revised([start] * len(requests))
@@ -363,12 +363,27 @@ def _confusion(model: nn.Module, task: UnlearnTask) -> dict[str, dict[str, int]]
     return counts
 
 
+def _groups(bundle: DataBundle, rules: Sequence[str]) -> Groups | None:
+    """Return the groups of the training data: of the column that a rule names, else patients, if there are any."""
+    named = next((rule.split(":")[1] for rule in rules if rule.startswith("where:")), None)
+    return groups_of(bundle.train, named, bundle.train_metadata)
+
+
+def _division(task: UnlearnTask, bundle: DataBundle, rules: Sequence[str]) -> Division | None:
+    """Return how the request divides the groups; None where there are none."""
+    groups = _groups(bundle, rules)
+    if groups is None or task.forget_indices is None:
+        return task.division
+    selected = torch.zeros(len(bundle.train), dtype=torch.bool)
+    selected[task.forget_indices] = True
+    return divided(groups, selected)
+
+
 def _group_scores(
     model: nn.Module, task: UnlearnTask, bundle: DataBundle, rules: Sequence[str]
 ) -> dict[str, dict[str, Any]] | None:
-    """Score groups of the data: those of the column that a rule names, else patients, where a column has them."""
-    named = next((rule.split(":")[1] for rule in rules if rule.startswith("where:")), None)
-    groups = groups_of(bundle.train, named, bundle.train_metadata)
+    """Score each of the groups, those of which something is forgotten first; None where there are none."""
+    groups = _groups(bundle, rules)
     if groups is None or task.forget_indices is None:
         return None
     unseen = None
