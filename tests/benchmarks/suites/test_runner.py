@@ -31,7 +31,8 @@ from benchmarks.setup.recipes import Blueprint, ForgetRule
 from benchmarks.speed import overhead
 from benchmarks.suites import parse_suite, runner
 from benchmarks.suites.backends import Local, check_backend, make_backend, stored_product
-from benchmarks.suites.execute import Finished, Product, _division, _group_scores, execute, execute_safely
+from benchmarks.suites.execute import Finished, Product, execute, execute_safely
+from benchmarks.suites.forgotten import division, group_scores
 from benchmarks.suites.plan import Node, plan
 from benchmarks.suites.records import NodeCost, Record
 from benchmarks.suites.revise import unlearning_seed
@@ -859,10 +860,10 @@ def test_the_groups_that_a_rule_names_are_scored_as_its_splits_are() -> None:
     task = ForgetRule("where:scanner:B").task(bundle, 0)
     network = Blueprint("mlp", bundle.num_classes, 1)().eval()
     whole = evaluate(network, task)
-    division = _division(task, bundle, ["where:scanner:B"])
-    assert division is not None
-    assert division.words == "1 of 3 scanners"
-    found = _group_scores(network, task, bundle, ["where:scanner:B"])
+    parts = division(task, bundle, ["where:scanner:B"])
+    assert parts is not None
+    assert parts.words == "1 of 3 scanners"
+    found = group_scores(network, task, bundle, ["where:scanner:B"])
     assert found is not None
     assert list(found) == ["B", "A", "C"]  # what is forgotten first
     assert found["B"]["forgotten"] == found["B"]["train"] == whole.sizes["forget"]
@@ -876,4 +877,4 @@ def test_the_groups_that_a_rule_names_are_scored_as_its_splits_are() -> None:
     assert found["B"]["test_score"] == pytest.approx(whole.forget_test)
     # Held-out samples that were set aside to choose by do not judge.
     assert sum(one["test"] for one in kept) == whole.sizes["retain_test"] < len(bundle.test) - found["B"]["test"]
-    assert _group_scores(network, task, replace(bundle, train_metadata=None), ["class:1"]) is None
+    assert group_scores(network, task, replace(bundle, train_metadata=None), ["class:1"]) is None
