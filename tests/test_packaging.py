@@ -19,6 +19,7 @@ READ = (
     "benchmarks/report/*.html",
     "benchmarks/report/*.css",
     "benchmarks/report/*.js",
+    "benchmarks/report/*.txt",
     "unlearn_kit/deployed/*.html",
 )
 

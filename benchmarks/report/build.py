@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,17 +16,25 @@ from ..analysis.rows import rows, suites_in
 from ..analysis.tables import MISSING
 from ..suites.records import Record
 from ..suites.store import Store, planned_nodes, read_json
+from .classes import class_means
+from .confusion import confusion
 from .curves import write_curves
 from .figures import figures
+from .groups import group_table
+from .links import Links
 from .looks import identifiers, looks
 from .pictures import strips
 from .reproduce import command, suite_of, suite_text
 from .rows import FURTHER, ReportRow, ReportRun
 from .sequence import standings
+from .summary import forgotten, summary
 from .tables import CAPTION, Column, as_csv, known_columns, latex, markdown
 from .tasks import ReportTask, tasks
 
 HERE = Path(__file__).parent
+# The bundle of plain charts, from npm's plotly.js-cartesian-dist-min 4.1.1: what the Python package holds is three
+# times as large, which readers of a page would wait for.
+PLOTLY = "plotly-cartesian.min.js"
 FAILED = {"name", "reason", "traceback"}  # what the page says of a failure
 TABLES: dict[str, Callable[[Sequence[ReportTask]], str]] = {"latex": latex, "csv": as_csv, "markdown": markdown}
 FORMATS = ("html", *TABLES, "curves")
@@ -58,21 +68,35 @@ def write_report(
         if not write_curves(_tasks_of(folder, suite), target):
             raise ValueError(f"expected dir to hold a finished run of at least one method, but got {str(folder)!r}")
         return target
-    text = render(folder, format, suite)
     target = Path(folder) / f"report.{SUFFIXES[format]}" if out is None else Path(out)
+    text = render(folder, format, suite, beside=target.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     return write_text(text, target)
 
 
-def render(folder: str | Path, format: str = "html", suite: str | None = None) -> str:  # noqa: A002
+def render(
+    folder: str | Path,
+    format: str = "html",  # noqa: A002
+    suite: str | None = None,
+    *,
+    beside: str | Path | None = None,
+) -> str:
     """Return the text of a report, see :func:`write_report`.
+
+    Args:
+        folder: A store.
+        format: As there, but no curves.
+        suite: Only its runs.
+        beside: The folder that a page's links to receipts and weights start from; ``folder`` unless given.
 
     Raises:
         ValueError: On an unknown format or suite, or a folder without results.
     """
     check_choice("format", format, ("html", *TABLES))
     found = _tasks_of(folder, suite)
-    return page(found, folder, suite) if format == "html" else TABLES[format](found)
+    if format != "html":
+        return TABLES[format](found)
+    return page(found, folder, suite, beside=folder if beside is None else beside)
 
 
 def _tasks_of(folder: str | Path, suite: str | None) -> list[ReportTask]:
@@ -82,10 +106,9 @@ def _tasks_of(folder: str | Path, suite: str | None) -> list[ReportTask]:
     return found
 
 
-def page(found: Sequence[ReportTask], folder: str | Path, suite: str | None = None) -> str:
+def page(found: Sequence[ReportTask], folder: str | Path, suite: str | None = None, *, beside: str | Path) -> str:
     """Return the report as HTML: everything it needs is in it, and it may ask nothing of any other place."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
 
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -98,6 +121,7 @@ def page(found: Sequence[ReportTask], folder: str | Path, suite: str | None = No
     planned = sorted({node["key"] for one in suites for node in planned_nodes(one)})
     failures = [one for key in planned if (one := read_json(store.path("failures", key))) and one.keys() >= FAILED]
     records = [run.record for one in found for row in one.rows for run in row.runs]
+    links = Links(store, Path(beside))
     return environment.get_template("template.html").render(
         title=", ".join(names) or store.root.resolve().name,
         about=[str(one["about"]) for one in suites if one.get("about")],
@@ -106,13 +130,13 @@ def page(found: Sequence[ReportTask], folder: str | Path, suite: str | None = No
         runs=len(records),
         caption=CAPTION,
         columns=columns,
-        tasks=[_task(one, columns, look, store) for one in found],
+        tasks=[_task(one, columns, look, store, links) for one in found],
         methods=list(look),
         datasets=sorted({one.data for one in found}),
         failures=failures,
         css=(HERE / "style.css").read_text(encoding="utf-8"),
         script=(HERE / "report.js").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs(),
+        plotly=_packed(HERE / PLOTLY),
         data=_in_script(_data(found, columns)),
     )
 
@@ -126,20 +150,24 @@ def _versions(records: Sequence[Record]) -> str:
     return ", ".join(f"{name} {' and '.join(versions)}" for name, versions in found.items())
 
 
-def _task(task: ReportTask, columns: Sequence[Column], look: Any, store: Store) -> dict[str, Any]:
+def _task(task: ReportTask, columns: Sequence[Column], look: Any, store: Store, links: Links) -> dict[str, Any]:
     """Return what the page shows of a task."""
     names = {(id(row), place): name for name, row, place in identifiers(task)}
     return {
         "name": task.name,
         "title": task.title,
         "data": task.data,
+        "summary": summary(task),
+        "forgotten": forgotten(task),
         "lead": _lead(task),
         "notes": task.notes,
         "footnote": task.footnote,
         "score": task.score,
         "strips": strips(task, store),
         "sequence": _sequence(task),
-        "rows": [_row(task, row, names, columns, look) for row in task.rows],
+        "confusion": confusion(task),
+        "groups": group_table(task),
+        "rows": [_row(task, row, names, columns, look, links) for row in task.rows],
     }
 
 
@@ -174,6 +202,7 @@ def _row(
     names: dict[tuple[int, int | None], str],
     columns: Sequence[Column],
     look: Any,
+    links: Links,
 ) -> dict[str, Any]:
     figures_of = [(column, row.figure(column.name)) for column in columns]
     color, symbol = look.get(row.method, ("currentColor", "reference" if row.role == FURTHER else row.role))
@@ -204,6 +233,7 @@ def _row(
                 "status": run.status,
                 "gap": _gap(run),
                 "key": run.record.key,
+                "files": links.of(run),
             }
             for place, run in enumerate(row.runs)
         ],
@@ -233,12 +263,26 @@ def _data(found: Sequence[ReportTask], columns: Sequence[Column]) -> dict[str, A
                 "options": _options(row if run is None else run),
                 "notes": row.notes if run is None else [] if run.status == "ok" else [run.status],
                 "values": [_value(column, row, run) for column in columns],
+                **_samples(task, row, run),
             }
     return {
         "columns": [column.title for column in columns],
         "points": points,
         "charts": {task.name: figures(task) for task in found},
     }
+
+
+def _samples(task: ReportTask, row: ReportRow, run: ReportRun | None) -> dict[str, Any]:
+    """Return the scores of the classes, and the losses of forgotten samples beside the reference's where both are."""
+    classes = class_means(row) if run is None else {label: v for label, v in run.per_class.items() if v is not None}
+    found: dict[str, Any] = {"classes": {task.class_title(label): f"{v:.3f}" for label, v in sorted(classes.items())}}
+    reference = task.row("reference")
+    theirs = {} if reference is None else {one.seeds[0]: one.record.forget_losses for one in reference.ok}
+    for one in row.ok if run is None else [run]:
+        mine, other = one.record.forget_losses, theirs.get(one.seeds[0])
+        if mine and other and len(mine) == len(other):
+            return {**found, "losses": [other, mine], "losses_of": one.text}
+    return found
 
 
 def _options(thing: ReportRow | ReportRun) -> dict[str, str]:
@@ -254,6 +298,11 @@ def _value(column: Column, row: ReportRow, run: ReportRun | None) -> list[Any]:
         return [None if found is None else found.mean, column.text(found)]
     value = run.values[column.name]
     return [value, MISSING if value is None else column.form.format(value)]
+
+
+def _packed(path: Path) -> str:
+    """Return a file's bytes, compressed, as text: the same every time."""
+    return base64.b64encode(gzip.compress(path.read_bytes(), mtime=0)).decode("ascii")
 
 
 def _in_script(value: Any) -> str:

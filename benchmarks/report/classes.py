@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -22,15 +21,15 @@ def heat(task: ReportTask, *, change: bool = False) -> Figure | None:
         task: The rows.
         change: Show differences to the reference instead.
     """
-    table = {id(row): means for row in task.rows if (means := _class_means(row))}
+    table = {id(row): means for row in task.rows if (means := class_means(row))}
     reference = task.row("reference")
     theirs = table.get(id(reference), {})
     rows = [row for row in task.rows if id(row) in table and not (change and row is reference)]
     if not any(row.role == "method" for row in rows) or (change and not theirs):
         return None
     labels = sorted({label for means in table.values() for label in means})
-    names, ids = task.class_names, {id(row): name for name, row, place in identifiers(task) if place is None}
-    titles = [_class_title(label, names, label in task.forgotten) for label in labels]
+    ids = {id(row): name for name, row, place in identifiers(task) if place is None}
+    titles = [_marked(task, label) for label in labels]
     z, hover = [], []
     for row in rows:
         means = table[id(row)]
@@ -69,7 +68,8 @@ def heat(task: ReportTask, *, change: bool = False) -> Figure | None:
     return {"data": [trace], "layout": layout}
 
 
-def _class_means(row: ReportRow) -> dict[int, float]:
+def class_means(row: ReportRow) -> dict[int, float]:
+    """Return the score of each class on held-out data, the mean over runs."""
     found: dict[int, list[float]] = defaultdict(list)
     for run in row.ok:
         for label, score in run.per_class.items():
@@ -82,7 +82,6 @@ def _change(mine: float | None, theirs: float | None) -> float | None:
     return None if mine is None or theirs is None else mine - theirs
 
 
-def _class_title(label: int, names: Sequence[str], forgotten: bool) -> str:
-    name = names[label] if label < len(names) else ""
-    title = str(label) if name in ("", str(label)) else f"{label} {escape(name, quote=False)}"
-    return f"{title} ✕" if forgotten else title
+def _marked(task: ReportTask, label: int) -> str:
+    title = escape(task.class_title(label), quote=False)
+    return f"{title} ✕" if label in task.forgotten else title

@@ -31,14 +31,17 @@ class Strip:
 
 
 def strips(task: ReportTask, store: Store) -> list[Strip]:
-    """Return images and true masks of one training, then what each row's first run predicts; nothing without masks."""
+    """Return forgotten images of one training; where there are masks these, and what each row's first run predicts."""
     reference = task.row("reference")
     first = None if reference is None or not reference.ok else reference.ok[0]
     base = {} if first is None else _tensors(store, first)
-    if first is None or not {"images", "masks", "predicted"} <= set(base):
+    if first is None or "images" not in base:
         return []
+    found = [_strip("image", _colours(base["images"]))]
+    if not {"masks", "predicted"} <= set(base):
+        return found
     masks = base["masks"]
-    found = [_strip("image", _colours(base["images"])), _strip("true mask", _labels(masks))]
+    found.append(_strip("true mask", _labels(masks)))
     for row in task.rows:
         run = next((run for run in row.ok if run.seeds[0] == first.seeds[0]), None)
         predicted = None if run is None else _tensors(store, run).get("predicted")

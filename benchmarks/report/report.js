@@ -107,6 +107,7 @@
     // Whoever unpins by keyboard goes on from the next chip, or from the chart.
     if (held >= 0) ($("pins").children[Math.min(held, pins.length - 1)] || chartBox()).focus();
     $("comparison").replaceChildren(...(pins.length ? [comparison()] : []));
+    losses();
     redraw(["tradeoff", "cost"]);
   };
   let beside = false;
@@ -144,6 +145,13 @@
       if (reference) cells.push(reference.values[place][1]);
       line(name, ...cells);
     });
+    for (const name of Object.keys(a.classes)) {
+      const of = (point) => point.classes[name] ?? "n/a";
+      const cells = [of(a)];
+      if (b) cells.push(of(b), signed(...[a, b].map((point) => (name in point.classes ? Number(point.classes[name]) : null))));
+      if (reference) cells.push(of(reference));
+      line(`class ${name}`, ...cells);
+    }
     const options = [...new Set([...Object.keys(a.options), ...Object.keys(b ? b.options : {})])];
     for (const name of options) {
       const [mine, other] = [a.options[name] ?? "–", b ? b.options[name] ?? "–" : undefined];
@@ -164,15 +172,27 @@
     chartBox().focus();
   });
 
-  // ---- charts: plotly is read once the page is there, a chart drawn when it comes near the screen ----
-  const charts = new Map(all(".chart").map((box) => [box.dataset.chart, { box, view: 0, near: false, drawn: false, spot: -1 }]));
-  const needPlotly = () => {
-    if (window.Plotly) return;
-    document.head.append(make("script", $("plotly").textContent));
+  // ---- charts: a chart is drawn when it comes near the screen, the others when the browser has time ----
+  const charts = new Map(all("[data-chart]").map((box) => [box.dataset.chart, { box, view: 0, near: false, drawn: false, spot: -1 }]));
+  let unpacking;
+  const unpack = async () => {
+    const bytes = Uint8Array.from(atob($("plotly").textContent), (sign) => sign.charCodeAt(0));
     $("plotly").textContent = "";
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    document.head.append(make("script", await new Response(stream).text()));
   };
-  const whenIdle = window.requestIdleCallback || ((work) => setTimeout(work, 500));
-  addEventListener("load", () => whenIdle(() => needPlotly()));
+  const needPlotly = () => (unpacking ??= unpack());
+  const whenIdle = window.requestIdleCallback || ((work) => setTimeout(work, 100));
+  const drawNear = () => {
+    for (const [kind, chart] of charts) if (chart.near && !chart.drawn) draw(kind);
+  };
+  const drawLater = () => whenIdle(() => {
+    const next = [...charts].find(([, chart]) => !chart.drawn);
+    if (!next || !window.Plotly) return;
+    draw(next[0]);
+    drawLater();
+  });
+  addEventListener("load", () => whenIdle(() => needPlotly().then(drawLater)));
   const viewsOf = (kind) => values.charts[task][kind] || [];
   const themed = (value, colors) => {
     if (typeof value === "string") return value in colors ? colors[value] : value;
@@ -191,6 +211,13 @@
     found["@change"] = [[0, dark() ? "#c9602a" : "#d1662f"], [0.5, read("raised")], [1, blue]];
     return found;
   };
+  const plain = (colors, narrow) => ({
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: getComputedStyle(document.body).fontFamily, size: narrow ? 11 : 12.5, color: colors["@ink"] },
+    margin: { l: narrow ? 48 : 64, r: 12, t: narrow ? 12 : 32, b: 48 },
+    hovermode: "closest", dragmode: narrow ? false : "zoom",
+    hoverlabel: { bgcolor: colors["@surface"], bordercolor: colors["@faint"], align: "left", font: { color: colors["@ink"], size: 13 } },
+  });
   const dressed = (figure, kind, narrow) => {
     const colors = colorsNow();
     const layout = themed(figure.layout, colors);
@@ -202,7 +229,7 @@
     const data = themed(figure.data, colors);
     if (kind === "classes") {
       if (narrow) {
-        delete data[0].texttemplate;
+        if (!printing) delete data[0].texttemplate;
         const short = (text) => (text.length > 20 ? `${text.slice(0, 9)}…${text.slice(-10)}` : text);
         layout.yaxis = { ...layout.yaxis, tickmode: "array", tickvals: data[0].y, ticktext: data[0].y.map(short), tickfont: { size: 10 } };
         layout.xaxis = { ...layout.xaxis, tickangle: -60, tickfont: { size: 10 } };
@@ -223,12 +250,9 @@
       data: [...data, ...pinned(data, kind, colors)],
       layout: {
         ...layout,
-        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-        font: { family: getComputedStyle(document.body).fontFamily, size: narrow ? 11 : 12.5, color: colors["@ink"] },
-        margin: { l: narrow ? 48 : 64, r: 12, t: narrow ? 12 : 32, b: 48 },
+        ...plain(colors, narrow),
         modebar: { bgcolor: "rgba(0,0,0,0)", color: colors["@faint"], activecolor: colors["@ink"] },
-        hovermode: "closest", dragmode: narrow ? false : "zoom", hoverdistance: 24,
-        hoverlabel: { bgcolor: colors["@surface"], bordercolor: colors["@faint"], align: "left", font: { color: colors["@ink"], size: 13 } },
+        hoverdistance: 24,
       },
     };
   };
@@ -247,6 +271,10 @@
   };
   const draw = (kind) => {
     const chart = charts.get(kind), views = viewsOf(kind), box = chart.box;
+    if (views.length && !window.Plotly) {
+      needPlotly().then(drawNear);
+      return;
+    }
     chart.spot = -1;
     chart.drawn = true;
     box.classList.toggle("none", views.length === 0);
@@ -256,10 +284,9 @@
       box.replaceChildren(make("p", "Nothing of this is recorded for this task.", { class: "empty" }));
       return;
     }
-    needPlotly();
     chart.view = Math.min(chart.view, views.length - 1);
     if (!box.data) box.replaceChildren();
-    const narrow = box.clientWidth < 640;
+    const narrow = printing || box.clientWidth < 640;
     const { data, layout } = dressed(views[chart.view].figure, kind, narrow);
     layout.uirevision = `${task} ${chart.view}`; // until then, zoom and hidden names are the reader's
     const config = {
@@ -267,20 +294,73 @@
       showSendToCloud: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
       toImageButtonOptions: { format: "svg", filename: `unlearn-kit-${kind}` },
     };
+    layout.autosize = !printing;
+    if (printing) layout.width = PAPER;
     Plotly.react(box, data, layout, config);
     if (!chart.listens) {
       chart.listens = true;
       box.on("plotly_click", (event) => pin(idAt(event.points[0])));
     }
   };
+  const FLOOR = 1e-4; // losses below are drawn there
+  const losses = () => {
+    const held = pins.map((id) => values.points[id]).map((point, place) => ({ ...point, mark: "AB"[place] })).filter((point) => point.losses);
+    $("losses").hidden = held.length === 0;
+    if (held.length === 0) return;
+    if (!window.Plotly) {
+      needPlotly().then(losses);
+      return;
+    }
+    const box = $("losses-chart"), narrow = printing || box.clientWidth < 640, colors = colorsNow();
+    const shown = (numbers) => numbers.map((number) => Math.max(number, FLOOR));
+    const data = held.map((point, place) => ({
+      type: "scatter", mode: "markers", name: `${point.mark} ${point.label}, ${point.losses_of}`.replace(/&/g, "&amp;").replace(/</g, "&lt;"),
+      x: shown(point.losses[0]), y: shown(point.losses[1]), hovertemplate: "reference %{x:.3g}<br>revised %{y:.3g}<extra></extra>",
+      marker: { size: 7, opacity: 0.65, symbol: ["circle", "diamond"][place], color: ["#0072B2", "#D55E00"][place] },
+    }));
+    const ends = data.flatMap((trace) => [...trace.x, ...trace.y]);
+    const [low, high] = [Math.min(...ends) / 1.5, Math.max(...ends) * 1.5];
+    const digits = high / low < 1000 ? [1, 2, 5] : [1];
+    const ticks = [-4, -3, -2, -1, 0, 1, 2].flatMap((power) => digits.map((digit) => Number(`${digit}e${power}`)));
+    const axis = (title) => ({
+      type: "log", title: { text: title }, range: [Math.log10(low), Math.log10(high)], tickmode: "array", tickvals: ticks, ticktext: ticks.map(String),
+      gridcolor: colors["@grid"], linecolor: colors["@grid"], zeroline: false, automargin: true,
+    });
+    const layout = {
+      ...plain(colors, narrow), height: narrow ? 400 : 460, showlegend: true,
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, xaxis: axis("loss under the reference"), yaxis: axis("loss under the revised model"),
+      shapes: [{ type: "line", layer: "below", x0: low, y0: low, x1: high, y1: high, line: { color: colors["@faint"], width: 1, dash: "dash" } }],
+      autosize: !printing, ...(printing ? { width: PAPER } : {}),
+    };
+    Plotly.react(box, data, layout, { displayModeBar: false, responsive: true });
+  };
   const idAt = (point) => (Array.isArray(point.pointNumber) ? point.data.customdata[point.pointNumber[0]][point.pointNumber[1]] : point.data.customdata?.[point.pointNumber]);
   const redraw = (kinds = [...charts.keys()]) => {
     for (const kind of kinds) {
       const chart = charts.get(kind);
       chart.drawn = false;
-      if (chart.near) draw(kind);
+      if (chart.near || printing) draw(kind);
     }
+    if (pins.length && kinds.length > 2) losses(); // the theme or the paper changed
+    drawLater();
   };
+
+  // ---- on paper everything is there, light and as wide as the paper ----
+  const PAPER = 680; // pixels between the margins of A4 and of Letter
+  let printing = false, before;
+  addEventListener("beforeprint", () => {
+    if (printing) return;
+    before = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    printing = true;
+    redraw();
+  });
+  addEventListener("afterprint", () => {
+    printing = false;
+    if (before) document.documentElement.dataset.theme = before;
+    else delete document.documentElement.dataset.theme;
+    redraw();
+  });
   const buttons = () => {
     for (const box of all("[data-views]")) {
       const kind = box.dataset.views, views = viewsOf(kind), chart = charts.get(kind);

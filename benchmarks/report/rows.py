@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import fmean
 
 from unlearn_kit.judging import forget_score, nothing_to_forget, over_forgets
 from unlearn_kit.scores import Evaluation
@@ -14,7 +15,7 @@ from ..analysis.fronts import Interval, interval, mean
 from ..analysis.rows import BARE, ResultRow, competes, is_further
 from ..analysis.tables import LABELS
 from ..suites.records import Record, Status
-from .sequence import relapse_notes
+from .sequence import relapse_notes, standings
 
 SCORES = (
     "forget", "retain", "forget_test", "retain_test", "test", "membership",
@@ -163,11 +164,19 @@ class ReportRow:
 
     @staticmethod
     def _over_seeds(values: Iterable[tuple[int, float | None]]) -> Interval | None:
-        trainings: dict[int, list[float]] = defaultdict(list)
-        for training, value in values:
-            if value is not None:
-                trainings[training].append(value)
+        trainings = _grouped(values)
         return interval(trainings) if trainings else None
+
+    def by_training(self, name: str) -> dict[int, float]:
+        """Return the mean of a figure over the revisions of each training, by training seed, where it has one."""
+        found = _grouped((run.seeds[0], run.values[name]) for run in self.ok)
+        return {training: fmean(values) for training, values in found.items()}
+
+    @property
+    def relapsed(self) -> bool:
+        """Return whether a request comes back after a later one in at least half of the runs."""
+        table = standings([run.record for run in self.ok])
+        return any(cell is not None and 2 * cell.relapses >= cell.runs for line in table.values() for cell in line)
 
     @property
     def count(self) -> str:
@@ -197,3 +206,12 @@ class ReportRow:
     def reasons(self) -> list[str]:
         """Return why runs have no figures, each reason once."""
         return list(dict.fromkeys(str(run.record.reason) for run in self.runs if run.status != "ok"))
+
+
+def _grouped(values: Iterable[tuple[int, float | None]]) -> dict[int, list[float]]:
+    """Return the known values by training."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for training, value in values:
+        if value is not None:
+            found[training].append(value)
+    return found

@@ -152,11 +152,21 @@ def _axis(title: str, values: list[float], *, log: bool = False) -> dict[str, An
     axis: dict[str, Any] = {"title": {"text": title}}
     if log:
         low, high = math.log10(min(values)), math.log10(max(values))
-        return {**axis, "type": "log", "dtick": "D2", "range": [low - 0.2, high + 0.2]}
+        ticks = _log_ticks(low - 0.2, high + 0.2)
+        shown = {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+        return {**axis, "type": "log", "range": [low - 0.2, high + 0.2], **shown}
     low, high = min(values), max(values)
     spread = max(high - low, NARROWEST)
     middle = (low + high) / 2
     return {**axis, "range": [middle - 0.57 * spread, middle + 0.57 * spread]}
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return where a logarithmic axis is labelled, between exponents of ten: 1, 2 and 5 of each, or of many the 1."""
+    decades = range(math.floor(low), math.ceil(high) + 1)
+    digits = (1, 2, 5) if high - low < 3 else (1,)
+    ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+    return [tick for tick in ticks if low <= math.log10(tick) <= high]
 
 
 def _curves(rows: list[ReportRow]) -> list[list[ReportRow]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..analysis.fronts import Interval
 from ..analysis.tables import MISSING
 from .rows import TIMES, ReportRow
+from .summary import summary
 from .tasks import ReportTask
 
 CAPTION = f"Mean ± half-width of the 95 % t interval over n trainings ({TIMES} revisions of each); n/a: not applicable."
@@ -73,7 +74,8 @@ def markdown(found: Sequence[ReportTask]) -> str:
     for task in found:
         columns = known_columns([task])
         heads = ["rank", "method", *(column.title for column in columns), "n", "notes"]
-        lines = [f"## {_in_markdown(task.title)}", "", *(f"> {note}\n" for note in task.notes)]
+        said = [_in_markdown(line) for line in summary(task)]
+        lines = [f"## {_in_markdown(task.title)}", "", " ".join(said), "", *(f"> {note}\n" for note in task.notes)]
         lines += [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
         for row in task.rows:
             cells = [_in_markdown(text) for text in _cells(row, columns)]

@@ -69,6 +69,12 @@ class ReportTask:
         rules = (rule.split(":") for rule in self.config["forget"])
         return {int(parts[1]) for parts in rules if parts[0] in ("class", "fraction")}
 
+    def class_title(self, label: int) -> str:
+        """Return a class for people: its index, and its name where it has one."""
+        names = self.class_names
+        name = names[label] if label < len(names) else ""
+        return str(label) if name in ("", str(label)) else f"{label} {name}"
+
     def row(self, role: str) -> ReportRow | None:
         """Return the row of the original or the reference."""
         return next((row for row in self.rows if row.role == role), None)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import algorithms
 from unlearn_kit import UnlearnTask
 from unlearn_kit import losses as L
-from unlearn_kit.data import DataBundle, TensorImages, in_order, load_tensors, subset
+from unlearn_kit.data import DataBundle, TensorImages, in_order
 from unlearn_kit.engine import FitResult, train
 from unlearn_kit.evidence.software import versions
 from unlearn_kit.files import plain
@@ -26,17 +26,15 @@ from unlearn_kit.losses.distances import label_cross_entropy
 from unlearn_kit.memory import device_peak, reset_device_peak, reset_resident_peak, resident_peak
 from unlearn_kit.metrics import Evaluation, evaluate, evaluate_seeds
 from unlearn_kit.modules import cpu_state, device_of, evaluating
-from unlearn_kit.outputs import predicted_labels
 from unlearn_kit.seeding import derive, isolated
 
 from ..setup.devices import gpu_of_worker
 from ..setup.recipes import Blueprint
 from ..setup.scenarios import Scenario
+from .forgotten import confusion, division, forget_losses, group_scores, pictures
 from .plan import Node, code_of, frozen_options, open_data
 from .records import FORMAT, Record, is_trained
 from .revise import Revised, revise, thin
-
-PICTURES = 6  # forgotten images whose predicted masks are kept
 
 
 @dataclass(frozen=True)
@@ -271,6 +269,9 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> _Draft:
     else:
         record["hashes"]["forget"] = inputs["baseline"].record.hashes["forget"]
         record["forget_samples"] = inputs["baseline"].record.forget_samples
+    parts = division(whole, bundle, config["forget"])
+    if parts is not None:
+        record["forget_groups"] = {"name": parts.plural, "touched": parts.touched, "groups": parts.groups}
     bare = is_trained(method)
     revised = Revised([start] * len(requests))
     if not bare:
@@ -287,10 +288,15 @@ def _result(node: Node, inputs: Mapping[str, Product]) -> _Draft:
             {"seed": seed, "scores": (beside_itself(found) if method == "reference" else _alone(found)).as_dict()}
             for seed, found in evaluate_seeds(final, whole, theirs, seeds=config["seeds"]["evaluation"]).items()
         ]
+        record |= {
+            "group_scores": group_scores(final, whole, bundle, config["forget"]),
+            "confusion": confusion(final, whole),
+            "forget_losses": forget_losses(final, whole),
+        }
         record["requests"] = _by_request(revised, requests, config) if len(requests) > 1 else []
     except ValueError as error:  # finite weights whose outputs are not
         return _Draft({**record, "status": "diverged", "reason": str(error), "evaluations": []}, {}, samples)
-    return _Draft(record, _pictures(node, final, whole), samples)
+    return _Draft(record, pictures(final, whole, with_images=method == "reference"), samples)
 
 
 def _given(node: Node, bundle: DataBundle, inputs: Mapping[str, Product]) -> list[nn.Module]:
@@ -325,18 +331,3 @@ def _by_request(revised: Revised, requests: list[UnlearnTask], config: Mapping[s
             scores.append({"rule": config["forget"][earlier], "samples": found["sizes"]["forget"], **kept})
         rows.append({"after": config["forget"][place], "scores": scores})
     return rows
-
-
-def _pictures(node: Node, model: nn.Module, task: UnlearnTask) -> dict[str, Tensor]:
-    """Return the masks predicted for the first forgotten images; with the reference also images and true masks."""
-    if task.kind != "segmentation":
-        return {}
-    x, y = load_tensors(subset(task.forget, range(min(PICTURES, len(task.forget)))))
-    with evaluating(model), torch.no_grad():
-        found = {"predicted": predicted_labels(model(x.to(device_of(model)))).cpu().to(torch.uint8)}
-    if node.config["method"]["name"] == "reference":
-        found |= {
-            "images": (x * 255).round().to(torch.uint8),
-            "masks": y.reshape(len(y), *y.shape[-2:]).to(torch.uint8),
-        }
-    return found

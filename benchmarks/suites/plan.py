@@ -35,6 +35,7 @@ MAKERS = (
     "unlearn_kit",
     "benchmarks.setup",
     "benchmarks.suites.execute",
+    "benchmarks.suites.forgotten",
     "benchmarks.suites.revise",
     "benchmarks.suites.watch",
 )

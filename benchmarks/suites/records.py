@@ -34,6 +34,8 @@ Status = Literal["ok", "n/a", "diverged"]
 # The fields of the file that results alone have, or trained models alone.
 RESULT = ("class_names", "forget_samples", "options", "details", "learning_curve", "evaluations")
 TRAINED = ("parameters",)
+# The fields that results may have, and those of earlier versions have not.
+OPTIONAL = ("forget_groups", "group_scores", "confusion", "forget_losses")
 
 
 def is_trained(method: str) -> bool:
@@ -72,6 +74,14 @@ def _scores(values: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, share in shares.items():
         if share is not None and math.isfinite(share):  # Any other number is shown as n/a.
             check_number(name, share, low=0, high=1)
+    return values
+
+
+def _groups(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the counts of groups when they are whole."""
+    for name, kind in (("name", str), ("touched", int), ("groups", int)):
+        if not isinstance(values.get(name), kind):
+            raise ValueError(f"expected {name!r} to be {kind.__name__}, but got {values.get(name)!r}")
     return values
 
 
@@ -143,6 +153,25 @@ class SeedScores:
         return evaluation_of(self.scores)
 
 
+@dataclass(frozen=True)
+class GroupScore:
+    """What a model scored on one group of the data, such as a patient or a scanner.
+
+    Attributes:
+        forgotten: How many of its training samples are forgotten.
+        train: How many there are.
+        train_score: The score on up to 200 of them.
+        test: How many held-out samples it has.
+        test_score: The score on up to 200 of these; None without any.
+    """
+
+    forgotten: int
+    train: int
+    train_score: Number | None
+    test: int
+    test_score: Number | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class NodeCost:
     """What a node cost: all that two runs of it never share.
@@ -196,6 +225,13 @@ class Record:
             (``forget``), the model ``before``, and the ``reference``.
         class_names: Of results, the names of the classes, in order.
         forget_samples: Of results, the number of samples to forget.
+        forget_groups: Of results, ``{"name", "touched", "groups"}``: of how many of how many patients, or what else the
+            groups of the data are, a training sample is forgotten; None where no groups are known.
+        group_scores: Of results, the scores of up to 20 groups by name, those of which something is forgotten first.
+        confusion: Of results, ``{label: {predicted label: samples}}`` over held-out data like the forgotten, or where
+            there are none over the forgotten data; None for other than class labels, and where many are forgotten.
+        forget_losses: Of results, the loss of up to 100 forgotten samples, evenly spaced: the same ones for every
+            result of a training.
         options: Of results, what the method made of its options.
         details: Of results, what else the method tells.
         history: The losses, at most 200 entries.
@@ -220,6 +256,10 @@ class Record:
     hashes: Mapping[str, str | None]
     class_names: Sequence[str] = ()
     forget_samples: int | None = None
+    forget_groups: Annotated[Mapping[str, Any], AfterValidator(_groups)] | None = None
+    group_scores: Mapping[str, GroupScore] | None = None
+    confusion: Mapping[str, Mapping[str, int]] | None = None
+    forget_losses: Sequence[Number] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]]
@@ -265,7 +305,8 @@ class Record:
         others = TRAINED if self.kind == "result" else RESULT
         # Only a model that was judged was judged after each request.
         requests = () if self.kind == "result" and self.status == "ok" else ("requests",)
-        values = {name: value for name, value in asdict(self).items() if name not in (*others, *requests)}
+        unknown = tuple(name for name in OPTIONAL if getattr(self, name) is None)
+        values = {name: value for name, value in asdict(self).items() if name not in (*others, *requests, *unknown)}
         return {"format": FORMAT, **values, "cost": self.cost.as_dict()}
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, forget=[("class:0",), ("class:3", "class:5")], methods=METHODS, extra=[(ATTACK, {"lr": ATTACK})]
     )
     return write_report(folder)
+
+
+@pytest.fixture(scope="module")
+def with_losses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of records that hold losses and predictions of forgotten samples."""
+    store = write_made_up(tmp_path_factory.mktemp("losses"), methods=("finetune", "scrub"), trainings=1, revisions=1)
+    for record in list(store.records()):
+        best = record.config["method"]["name"] == "reference"
+        losses = [2.0, 1.0, 0.5] if best else [0.0, 1.0, 4.0]
+        store.write(replace(record, forget_losses=losses, confusion={"0": {"0": 1, "6": 3}}), {})
+    return write_report(store.root)
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +308,51 @@ def test_every_chart_is_drawn_when_it_comes_into_view(desktop: Watched) -> None:
     ticks = "".join(page.locator("#classes .ytick").all_text_contents())
     assert ATTACK in ticks  # as text
     assert page.locator("#classes img").count() == 0
+
+
+def test_charts_are_drawn_before_anybody_scrolls_and_are_light_and_narrow_on_paper(browser: Any, report: Path) -> None:
+    size = {"width": 1280, "height": 900}
+    opened = Watched(browser, report, viewport=size, color_scheme="dark")
+    page = opened.page
+    state = """[...document.querySelectorAll('[data-chart]')].map((box) =>
+        box.data && box._fullLayout ? [box._fullLayout.width, box.layout.font.color] : null)"""
+    drawn = until(page, state, lambda boxes: None not in boxes)
+    assert {color for _, color in drawn} == {"#e6e9ec"}
+    assert min(width for width, _ in drawn) > 1000
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(state) == [[680, "#1b1f24"]] * len(drawn)
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 900})  # A4 within its margins
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+    page.emulate_media(media="screen")
+    page.set_viewport_size(size)
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    until(page, state, lambda boxes: boxes == drawn)
+    assert page.evaluate("document.documentElement.dataset.theme") is None
+    assert opened.complaints == []
+    page.close()
+
+
+def test_two_rows_are_compared_by_class_and_by_the_losses_of_samples(browser: Any, with_losses: Path) -> None:
+    opened = Watched(browser, with_losses, viewport={"width": 1280, "height": 900})
+    page = opened.page
+    page.locator(f"{SHOWN} .pin").nth(0).click()
+    page.locator(f"{SHOWN} .pin").nth(1).click()
+    trouser = page.locator("#comparison tbody tr").filter(has_text="class 1 Trouser").locator("td").all_inner_texts()
+    a, b, difference, reference = (float(text.replace("\u2212", "-")) for text in trouser)
+    assert b - a == pytest.approx(difference, abs=1e-3)
+    assert 0.9 < reference <= 1
+    drawn = until(page, "document.getElementById('losses-chart').data?.map((one) => [one.name, one.x, one.y])", bool)
+    # A loss of zero has no place on a logarithmic axis: it is drawn at the floor.
+    assert [[x, y] for _, x, y in drawn] == [[[2, 1, 0.5], [1e-4, 1, 4]]] * 2
+    assert [name[:2] for name, _, _ in drawn] == ["A ", "B "]
+    assert page.locator("#losses-chart .xtick").all_text_contents()[:2] == ["0.0001", "0.001"]
+    shares = page.locator("#confusion tbody tr").first.locator("td").all_inner_texts()
+    assert shares == ["0.250", "0.750"]
+    page.locator("#clear").click()
+    assert page.locator("#losses").is_hidden()
+    assert opened.complaints == []
+    page.close()
 
 
 def test_light_and_dark(desktop: Watched) -> None:

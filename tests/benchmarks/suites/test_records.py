@@ -244,3 +244,22 @@ def test_a_receipt_is_of_a_result_alone() -> None:
         receipt_of(Record.from_dict(TRAINED), None, None)
     refused = receipt_of(replace(record, status="n/a", reason="why", evaluations=()), None, None).values
     assert (refused["status"], refused["reason"], refused["metrics"]["after"]) == ("n/a", "why", None)
+
+
+def test_what_earlier_versions_did_not_write_may_be_there_or_not() -> None:
+    more = {
+        "forget_groups": {"name": "patients", "touched": 2, "groups": 9},
+        "group_scores": {"a": {"forgotten": 2, "train": 4, "train_score": 0.5, "test": 0, "test_score": None}},
+        "confusion": {"1": {"1": 3, "7": 5}},
+        "forget_losses": [0.5, 2],
+    }
+    for values in (RESULT, {**RESULT, **more}):
+        assert Record.from_dict(values).as_dict() == values
+    for name, wrong, said in (
+        ("forget_groups", {"name": "patients", "touched": 2}, "expected 'groups' to be int, but got None"),
+        ("group_scores", {"a": {"forgotten": 2}}, "group_scores"),
+        ("confusion", {"1": {"7": "many"}}, "confusion"),
+        ("forget_losses", ["x"], "forget_losses"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Record.from_dict({**RESULT, **more, name: wrong})

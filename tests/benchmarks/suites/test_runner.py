@@ -27,16 +27,21 @@ from benchmarks.cli import app
 from benchmarks.report.build import FORMATS, write_report
 from benchmarks.report.reproduce import command, suite_of
 from benchmarks.report.tasks import tasks
+from benchmarks.setup.recipes import Blueprint, ForgetRule
 from benchmarks.speed import overhead
 from benchmarks.suites import parse_suite, runner
 from benchmarks.suites.backends import Local, check_backend, make_backend, stored_product
 from benchmarks.suites.execute import Finished, Product, execute, execute_safely
+from benchmarks.suites.forgotten import division, group_scores
 from benchmarks.suites.plan import Node, plan
 from benchmarks.suites.records import NodeCost, Record
 from benchmarks.suites.revise import unlearning_seed
 from benchmarks.suites.runner import SuiteSummary, run_suite
 from benchmarks.suites.store import Store, read_json
+from unlearn_kit.data import load
+from unlearn_kit.data.simulated_scanners import simulate
 from unlearn_kit.files import write_json
+from unlearn_kit.metrics import evaluate
 
 COMMAND = [sys.executable, "-c", "from benchmarks.cli import main; main()", "run"]
 TINY = """
@@ -848,3 +853,28 @@ def test_a_second_reference_is_a_row_and_what_is_given_it_is_not_ranked(
     assert len(given.options["references"]) == 1
     names = {curve.name for curves in curves_of(rows(tmp_path / "out")).values() for curve in curves}
     assert not any("oracle_matching" in name or "reference" in name for name in names)
+
+
+def test_the_groups_that_a_rule_names_are_scored_as_its_splits_are() -> None:
+    bundle = simulate(load("digits", train_size=80), ("A", "B", "C"), 0)
+    task = ForgetRule("where:scanner:B").task(bundle, 0)
+    network = Blueprint("mlp", bundle.num_classes, 1)().eval()
+    whole = evaluate(network, task)
+    parts = division(task, bundle, ["where:scanner:B"])
+    assert parts is not None
+    assert parts.words == "1 of 3 scanners"
+    found = group_scores(network, task, bundle, ["where:scanner:B"])
+    assert found is not None
+    assert list(found) == ["B", "A", "C"]  # what is forgotten first
+    assert found["B"]["forgotten"] == found["B"]["train"] == whole.sizes["forget"]
+    assert found["B"]["train_score"] == pytest.approx(whole.forget)
+    assert found["A"]["forgotten"] == found["C"]["forgotten"] == 0
+    kept = [found[name] for name in "AC"]
+    assert sum(one["train"] for one in kept) == whole.sizes["retain"]
+    mean = sum(one["train"] * one["train_score"] for one in kept) / whole.sizes["retain"]
+    assert mean == pytest.approx(whole.retain)
+    assert found["B"]["test"] == whole.sizes["forget_test"]
+    assert found["B"]["test_score"] == pytest.approx(whole.forget_test)
+    # Held-out samples that were set aside to choose by do not judge.
+    assert sum(one["test"] for one in kept) == whole.sizes["retain_test"] < len(bundle.test) - found["B"]["test"]
+    assert group_scores(network, task, replace(bundle, train_metadata=None), ["class:1"]) is None
