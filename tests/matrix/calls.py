@@ -206,6 +206,7 @@ call(
     UnlearnTask.forget_mask_class,
 )
 call("unlearn_kit", "save_model", lambda t: {"model": t.model, "path": "model.safetensors"})
+call("unlearn_kit", "results_frame", lambda t: {"results": [], "evaluations": None})
 call("unlearn_kit", "load_model", lambda t: {"model": t.model, "path": "saved.safetensors"})
 
 ONE: Arguments = lambda t: {"model": t.adapted}  # noqa: E731

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import checked
+from ..display import counted
 from ..errors import CheckpointError, check_count, check_path_exists
 from ..losses import Batch
 from ..losses.batch import Share
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FitResult:
     """What a run made.
 
@@ -52,6 +53,12 @@ class FitResult:
     seconds: float = 0.0
     stopped: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return what was trained, what it took, and why it ended early where it did."""
+        ended = "" if self.stopped is None else f"; stopped: {self.stopped}"
+        records = counted(len(self.history), "record")
+        return f"<FitResult {type(self.model).__name__}: {self.seconds:.1f} s; {records}{ended}>"
 
 
 @checked
