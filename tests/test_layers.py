@@ -22,7 +22,7 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 
 # The floors of the core, from the ground up. A room imports from floors below its own.
 FLOORS = (
-    ("command", "display", "errors"),
+    ("command", "display", "errors", "progress"),
     ("arguments",),
     ("scores",),
     ("files", "judging", "logits", "outputs", "pixel_range", "processes", "results"),

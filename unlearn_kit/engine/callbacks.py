@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..arguments import checked
 from ..errors import check_count, check_number
 from ..modules import cpu_state, evaluating
+from ..progress import Bar
 from ..seeding import derive, isolated
 
 logger = logging.getLogger("unlearn_kit")
@@ -58,9 +59,11 @@ class Callback:
 
     Attributes:
         chooses: Whether it sets ``run.chosen``. One callback of a run may: two would overwrite each other's choice.
+        shows: Whether it tells people how far the run is, so that no other bar is needed.
     """
 
     chooses: ClassVar[bool] = False
+    shows: ClassVar[bool] = False
 
     def on_start(self, run: Run) -> None:
         """Act before the first step."""
@@ -118,28 +121,27 @@ class Log(Callback):
 
 @checked
 class ProgressBar(Callback):
-    """A rich progress bar over the whole run, on standard error."""
+    """A progress bar over the whole run, on standard error or in a notebook, wherever that goes.
+
+    Without it, :func:`~.fit.fit` shows one in a terminal and a notebook alone, see :mod:`unlearn_kit.progress`.
+    """
+
+    shows = True
 
     def __init__(self, description: str = "") -> None:
         self.description = description
-        self._progress: Any = None
-        self._task: Any = None
+        self._bar: Bar | None = None
 
     def on_start(self, run: Run) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self._progress = Progress(console=Console(stderr=True), transient=True)
-        self._progress.start()
-        self._task = self._progress.add_task(self.description or run.phase, total=run.planned, completed=run.done)
+        self._bar = Bar(self.description or run.phase, run.planned, done=run.done, always=True).open()
 
     def on_step(self, run: Run) -> None:
-        label = self.description or run.phase
-        self._progress.update(self._task, completed=run.done, description=label)
+        if self._bar is not None:
+            self._bar.update(run.done, self.description or run.phase)
 
     def on_end(self, run: Run) -> None:  # noqa: ARG002
-        if self._progress is not None:
-            self._progress.stop()
+        if self._bar is not None:
+            self._bar.close()
 
 
 @checked
