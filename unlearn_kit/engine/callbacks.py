@@ -175,7 +175,7 @@ class StopWhen(Callback):
             self._look(run)
 
     def _look(self, run: Run) -> None:
-        value = _measure(self.metric, run)
+        value = measured_value(self.metric, run)
         run.history.append({"phase": run.phase, "step": run.step, "epoch": run.epoch, self.name: value})
         if value is not None and self.reached(value):
             run.stop(f"{self.name} = {value:.4g}")
@@ -183,9 +183,9 @@ class StopWhen(Callback):
 
 @checked
 class BestSoFar(Callback):
-    """Keep the weights with the largest ``score(model)``, looked at every epoch, as the run's result.
+    """Keep the weights with the largest ``score(model)`` as the run's result, looking every epoch or ``every`` steps.
 
-    None and NaN are no score.
+    None and NaN are no score. :func:`~.keeping.keep_best` chooses by the validation data of a task.
 
     Attributes:
         best: The largest score so far; None before there is one.
@@ -193,8 +193,11 @@ class BestSoFar(Callback):
 
     chooses = True
 
-    def __init__(self, score: Callable[[nn.Module], float | None], *, name: str = "score") -> None:
+    def __init__(
+        self, score: Callable[[nn.Module], float | None], *, every: int | None = None, name: str = "score"
+    ) -> None:
         self.score, self.name = score, name
+        self.every = None if every is None else check_count("every", every)
         self.best: float | None = None
         self._weights: dict[str, Tensor] | None = None
 
@@ -203,8 +206,16 @@ class BestSoFar(Callback):
             self.best = self._weights = None
         run.chosen = self._weights
 
+    def on_step(self, run: Run) -> None:
+        if self.every is not None and run.done % self.every == 0:
+            self._look(run)
+
     def on_epoch(self, run: Run) -> None:
-        value = _measure(self.score, run)
+        if self.every is None:
+            self._look(run)
+
+    def _look(self, run: Run) -> None:
+        value = measured_value(self.score, run)
         run.history.append({"phase": run.phase, "step": run.step, "epoch": run.epoch, self.name: value})
         if value is not None and not math.isnan(value) and (self.best is None or value > self.best):
             self.best, self._weights = value, cpu_state(run.model)
@@ -254,7 +265,7 @@ class WeightAverage(Callback):
         self._average = state["tensors"] or None
 
 
-def _measure(metric: Callable[[nn.Module], float | None], run: Run) -> float | None:
+def measured_value(metric: Callable[[nn.Module], float | None], run: Run) -> float | None:
     """Return the metric of the model; it may draw random numbers and call the model, and the run does not notice."""
     with isolated(derive(0, "metric", run.done)), evaluating(run.model):
         value = metric(run.model)
