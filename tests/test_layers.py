@@ -49,7 +49,7 @@ BENCHMARK_FLOORS = (
     ("suites",),
     ("analysis",),
     ("demo", "report"),
-    ("audit", "revise", "speed"),
+    ("audit", "revise", "speed", "watching"),
     ("studies",),
     ("commands",),
     ("cli",),

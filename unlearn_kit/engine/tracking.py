@@ -59,7 +59,7 @@ class Tracker(Callback):
         from accelerate.utils import LoggerType
 
         kind = tracking.LOGGER_TYPE_TO_CLASS[check_choice("name", name, tracking.LOGGER_TYPE_TO_CLASS)]
-        if name in LoggerType.list() and name not in tracking.get_available_trackers():
+        if name in LoggerType.list() and name not in map(str, tracking.get_available_trackers()):
             raise ImportError(f"expected the package of the tracker {name!r} to be installed, but it is not")
         if folder is None and kind.requires_logging_directory:
             raise ValueError(f"expected folder with {name!r}, which writes files, but got None")

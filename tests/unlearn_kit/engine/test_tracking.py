@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator, PartialState, tracking
+from accelerate.utils import LoggerType
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -156,14 +157,16 @@ def test_what_no_tracker_can_be_made_of_is_refused_at_once(monkeypatch: pytest.M
     monkeypatch.setattr(tracking, "_available_trackers", [])
     with pytest.raises(ImportError, match="expected the package of the tracker 'wandb' to be installed"):
         Tracker("wandb")
-    monkeypatch.setattr(tracking, "_available_trackers", ["wandb"])
+    monkeypatch.setattr(tracking, "_available_trackers", [LoggerType.WANDB])
     with pytest.raises(ValueError, match="expected no folder with 'wandb', which has no use for one, but got 'logs'"):
         Tracker("wandb", "logs")
     with pytest.raises(ValueError, match="expected every to be at least 1, but got 0"):
         Tracker("fake", "logs", every=0)
 
 
-@pytest.mark.skipif("tensorboard" not in tracking.get_available_trackers(), reason="tensorboard is not installed")
+@pytest.mark.skipif(
+    "tensorboard" not in map(str, tracking.get_available_trackers()), reason="tensorboard is not installed"
+)
 def test_tensorboard_holds_what_was_sent(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
