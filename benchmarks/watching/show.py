@@ -20,7 +20,7 @@ from .state import SuiteState
 T = TypeVar("T")
 
 TICKS = "▁▂▃▄▅▆▇█"
-WIDTH = 24  # characters of a curve
+WIDTH = 10  # characters of a curve: three of them fit into 80 columns
 SHOWN = 8  # curves, failures and nodes at work that are told one by one
 PARTS = {"forget": "forget", "retain": "retain", "held_out": "held out"}
 
@@ -54,7 +54,9 @@ def shown(states: Sequence[SuiteState]) -> RenderableType:
 def _parts(state: SuiteState) -> Iterator[RenderableType]:
     done = len(state.done)
     yield Text(f"{state.name}: {done:,} of {counted(state.planned, 'node')} done{_ending(state)}", style="bold")
-    yield RichBar(total=max(1, state.planned), completed=done, width=60)
+    bar = Table.grid()  # a bar by itself ends no line
+    bar.add_row(RichBar(total=max(1, state.planned), completed=done, width=60))
+    yield bar
     for name, seconds in _some(list(state.working.items())):
         yield Text(f"  at work for {in_words(seconds)}: {name}")
     for word, reasons in (("failed", state.failed), ("no scores", state.refused)):
@@ -63,11 +65,9 @@ def _parts(state: SuiteState) -> Iterator[RenderableType]:
         for name, reason in _some(list(reasons.items())):
             yield Text(f"  {word}: {name}: {reason}", style="yellow")
     recent = [record for record in state.done if record.kind == "result" and _curves(record)][-SHOWN:]
-    if recent:
-        table = Table("latest revisions", "curves, from first to last step", box=None, padding=(0, 2, 0, 0))
-        for record in reversed(recent):
-            table.add_row(Text(record.name), Text("\n".join(_curves(record))))
-        yield table
+    for record in reversed(recent):
+        yield Text(f"  {record.name}", style="dim")
+        yield Text(f"    {'  '.join(_curves(record))}")
 
 
 def _ending(state: SuiteState) -> str:
@@ -83,7 +83,7 @@ def _some(items: list[tuple[str, T]]) -> list[tuple[str, T]]:
 
 
 def _curves(record: Record) -> list[str]:
-    """Return a line a curve: scores where the suite asked for them, else the loss."""
+    """Return curves with their last values: scores where the suite asked for them, else the loss."""
     found = []
     for part, word in PARTS.items():
         scores = [point[part] for point in record.learning_curve]
