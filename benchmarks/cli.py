@@ -15,6 +15,7 @@ from .commands.report import report
 from .commands.revise import revise
 from .commands.run import run
 from .commands.verify import verify
+from .commands.watch import watch
 
 app = typer.Typer(
     name="unlearn-kit",
@@ -49,5 +50,6 @@ app.add_typer(ledger)
 app.command()(demo)
 app.command()(audit)
 app.command()(run)
+app.command()(watch)
 app.command()(report)
 app.command(name="list")(list_all)

@@ -22,10 +22,11 @@ PACKAGES = ("unlearn_kit", "algorithms", "benchmarks")
 
 # The floors of the core, from the ground up. A room imports from floors below its own.
 FLOORS = (
-    ("command", "errors", "results"),
+    ("command", "display", "errors", "progress"),
     ("arguments",),
     ("scores",),
-    ("files", "judging", "logits", "outputs", "pixel_range", "processes", "safe_yaml", "schedules", "seeding"),
+    ("files", "judging", "logits", "outputs", "pixel_range", "processes", "results"),
+    ("safe_yaml", "schedules", "seeding"),
     ("heads",),
     ("memory", "modules", "stages"),
     ("gradients", "models", "plots"),
@@ -48,7 +49,7 @@ BENCHMARK_FLOORS = (
     ("suites",),
     ("analysis",),
     ("demo", "report"),
-    ("audit", "revise", "speed"),
+    ("audit", "revise", "speed", "watching"),
     ("studies",),
     ("commands",),
     ("cli",),
@@ -199,6 +200,7 @@ def test_the_public_names_of_the_core_come_when_asked_for():
         "DivergenceError": "unlearn_kit.errors",
         "UnlearnResult": "unlearn_kit.results",
         "UnlearnTask": "unlearn_kit.tasks",
+        "results_frame": "unlearn_kit.results",
         "load_model": "unlearn_kit.checkpoints",
         "revise": "unlearn_kit.deployed.revision",
         "save_model": "unlearn_kit.checkpoints",

@@ -37,6 +37,7 @@ def own_jupyter(tmp_path, monkeypatch):
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    monkeypatch.setenv("UNLEARN_KIT_PROGRESS", "0")  # a bar on a slow machine is no output of the notebook
     return tmp_path
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "UnlearnResult",
     "UnlearnTask",
     "load_model",
+    "results_frame",
     "revise",
     "save_model",
 ]
@@ -27,13 +28,14 @@ __all__ = [
 if TYPE_CHECKING:
     from .checkpoints import load_model, save_model
     from .deployed.revision import revise
-    from .results import UnlearnResult
+    from .results import UnlearnResult, results_frame
     from .tasks import UnlearnTask
 else:
     _HOMES = {
         "UnlearnResult": "results",
         "UnlearnTask": "tasks",
         "load_model": "checkpoints",
+        "results_frame": "results",
         "revise": "deployed.revision",
         "save_model": "checkpoints",
     }

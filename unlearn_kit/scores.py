@@ -8,12 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .arguments import checked
+from .display import html_table, number
 from .errors import check_number
 
+if TYPE_CHECKING:
+    import pandas
+
 SPLITS = ("forget", "retain", "forget_test", "retain_test")
+DISTANCES = ("average_gap", "tug_of_war", "tug_of_war_mia", "resolution")  # to the reference
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class FindingScores:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What a model does on the four splits of a task, and how far that is from the reference. None is "n/a".
 
@@ -103,6 +108,37 @@ class Evaluation:
             values["per_class"] = {str(label): score for label, score in self.per_class.items()}
         values["reference"] = None if self.reference is None else self.reference.as_dict()
         return values
+
+    def flat(self) -> dict[str, Any]:
+        """Return one plain value a name: kind, scores, distances, and ``size.SPLIT``; without scores by class."""
+        scores = {name: getattr(self, name) for name in (*SPLITS, "test", "membership", *DISTANCES)}
+        return {"kind": self.kind, **scores, **{f"size.{split}": count for split, count in self.sizes.items()}}
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return the scores as a ``pandas.DataFrame`` of one row; None ("n/a") is NaN."""
+        import pandas
+
+        return pandas.DataFrame([self.flat()])
+
+    def __repr__(self) -> str:
+        """Return the scores of the splits, and the distances to the reference where there is one."""
+        splits = ", ".join(f"{split} {number(getattr(self, split))}" for split in SPLITS)
+        distances = {name.replace("_", " "): getattr(self, name) for name in ("membership", *DISTANCES)}
+        told = ", ".join(f"{name} {number(value)}" for name, value in distances.items() if value is not None)
+        return f"<Evaluation {self.kind}: {splits}{told and '; ' + told}>"
+
+    def _repr_html_(self) -> str:
+        """Return the scores as a table for a notebook, beside the reference's where there is one."""
+        both = [self] if self.reference is None else [self, self.reference]
+        rows: list[tuple[Any, ...]] = [
+            (f"{split.replace('_', ' ')} ({self.sizes.get(split, 0):,} samples)", *(getattr(e, split) for e in both))
+            for split in SPLITS
+        ]
+        rows += [(name, *(getattr(one, name) for one in both)) for name in ("test", "membership")]
+        known = {name.replace("_", " "): getattr(self, name) for name in DISTANCES}
+        notes = [f"{name}: {number(value)}" for name, value in known.items() if value is not None]
+        header = ("", "score", "reference")[: len(both) + 1]
+        return html_table(f"Evaluation of {self.kind}", rows, header, notes)
 
 
 @checked

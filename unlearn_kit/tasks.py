@@ -23,6 +23,7 @@ from .data.held_out import HeldOut, Parts, without_words
 from .data.relabel import with_ignore_index, without_class
 from .data.selection import none_chosen, rows_where
 from .data.tensors import as_tensor, labels_of, read_labels, subset
+from .display import html_table
 from .errors import DataWarning, check_count, check_number
 from .seeding import generator, isolated, standardized
 
@@ -99,6 +100,17 @@ class UnlearnTask:
         groups = "" if self.division is None else f", {self.division.words}"
         unseen = f"validation {len(self.forget_validation)}, test {len(self.forget_test)}"
         return f"<UnlearnTask {without_words(self.rule)}: {len(self.forget)}{whole} images{groups}; {unseen}>"
+
+    def _repr_html_(self) -> str:
+        """Return the sizes of the data as a table for a notebook, with what is to be known of the request."""
+        kept: dict[str, tuple[int, int]] = {
+            use: (len(getattr(self, f"forget{part}")), len(getattr(self, f"retain{part}")))
+            for use, part in (("training", ""), ("validation", "_validation"), ("test", "_test"))
+        }
+        outcomes = f"{self.num_classes:,} {'findings' if self.kind == 'multilabel' else 'classes'}"
+        notes = [f"{self.kind}, {outcomes}", *([] if self.division is None else [self.division.words]), *self.notes]
+        rows = [(use, *counts) for use, counts in kept.items()]
+        return html_table(f"UnlearnTask: {without_words(self.rule)}", rows, ("", "forget", "retain"), notes)
 
     @property
     def outcomes(self) -> int:

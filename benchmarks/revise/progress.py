@@ -49,6 +49,8 @@ class RevisionProgress(Callback):
         rehearse: Whether to end the run there, by raising :class:`Rehearsed`.
     """
 
+    shows = True
+
     def __init__(self, text: str, estimated: Callable[[TimeEstimate], object], *, rehearse: bool = False) -> None:
         self.text, self.estimated, self.rehearse = text, estimated, rehearse
         self._clock: list[float] = []

@@ -22,7 +22,7 @@ from .store import Claim, Store
 POLL = 0.5  # seconds between looks at what another runner is working on
 
 
-@dataclass
+@dataclass(repr=False)
 class SuiteSummary:
     """What became of the nodes of a run: names by outcome, where there was none with the reason.
 
@@ -57,6 +57,10 @@ class SuiteSummary:
             count = len(getattr(self, name))
             parts += [f"{count} {name}"] if count else []
         return f"{', '.join(parts)} in {in_words(self.seconds)}"
+
+    def __repr__(self) -> str:
+        """Return the same, as a value."""
+        return f"<SuiteSummary: {self.text}>"
 
 
 def run_suite(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from unlearn_kit.data import LOADERS
+from unlearn_kit.display import counted
 from unlearn_kit.errors import check_choice, check_count
 from unlearn_kit.hashing import hash_config
 from unlearn_kit.models import MODELS
@@ -249,6 +250,25 @@ class Suite(Strict):
     learning_curve: bool = False
     references: Annotated[Count, Field(le=MAX_REFERENCES)] = 1
     matrix: Annotated[tuple[Block, ...], BeforeValidator(_several), Field(min_length=1)]
+
+    def __repr__(self) -> str:
+        """Return the name, and how many revisions of what it asks for."""
+        revisions = (
+            len(self.seeds.training)
+            * len(self.seeds.unlearning)
+            * sum(
+                len(block.data) * len(block.forget) * max(1, len(block.models)) * len(list(row.variants()))
+                for block in self.matrix
+                for row in block.methods
+            )
+        )
+        data = dict.fromkeys(one.name for block in self.matrix for one in block.data)
+        methods = dict.fromkeys(row.name for block in self.matrix for row in block.methods)
+        seeds = ", ".join(counted(len(held), f"{stage} seed") for stage, held in self.seeds)
+        return (
+            f"<Suite {self.name}: {counted(revisions, 'revision')} on {', '.join(data)}; "
+            f"{counted(len(methods), 'method')}: {', '.join(methods)}; {seeds}; on {self.device}>"
+        )
 
 
 def check_combinations(values: Any, source: str) -> None:

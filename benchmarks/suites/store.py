@@ -191,6 +191,7 @@ class Claim:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Its last holder may have removed the file between opening and locking: then this locks nothing.
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                os.utime(descriptor)  # since when it is held, also where an earlier holder was killed
                 return cls(path, descriptor)
         except (BlockingIOError, FileNotFoundError):
             pass

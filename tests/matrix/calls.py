@@ -206,6 +206,7 @@ call(
     UnlearnTask.forget_mask_class,
 )
 call("unlearn_kit", "save_model", lambda t: {"model": t.model, "path": "model.safetensors"})
+call("unlearn_kit", "results_frame", lambda t: {"results": [], "evaluations": None})
 call("unlearn_kit", "load_model", lambda t: {"model": t.model, "path": "saved.safetensors"})
 
 ONE: Arguments = lambda t: {"model": t.adapted}  # noqa: E731
@@ -580,6 +581,23 @@ call(
     lambda t: {"folder": _revise(**REVISES(t)).folder, "data": None, "model": None, "public_key": None},
 )
 
+
+def _silent_tracker() -> str:
+    """Make a tracker that keeps nothing known to Accelerate, by its name."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
+
+    class Silent(GeneralTracker):
+        name = "silent"
+        requires_logging_directory = True
+        tracker = None
+
+        def __init__(self, run_name: str, logging_dir: str) -> None:
+            super().__init__()
+
+    LOGGER_TYPE_TO_CLASS.setdefault("silent", Silent)
+    return "silent"
+
+
 PHASE = {"steps": 1, "batch_size": 4, "optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0}
 PHASE |= {"trainable": None, "masks": None, "batch_norm": "frozen", "clip": 1.0, "balance": None, "lead": None}
 PHASE |= {"workers": 0, "before": None, "name": "mine"}
@@ -593,8 +611,17 @@ call(
     "Alternate",
     lambda t: {"phases": [_phase(t)], "rounds": 1, "shared_optimizer": False, "turns": {"train": 1}},
 )
-call("engine", "BestSoFar", lambda t: {"score": _score, "name": "best"})
+call("engine", "BestSoFar", lambda t: {"score": _score, "every": 1, "name": "best"})
 call("engine", "Cone", lambda t: {"cosine": 0.5})
+call("engine", "keep_best", lambda t: {"task": t.task, "by": None, "every": 1, "name": "best"})
+call(
+    "engine",
+    "Tracker",
+    lambda t: {
+        **{"name": _silent_tracker(), "folder": "logs", "run": "mine", "config": {"a": 1}, "metrics": {"b": _score}},
+        **{"every": 1},
+    },
+)
 call("engine", "Log", lambda t: {"every": 2})
 call("engine", "ProgressBar", lambda t: {"description": "training"})
 call("engine", "Stationarity", lambda t: {"phase": _phase(t), "every": 1, "samples": 4, "seed": 0})

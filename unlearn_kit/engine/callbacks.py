@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..arguments import checked
 from ..errors import check_count, check_number
 from ..modules import cpu_state, evaluating
+from ..progress import Bar
 from ..seeding import derive, isolated
 
 logger = logging.getLogger("unlearn_kit")
@@ -58,9 +59,11 @@ class Callback:
 
     Attributes:
         chooses: Whether it sets ``run.chosen``. One callback of a run may: two would overwrite each other's choice.
+        shows: Whether it tells people how far the run is, so that no other bar is needed.
     """
 
     chooses: ClassVar[bool] = False
+    shows: ClassVar[bool] = False
 
     def on_start(self, run: Run) -> None:
         """Act before the first step."""
@@ -118,28 +121,27 @@ class Log(Callback):
 
 @checked
 class ProgressBar(Callback):
-    """A rich progress bar over the whole run, on standard error."""
+    """A progress bar over the whole run, on standard error or in a notebook, wherever that goes.
+
+    Without it, :func:`~.fit.fit` shows one in a terminal and a notebook alone, see :mod:`unlearn_kit.progress`.
+    """
+
+    shows = True
 
     def __init__(self, description: str = "") -> None:
         self.description = description
-        self._progress: Any = None
-        self._task: Any = None
+        self._bar: Bar | None = None
 
     def on_start(self, run: Run) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self._progress = Progress(console=Console(stderr=True), transient=True)
-        self._progress.start()
-        self._task = self._progress.add_task(self.description or run.phase, total=run.planned, completed=run.done)
+        self._bar = Bar(self.description or run.phase, run.planned, done=run.done, always=True).open()
 
     def on_step(self, run: Run) -> None:
-        label = self.description or run.phase
-        self._progress.update(self._task, completed=run.done, description=label)
+        if self._bar is not None:
+            self._bar.update(run.done, self.description or run.phase)
 
     def on_end(self, run: Run) -> None:  # noqa: ARG002
-        if self._progress is not None:
-            self._progress.stop()
+        if self._bar is not None:
+            self._bar.close()
 
 
 @checked
@@ -173,7 +175,7 @@ class StopWhen(Callback):
             self._look(run)
 
     def _look(self, run: Run) -> None:
-        value = _measure(self.metric, run)
+        value = measured_value(self.metric, run)
         run.history.append({"phase": run.phase, "step": run.step, "epoch": run.epoch, self.name: value})
         if value is not None and self.reached(value):
             run.stop(f"{self.name} = {value:.4g}")
@@ -181,9 +183,9 @@ class StopWhen(Callback):
 
 @checked
 class BestSoFar(Callback):
-    """Keep the weights with the largest ``score(model)``, looked at every epoch, as the run's result.
+    """Keep the weights with the largest ``score(model)`` as the run's result, looking every epoch or ``every`` steps.
 
-    None and NaN are no score.
+    None and NaN are no score. :func:`~.keeping.keep_best` chooses by the validation data of a task.
 
     Attributes:
         best: The largest score so far; None before there is one.
@@ -191,8 +193,11 @@ class BestSoFar(Callback):
 
     chooses = True
 
-    def __init__(self, score: Callable[[nn.Module], float | None], *, name: str = "score") -> None:
+    def __init__(
+        self, score: Callable[[nn.Module], float | None], *, every: int | None = None, name: str = "score"
+    ) -> None:
         self.score, self.name = score, name
+        self.every = None if every is None else check_count("every", every)
         self.best: float | None = None
         self._weights: dict[str, Tensor] | None = None
 
@@ -201,8 +206,16 @@ class BestSoFar(Callback):
             self.best = self._weights = None
         run.chosen = self._weights
 
+    def on_step(self, run: Run) -> None:
+        if self.every is not None and run.done % self.every == 0:
+            self._look(run)
+
     def on_epoch(self, run: Run) -> None:
-        value = _measure(self.score, run)
+        if self.every is None:
+            self._look(run)
+
+    def _look(self, run: Run) -> None:
+        value = measured_value(self.score, run)
         run.history.append({"phase": run.phase, "step": run.step, "epoch": run.epoch, self.name: value})
         if value is not None and not math.isnan(value) and (self.best is None or value > self.best):
             self.best, self._weights = value, cpu_state(run.model)
@@ -252,7 +265,7 @@ class WeightAverage(Callback):
         self._average = state["tensors"] or None
 
 
-def _measure(metric: Callable[[nn.Module], float | None], run: Run) -> float | None:
+def measured_value(metric: Callable[[nn.Module], float | None], run: Run) -> float | None:
     """Return the metric of the model; it may draw random numbers and call the model, and the run does not notice."""
     with isolated(derive(0, "metric", run.done)), evaluating(run.model):
         value = metric(run.model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import checked
+from ..display import counted
 from ..errors import CheckpointError, check_count, check_path_exists
 from ..losses import Batch
 from ..losses.batch import Share
 from ..modules import blank_copy, check_device, check_model, device_of, drop_graphs, evaluating
+from ..progress import Bar
 from ..schedules import rate_at
 from ..seeding import derive, generator, isolated, refuse_inference_mode, seed_draws
 from .balance import balanced_backward
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FitResult:
     """What a run made.
 
@@ -52,6 +54,12 @@ class FitResult:
     seconds: float = 0.0
     stopped: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return what was trained, what it took, and why it ended early where it did."""
+        ended = "" if self.stopped is None else f"; stopped: {self.stopped}"
+        records = counted(len(self.history), "record")
+        return f"<FitResult {type(self.model).__name__}: {self.seconds:.1f} s; {records}{ended}>"
 
 
 @checked
@@ -144,6 +152,7 @@ class _Trainer:
         self.model, self.legs, self.seed, self.devices = model, legs, seed, devices
         self.callbacks, self.log_every = callbacks, log_every
         self.run = Run(model, planned=sum(leg.stop - leg.start for leg in legs))
+        self.bar = Bar("", self.run.planned)  # no callback: those are saved with a run, whoever watched it
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.streams: dict[str, dict[str, Stream]] = {}
         self.tables = Tables(seed, devices)
@@ -205,15 +214,17 @@ class _Trainer:
 
     def run_all(self) -> FitResult:
         done, passed = self.run.done, 0
-        try:
-            self._tell("on_start")
-            for leg in self.legs:
-                length = leg.stop - leg.start
-                if passed + length > done and self.run.stopping is None:
-                    self._run_leg(leg, leg.start + max(0, done - passed))
-                passed += length
-        finally:
-            self._tell("on_end")
+        self.bar.done = done
+        with self.bar if not any(callback.shows for callback in self.callbacks) else nullcontext():
+            try:
+                self._tell("on_start")
+                for leg in self.legs:
+                    length = leg.stop - leg.start
+                    if passed + length > done and self.run.stopping is None:
+                        self._run_leg(leg, leg.start + max(0, done - passed))
+                    passed += length
+            finally:
+                self._tell("on_end")
         if self.run.chosen is not None:
             self.model.load_state_dict(self.run.chosen)
         return FitResult(self.model, self.run.history, time.perf_counter() - self.started, self.run.stopping)
@@ -280,6 +291,7 @@ class _Trainer:
                 if updates and devices.shared:
                     devices.average(self.model.buffers())
                 run.step, run.epoch, run.done = step + 1, (step + 1) // per_epoch, run.done + 1
+                self.bar.update(run.done, run.phase)
                 self._tell("on_step")
                 if ends or (step + 1) % per_epoch == 0:
                     self._tell("on_epoch")

@@ -25,6 +25,7 @@ from .estimates import FEW, holm, mean_change, p_of_drop, side
 from .inside import AUDITS, class_found, features
 from .readings import Compared, Readings, apart_groups, loss_gap, read_both
 from .thresholds import DEFAULT, Thresholds
+from .words import verdicts_html, verdicts_text
 
 ALL_AUDITS = (*AUDITS, "features")
 SPLITS = ("forget", "forget_test", "retain_test")
@@ -32,7 +33,7 @@ ALONE = "alone"  # before a sample that belongs to no group
 SMALL = 10  # samples, below which a group is not judged by itself
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evidence:
     """What was measured of one revision, and what may be claimed.
 
@@ -66,6 +67,14 @@ class Evidence:
             "figures": self.figures,
             "settings": self.settings,
         }
+
+    def __repr__(self) -> str:
+        """Return the verdicts, those that are not shown by name, and the number of findings."""
+        return f"<Evidence: {verdicts_text(self.as_dict())}>"
+
+    def _repr_html_(self) -> str:
+        """Return the verdicts and findings as a table for a notebook."""
+        return verdicts_html("Evidence", self.as_dict())
 
 
 @checked

@@ -12,6 +12,7 @@ from typing import Any, TypedDict, Unpack
 from torch import nn
 
 from ..arguments import checked
+from ..display import counted
 from ..files import make_folder, write_json, write_text
 from ..files import plain as plain_values
 from ..hashing import hash_code, hash_config, hash_model
@@ -23,7 +24,7 @@ from .inventory import data_summary, inventory
 from .measure import Evidence, known_groups, measure
 from .software import versions
 from .thresholds import Thresholds
-from .words import LIMIT, SCORES, markdown
+from .words import LIMIT, SCORES, WHO, markdown, score, verdicts_html, verdicts_text
 
 # What takes audits to find out.
 INSIDE = {
@@ -48,7 +49,7 @@ class Measuring(TypedDict, total=False):
     thresholds: Thresholds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Receipt:
     """What was asked, done and measured, as plain data in ``values``; see :func:`receipt`."""
 
@@ -70,6 +71,25 @@ class Receipt:
     def markdown(self) -> str:
         """Return it for people, under the headings of a change control plan."""
         return markdown(self.values)
+
+    def __repr__(self) -> str:
+        """Return the method, what was asked, and the verdicts."""
+        return f"<Receipt {self.values['method']['name']}, {self._request()}: {verdicts_text(self.values)}>"
+
+    def _repr_html_(self) -> str:
+        """Return scores, verdicts and findings as a table for a notebook."""
+        metrics = self.values["metrics"]
+        rows = [("status", self.values["status"])]
+        rows += [
+            (words, ", ".join(f"{who} {score(metrics[who], name)}" for who in WHO if metrics[who] is not None) or "n/a")
+            for name, words in SCORES.items()
+        ]
+        title = f"Receipt of {self.values['method']['name']}: {self._request()}"
+        return verdicts_html(title, self.values, rows)
+
+    def _request(self) -> str:
+        request = self.values["request"]
+        return f"{'; then '.join(request['rules'])} ({counted(request['samples'], 'sample')})"
 
 
 @checked

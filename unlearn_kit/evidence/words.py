@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..display import counted, html_table, tally
+
 SCORES = {
     "forget": "training data to forget",
     "retain": "training data to keep",
@@ -52,6 +54,22 @@ def figure(estimate: Mapping[str, Any] | None) -> str:
 def score(scores: Mapping[str, Any] | None, name: str) -> str:
     """Return one score of an evaluation as text. More digits than three would claim what no test set can tell."""
     return "n/a" if scores is None or scores[name] is None else f"{scores[name]:.3f}"
+
+
+def verdicts_text(v: Mapping[str, Any]) -> str:
+    """Return verdicts and findings in a line; each verdict that is not shown by its name."""
+    not_shown = [one["name"] for one in v["verdicts"] if one["value"] == "not shown"]
+    parts = [tally(one["value"] for one in v["verdicts"]) or "no verdicts"]
+    parts += [f"not shown: {', '.join(not_shown)}"] if not_shown else []
+    parts += [counted(len(v["findings"]), "finding")] if v["findings"] else []
+    return "; ".join(parts)
+
+
+def verdicts_html(title: str, v: Mapping[str, Any], before: Sequence[tuple[str, Any]] = ()) -> str:
+    """Return verdicts as a table for a notebook, after the rows ``before``; findings are under it."""
+    rows = [(one["name"], one["value"], figure(one["figure"]), one["words"]) for one in v["verdicts"]]
+    told = [(name, value, "", "") for name, value in before]
+    return html_table(title, [*told, *rows], ("", "verdict", "figure", "why"), v["findings"])
 
 
 def _verdicts(v: Mapping[str, Any]) -> Iterator[str]:

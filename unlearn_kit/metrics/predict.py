@@ -17,6 +17,7 @@ from ..logits import answer, giving_logits
 from ..modules import blank_copy, check_device, check_model, device_of, evaluating
 from ..outputs import check_finite, decisions, hard_labels, is_binary, is_ignored, is_multi_hot
 from ..pixel_range import check_pixels
+from ..progress import Bar
 from ..seeding import derive, isolated, seed_draws, standardized
 
 LOOKED_AT = 16  # samples whose range of pixels is
@@ -74,6 +75,7 @@ def map_batches(
         stack.enter_context(giving_logits(*there))
         for model in there:
             stack.enter_context(evaluating(model))
+        bar = stack.enter_context(Bar("reading samples", len(dataset)))
         for number, (x, y) in enumerate(in_order(drawn(dataset, 0), batch_size, workers=workers)):
             # A layer that always drops out draws the same, wherever the samples were read.
             seed_draws(derive(0, "batch", number))
@@ -81,6 +83,7 @@ def map_batches(
                 for model in there:
                     check_pixels(model, x[:LOOKED_AT])
             rows.append(function(*(decisions(_logits(model, x), y) for model in there), y.cpu()))
+            bar.update(bar.done + len(x))
     return tuple(torch.cat(column) for column in zip(*rows, strict=True)) if rows else None
 
 

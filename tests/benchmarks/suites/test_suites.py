@@ -13,7 +13,7 @@ import algorithms
 from benchmarks.setup.methods import METHODS, YARDSTICKS, Method
 from benchmarks.suites import find, parse_suite, read_suite, shipped
 from benchmarks.suites.plan import training_of
-from benchmarks.suites.schema import NOT_OF_A_FILE
+from benchmarks.suites.schema import NOT_OF_A_FILE, Suite
 from unlearn_kit.arguments import hints_of
 from unlearn_kit.boundary import PerturbedSign
 
@@ -329,3 +329,22 @@ def test_files_that_are_none_or_no_yaml(tmp_path: Path) -> None:
     path.write_text("name: a\nname: b\n")
     with pytest.raises(ValueError, match="the key 'name' comes more than once"):
         read_suite(path)
+
+
+def test_a_suite_says_how_much_it_asks_for() -> None:
+    suite = Suite.model_validate(
+        {
+            "name": "tiny",
+            "seeds": {"training": [0, 1], "unlearning": [0, 1, 2]},
+            "matrix": {
+                "data": ["digits"],
+                "forget": ["class:1", "class:2"],
+                "methods": ["ssd", {"name": "finetune", "grid": {"lr": [0.1, 0.2]}}],
+            },
+        }
+    )
+    # 2 x 3 seeds, 2 requests, 1 + 2 variants
+    assert repr(suite) == (
+        "<Suite tiny: 36 revisions on digits; 2 methods: ssd, finetune; 2 training seeds, 3 unlearning seeds, "
+        "1 evaluation seed; on cpu>"
+    )
