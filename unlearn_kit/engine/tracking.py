@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import os
 import re
@@ -99,6 +100,10 @@ class Tracker(Callback):
             if hasattr(self._tracker, "start"):  # before 1.8 of Accelerate, making it was starting it
                 self._tracker.start()
             self._finish = weakref.finalize(self, _finish, self._tracker)
+            # At the end of the process the last registered is first: before the tracker's own end, after which it
+            # cannot be finished any more.
+            self._finish.atexit = False
+            atexit.register(self._finish)
             if self.config:
                 plain = (bool, int, float, str, type(None))
                 values = {key: value if isinstance(value, plain) else str(value) for key, value in self.config.items()}
