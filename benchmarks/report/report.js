@@ -302,11 +302,20 @@
       box.on("plotly_click", (event) => pin(idAt(event.points[0])));
     }
   };
+  const median = (numbers) => {
+    const sorted = [...numbers].sort((a, b) => a - b), half = sorted.length / 2;
+    return Number(((sorted[Math.ceil(half) - 1] + sorted[Math.floor(half)]) / 2).toPrecision(3));
+  };
   const FLOOR = 1e-4; // losses below are drawn there
   const losses = () => {
     const held = pins.map((id) => values.points[id]).map((point, place) => ({ ...point, mark: "AB"[place] })).filter((point) => point.losses);
     $("losses").hidden = held.length === 0;
     if (held.length === 0) return;
+    // In words, too: for who cannot see the chart, and for who asks what it comes to.
+    $("losses-said").textContent = held.map((point) => {
+      const [theirs, own] = point.losses, above = own.filter((loss, place) => loss > theirs[place]).length;
+      return `${point.mark} ${point.label}: ${above} of ${own.length} samples are known less well than by the reference; median loss ${median(own)}, the reference's ${median(theirs)}.`;
+    }).join(" ");
     if (!window.Plotly) {
       needPlotly().then(losses);
       return;
