@@ -33,7 +33,7 @@ MAX_NAME = 100  # characters; it becomes a part of the names of files
 class Strict(BaseModel):
     """A mapping in which every key is known; the error on another names the nearest."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -94,27 +94,37 @@ class SeedLists(Strict):
     """
 
     training: Seeds = (0,)
+    """Of originals and references, and of what is to be forgotten."""
     unlearning: Seeds = (0,)
+    """Of revisions."""
     evaluation: Seeds = (0,)
+    """Of what scores draw, such as the samples of an attack."""
 
 
 class TrainingRecipe(Strict):
     """How originals and references are trained; None stands for the data set's own recipe."""
 
     epochs: Count | None = None
+    """Passes over the training data."""
     batch_size: Count | None = None
+    """Images a step."""
     lr: Annotated[Finite, Field(gt=0)] | None = None
+    """The learning rate."""
     optimizer: Annotated[
         str, AfterValidator(lambda name: check_choice("optimizer", name, ("sgd", "adam", "adamw")))
     ] | (None) = None
+    """"sgd", "adam" or "adamw"."""
     weight_decay: Annotated[Finite, Field(ge=0)] | None = None
+    """Of the optimiser."""
 
 
 class Data(Strict):
     """A data set and its loader's options; a name alone is enough."""
 
     name: Annotated[str, Field(max_length=MAX_NAME), AfterValidator(_data_name)]
+    """Of ``unlearn-kit list``; of several sets in one form with the set, ``medmnist:dermamnist``."""
     options: dict[str, Any] = {}
+    """Arguments of the loader, such as ``root`` or ``train_size``."""
 
     @model_validator(mode="before")
     @classmethod
@@ -150,9 +160,13 @@ class MethodRow(Strict):
     """
 
     name: Annotated[str, AfterValidator(check_method)]
+    """Of ``unlearn-kit list``."""
     options: dict[str, Any] = {}
+    """Its options; what is not said keeps its default."""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Options with several values each."""
     knob: str | None = None
+    """The option of the grid along which the runs are a tradeoff curve."""
 
     @model_validator(mode="before")
     @classmethod
@@ -205,19 +219,24 @@ class Block(Strict):
     """Data sets x forget scenarios x models x methods; ``models`` is the recipe's own where none is named."""
 
     data: Annotated[tuple[Data, ...], BeforeValidator(_several), AfterValidator(_distinct), Field(min_length=1)]
+    """Data sets."""
     forget: Annotated[
         tuple[Annotated[Scenario, BeforeValidator(_scenario)], ...],
         BeforeValidator(_several),
         AfterValidator(_distinct),
         Field(min_length=1),
     ]
+    """What is to be forgotten: a rule, or a list of rules one after the other."""
     models: Annotated[
         tuple[Annotated[str, AfterValidator(_model_name)], ...], BeforeValidator(_several), AfterValidator(_distinct)
     ] = ()
+    """Networks; that of the data set's recipe where none is named."""
     training: TrainingRecipe = TrainingRecipe()
+    """What differs from the data set's recipe."""
     methods: Annotated[tuple[MethodRow, ...], BeforeValidator(_every_method), Field(min_length=1)]
+    """What is tried; ``all`` is every method that needs no reference."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, use_attribute_docstrings=True)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -244,12 +263,19 @@ class Suite(Strict):
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=MAX_NAME)]
+    """Of the suite, and of the folder it is run into."""
     about: str = ""
+    """What it is for, in a sentence; it stands on the report."""
     seeds: SeedLists = SeedLists()
+    """Every combination of them is run."""
     device: Annotated[str, AfterValidator(check_device_name)] = "cpu"
+    """Where networks are trained, such as ``cpu`` or ``cuda``."""
     learning_curve: bool = False
+    """Whether scores are taken while methods train, too."""
     references: Annotated[Count, Field(le=MAX_REFERENCES)] = 1
+    """Models retrained for each training seed."""
     matrix: Annotated[tuple[Block, ...], BeforeValidator(_several), Field(min_length=1)]
+    """What is run: one block, or several."""
 
     def __repr__(self) -> str:
         """Return the name, and how many revisions of what it asks for."""

@@ -38,11 +38,11 @@ def schema(root: Path) -> str:
     for name, part in parts.items():
         required = part.get("required", ())
         rows = [
-            (f"`{key}`", _takes(value), "required" if key in required else _default(value))
+            (f"`{key}`", _means(value), _takes(value), "required" if key in required else _default(value))
             for key, value in part.get("properties", {}).items()
         ]
         about = part.get("description", "").partition("\n\nRaises:")[0].replace("``", "`")
-        keys = table(("key", "what it takes", "default"), rows)
+        keys = table(("key", "what it is", "what it takes", "default"), rows)
         if name == "Scenario":  # written as its rules alone
             keys = "Forms of a rule: " + ", ".join(f"`{form}`" for form in FORMS) + ".\n"
         text += f"\n## {name}\n\n{_plain(about)}\n\n{keys}"
@@ -57,10 +57,17 @@ def _plain(text: str) -> str:
     return re.sub(r":\w+:`~?\.?([^`]+)`", r"`\1`", text)
 
 
+def _means(value: dict[str, Any]) -> str:
+    """Return what a key is, by the text under it in the code."""
+    return str(value.get("description", "")).replace("``", "`")
+
+
 def _default(value: dict[str, Any]) -> str:
     """Return a default as it would be written in the file."""
     default = value.get("default")
-    return "nothing" if default in (None, "", [], {}) else f"`{json.dumps(default)}`"
+    if isinstance(default, dict) and not any(default.values()):
+        return "nothing"
+    return "nothing" if default in (None, "", []) else f"`{json.dumps(default)}`"
 
 
 def _unbroken(text: str) -> str:

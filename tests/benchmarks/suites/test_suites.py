@@ -44,6 +44,13 @@ def test_every_promised_suite_is_shipped_and_valid() -> None:
         assert found.about.endswith(".")
 
 
+def test_every_key_says_what_it_is() -> None:
+    whole = Suite.model_json_schema()
+    for name, part in {"Suite": whole, **whole["$defs"]}.items():
+        keys = {} if name == "Scenario" else part["properties"]  # a scenario is written as its rules alone
+        assert [key for key, value in keys.items() if "description" not in value] == [], name
+
+
 def test_single_values_stand_for_lists_and_recipes_for_what_is_not_said() -> None:
     block = parse_suite(suite(training={"epochs": 2})).matrix[0]
     assert (block.data[0].name, block.forget[0].rules, block.models) == ("digits", ("class:0",), ())
