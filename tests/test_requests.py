@@ -64,9 +64,10 @@ def section(title: str) -> str:
 
 
 def commands(title: str) -> list[list[str]]:
+    """Return the commands of a section, which are marked as shown: their data are made here, or are not at hand."""
     found = [
         shlex.split(small(line))
-        for block in re.findall(r"^```sh\n(.*?)^```", section(title), re.DOTALL | re.MULTILINE)
+        for block in re.findall(r"^```console\n(.*?)^```", section(title), re.DOTALL | re.MULTILINE)
         for line in block.replace("\\\n", " ").splitlines()
     ]
     assert all(words[0] == "unlearn-kit" for words in found)
@@ -185,7 +186,8 @@ def check_requests(sets: Path) -> None:
     write_networks()
     for arguments in commands("Four networks, four requests"):
         run(arguments)
-    (serving,) = re.findall(r"^```python\n(.*?)^```", section("Four networks, four requests"), re.DOTALL | re.MULTILINE)
+    code = r"^```text\n((?:import|from) .*?)^```"
+    (serving,) = re.findall(code, section("Four networks, four requests"), re.DOTALL | re.MULTILINE)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", small(serving) + CHECK], capture_output=True, text=True, check=False
     )

@@ -182,7 +182,8 @@
     document.head.append(make("script", await new Response(stream).text()));
   };
   const needPlotly = () => (unpacking ??= unpack());
-  const whenIdle = window.requestIdleCallback || ((work) => setTimeout(work, 100));
+  // On a busy machine no moment is idle: then after a second.
+  const whenIdle = window.requestIdleCallback ? (work) => requestIdleCallback(work, { timeout: 1000 }) : (work) => setTimeout(work, 100);
   const drawNear = () => {
     for (const [kind, chart] of charts) if (chart.near && !chart.drawn) draw(kind);
   };

@@ -98,6 +98,7 @@ def test_records_and_metrics_are_sent_at_the_step_of_the_run(tmp_path: Path) -> 
 
 
 def test_a_tracked_run_has_the_same_bits_and_leaves_no_state_behind(tmp_path: Path) -> None:
+    PartialState._reset_state()  # what another test may have left of Accelerate's
     plain, environment, before = revise(), dict(os.environ), torch.get_rng_state()
     tracked = revise(Tracker("fake", tmp_path, metrics={"drawn": lambda _: torch.rand(()).item()}, every=1))
     for name, value in plain.model.state_dict().items():
