@@ -138,7 +138,7 @@ def test_only_what_an_adapter_undoes_is_called_reversible() -> None:
 def test_every_key_of_a_suite_is_explained() -> None:
     text = suites.schema(ROOT)
     assert all(f"| `{key}` |" in text for key in Suite.model_fields)
-    assert "| `epochs` | a whole number, or nothing | nothing |" in text
+    assert "| `epochs` | Passes over the training data. | a whole number, or nothing | nothing |" in text
 
 
 def test_a_suite_that_was_run_has_its_table_curves_and_data() -> None:
