@@ -37,9 +37,8 @@ def stages(model: nn.Module) -> list[tuple[str, ...]]:
     """
     head = head_name(model)
     prefix, network = inside_wrappers(model)
-    layers = sum(1 for module in network.modules() if _owns(module, recurse=False))
     found: list[tuple[str, ...]] = []
-    for name, module in _parts(network, prefix, layers, head):
+    for name, module in _parts(network, prefix, _layers(network), head):
         if found and all(p.dim() < 2 for p in module.parameters()):
             found[-1] += (name,)
         else:
@@ -63,15 +62,16 @@ def parameters_of(model: nn.Module, part: str) -> list[str]:
     return parameters_under(model, [*chosen, head_name(model)])
 
 
-def _owns(module: nn.Module, *, recurse: bool = True) -> bool:
-    return next(module.parameters(recurse=recurse), None) is not None
+def _layers(module: nn.Module) -> int:
+    """Return how many modules in ``module``, itself included, own parameters."""
+    return sum(next(one.parameters(recurse=False), None) is not None for one in module.modules())
 
 
 def _parts(module: nn.Module, name: str, layers: int, head: str) -> list[tuple[str, nn.Module]]:
     found = []
     for own, child in module.named_children():
         full = f"{name}.{own}" if name else own
-        inside = sum(1 for one in child.modules() if _owns(one, recurse=False))
+        inside = _layers(child)
         if full == head or not inside:
             continue
         if (2 * inside > layers and inside > 1) or head.startswith(f"{full}."):
