@@ -40,14 +40,6 @@ class ClassStudy(SampleStudy):
 
     repeats = 3
 
-    def original(self) -> nn.Module:
-        """Return the network trained on all data, once for all classes."""
-        own, self.folder = self.folder, self.folder.parent
-        try:
-            return super().original()
-        finally:
-            self.folder = own
-
     def run(self, methods: Sequence[str], references: int) -> None:
         """Judge the references, the original and every method."""
         task, original = self.case.task(self.seed), self.original()
@@ -119,7 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = given.out / "models" / f"class-{label}"
         folder.mkdir(parents=True, exist_ok=True)
         for seed in given.seeds:
-            study = ClassStudy(replace(case, forget=f"class:{label}"), seed, folder)
+            asked = replace(case, forget=f"class:{label}")
+            study = ClassStudy(asked, seed, folder, originals=folder.parent)
             study.run(given.methods, given.references)
             rows += study.rows
             write_json({"versions": versions(), "training": training, "rows": plain(rows)}, given.out / "classes.json")

@@ -146,6 +146,7 @@ class SampleStudy:
     seed: int
     folder: Path
     rows: list[dict[str, Any]] = field(default_factory=list)
+    originals: Path | None = None  # where the original is kept, which other requests may share; None for ``folder``
 
     def original(self) -> nn.Module:
         """Return the network trained on all data, as a suite trains it."""
@@ -156,7 +157,7 @@ class SampleStudy:
             loss = self.case.loss("train")
             return train(fresh, self.case.bundle.train, seed=self.seed, objective=loss, **self.case.training).model
 
-        return self._stored("original", make)
+        return self._stored("original", make, self.originals)
 
     def reference(self, number: int, task: UnlearnTask) -> nn.Module:
         """Return the network retrained without the forget data; the first as a suite trains it."""
@@ -169,8 +170,8 @@ class SampleStudy:
 
         return self._stored(f"reference{number}", make)
 
-    def _stored(self, name: str, make: Any) -> nn.Module:
-        path = self.folder / f"{self.seed}-{name}.safetensors"
+    def _stored(self, name: str, make: Any, folder: Path | None = None) -> nn.Module:
+        path = (folder or self.folder) / f"{self.seed}-{name}.safetensors"
         if not path.exists():
             save_model(make(), path)
         with isolated(0):
